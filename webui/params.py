@@ -1,0 +1,213 @@
+"""`GenerationParams`: the one immutable description of what to make. Nothing else decides a picture.
+
+Validated once, at the door (strict types, bounds, no NaN), frozen afterwards; it travels as canonical JSON through the
+queue, the history and replay. Field names are the field's own terms; the parameters text inside a picture
+(`webui.infotext`) is another writing of the same facts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from webui.errors import InvalidParams
+from webui.names import AUTOMATIC, find_sampler, find_schedule
+
+MAX_SEED = 2**63 - 1
+RANDOM_SEED_LIMIT = 2**32 - 2  # the range that every other tool can read back
+MAX_PROMPT_LENGTH = 200_000  # characters
+MAX_PIXELS = 64 * 2**20  # of one picture
+MAX_PICTURES = 10_000  # of one job
+SIDE_MULTIPLE = 8  # one latent cell
+
+Side = Annotated[int, Field(ge=16, le=16_384, multiple_of=SIDE_MULTIPLE)]
+Seed = Annotated[int, Field(ge=-1, le=MAX_SEED)]
+Unit = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class GenerationParams(BaseModel):
+    """What to make, in full. Equal params on the same machine and versions give equal pixels.
+
+    A seed of -1 and a `None` for checkpoint or size mean "choose for me"; the door fills them in
+    (`with_fixed_seeds`, `webui.catalog`) before the job is queued, so that a queued job is complete.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    # What is in the picture
+    prompt: str = Field("", max_length=MAX_PROMPT_LENGTH)
+    negative_prompt: str = Field("", max_length=MAX_PROMPT_LENGTH)
+    clip_skip: int = Field(1, ge=1, le=12)
+    emphasis: Literal["Original", "No norm", "Ignore", "None"] = "Original"
+    comma_backtrack: int = Field(20, ge=0, le=74)  # tokens
+    pad_conds: bool = False  # pad the shorter of prompt and negative prompt, so that both run in one batch
+
+    # Which networks draw it
+    checkpoint: str | None = Field(None, max_length=1024)  # any alias the catalog knows; None = the selected one
+    vae: str = Field(AUTOMATIC, max_length=1024)  # "Automatic", "None" (the baked one) or a file name
+
+    # Size and number
+    width: Side | None = None  # pixels; None = the checkpoint's native size
+    height: Side | None = None
+    batch_size: int = Field(1, ge=1, le=64)  # pictures drawn together
+    batch_count: int = Field(1, ge=1, le=1000)  # batches, one after the other
+
+    # Sampling
+    sampler: str = Field("DPM++ 2M", max_length=64)
+    schedule: str = Field(AUTOMATIC, max_length=64)
+    steps: int = Field(20, ge=1, le=1000)
+    cfg_scale: float = Field(7.0, ge=0.0, le=100.0)
+    eta: float | None = Field(None, ge=0.0, le=10.0)  # None = the sampler's own (1 ancestral and SDE, 0 DDIM)
+    s_churn: float = Field(0.0, ge=0.0, le=1000.0)
+    s_tmin: float = Field(0.0, ge=0.0, le=1e6)
+    s_tmax: float = Field(0.0, ge=0.0, le=1e6)  # 0 = no upper bound
+    s_noise: float = Field(1.0, ge=0.0, le=10.0)
+    sigma_min: float = Field(0.0, ge=0.0, le=1e6)  # 0 = the model's
+    sigma_max: float = Field(0.0, ge=0.0, le=1e6)  # 0 = the model's
+    rho: float = Field(0.0, ge=0.0, le=100.0)  # 0 = the schedule's
+    beta_alpha: float = Field(0.6, gt=0.0, le=100.0)
+    beta_beta: float = Field(0.6, gt=0.0, le=100.0)
+    sigmas: tuple[Annotated[float, Field(ge=0.0, le=1e6)], ...] | None = Field(None, max_length=1001)
+    discard_penultimate_sigma: bool = False  # for every sampler, not only those defined so
+    sgm_noise_multiplier: bool = False
+    quantize_timesteps: bool = False
+    zero_terminal_snr: bool = False
+
+    # Guidance
+    cfg_rescale: Unit = 0.0
+    negative_guidance_min_sigma: float = Field(0.0, ge=0.0, le=1e6)
+    negative_guidance_all_steps: bool = False
+    skip_early_cfg: Unit = 0.0  # share of the steps that run without guidance at the start
+    dynamic_thresholding_percentile: Unit = 0.0  # 0 = off; 0.995 is usual
+    dynamic_thresholding_mimic_scale: float = Field(7.0, ge=0.0, le=100.0)
+
+    # Noise
+    seed: Seed = -1
+    rng: Literal["CPU", "GPU", "NV"] = "CPU"
+    variation_seed: Seed = -1
+    variation_strength: Unit = 0.0
+    seed_resize_width: Annotated[int, Field(ge=0, le=16_384, multiple_of=SIDE_MULTIPLE)] = 0  # 0 = off
+    seed_resize_height: Annotated[int, Field(ge=0, le=16_384, multiple_of=SIDE_MULTIPLE)] = 0
+    ensd: int = Field(0, ge=-(2**31), le=2**31 - 1)  # eta noise seed delta
+
+    # The saved file
+    image_format: Literal["png", "jpeg", "webp"] = "png"
+    image_quality: int = Field(90, ge=1, le=100)  # JPEG and WEBP; PNG is lossless
+
+    @field_validator("prompt", "negative_prompt", "checkpoint", "vae", mode="after")
+    @classmethod
+    def _clean_text(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise ValueError("holds a broken character (a lone surrogate); delete it and type it again") from None
+        value = value.replace("\r\n", "\n").replace("\r", "\n")
+        return "".join(ch for ch in value if ch >= " " or ch in "\n\t")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _canonical_names(cls, data: Any) -> Any:
+        """Any alias and the old combined form ("DPM++ 2M Karras") become the canonical pair."""
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        if isinstance(data.get("schedule"), str):
+            data["schedule"] = find_schedule(data["schedule"]).name
+        if isinstance(data.get("sampler"), str):
+            sampler, schedule = find_sampler(data["sampler"])
+            data["sampler"] = sampler.name
+            if schedule is not None and data.get("schedule", AUTOMATIC) == AUTOMATIC:
+                data["schedule"] = schedule.name
+        return data
+
+    @model_validator(mode="after")
+    def _bounds_together(self) -> GenerationParams:
+        if self.width and self.height and self.width * self.height > MAX_PIXELS:
+            raise ValueError(f"width x height is above {MAX_PIXELS // 2**20} megapixels")
+        if self.pictures > MAX_PICTURES:
+            raise ValueError(f"batch count x batch size is above {MAX_PICTURES} pictures")
+        if self.s_tmax and self.s_tmin > self.s_tmax:
+            raise ValueError("s_tmin is above s_tmax")
+        if self.sigma_min and self.sigma_max and self.sigma_min >= self.sigma_max:
+            raise ValueError("sigma_min is not below sigma_max")
+        if bool(self.seed_resize_width) != bool(self.seed_resize_height):
+            raise ValueError("seed resize needs both a width and a height")
+        return self
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures the job makes."""
+        return self.batch_count * self.batch_size
+
+    def with_fixed_seeds(self) -> GenerationParams:
+        """The same request with every -1 seed drawn, so that it can be repeated."""
+        drawn = {
+            name: secrets.randbelow(RANDOM_SEED_LIMIT)
+            for name in ("seed", "variation_seed")
+            if getattr(self, name) == -1
+        }
+        return self.changed(**drawn) if drawn else self
+
+    def changed(self, **fields: Any) -> GenerationParams:
+        """A validated copy with some fields replaced."""
+        return make_params({**self.model_dump(), **fields})
+
+    def seeds_of(self, index: int) -> tuple[int, int]:
+        """(seed, variation seed) of picture `index` of the job.
+
+        Pictures count up the seed; with a variation strength they keep it and count up the variation seed.
+        """
+        if self.variation_strength > 0:
+            return self.seed, self.variation_seed + index
+        return self.seed + index, self.variation_seed + index
+
+    def single(self, index: int) -> GenerationParams:
+        """The params that make picture `index` of this job alone, equal to the last bit."""
+        seed, variation_seed = self.seeds_of(index)
+        return self.changed(seed=seed, variation_seed=variation_seed, batch_size=1, batch_count=1)
+
+    def canonical_json(self) -> str:
+        """All fields, keys sorted, no spaces: equal params have equal text."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    def fingerprint(self) -> str:
+        """sha256 of the canonical JSON, in hex."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+
+def make_params(data: dict[str, Any]) -> GenerationParams:
+    """Validate a request. Raises `InvalidParams` with one sentence that names every field at fault."""
+    try:
+        return GenerationParams.model_validate(data)
+    except ValidationError as error:
+        raise InvalidParams(_sentence(error), "Correct the value and try again.") from None
+
+
+def params_from_json(text: str | bytes) -> GenerationParams:
+    """Read what `canonical_json` wrote, or a client's JSON. Raises `InvalidParams`."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidParams("The request is not valid JSON.", "Send one JSON object.") from None
+    if not isinstance(data, dict):
+        raise InvalidParams("The request is not a JSON object.", "Send one JSON object with the fields to set.")
+    if isinstance(data.get("sigmas"), list):
+        data["sigmas"] = tuple(data["sigmas"])  # JSON has no tuple, and strict validation asks for one
+    return make_params(data)
+
+
+def _sentence(error: ValidationError) -> str:
+    parts = []
+    for item in error.errors(include_url=False, include_input=False):
+        where = ".".join(str(p) for p in item["loc"] if p != "constrained-int") or "request"
+        message = item["msg"].removeprefix("Value error, ")
+        parts.append(f"{where}: {message[:1].lower()}{message[1:]}")
+        if len(parts) == 5:
+            break
+    return "; ".join(parts) + "."

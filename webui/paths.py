@@ -1,0 +1,180 @@
+"""Where things are, and the only two ways to write a file.
+
+`write_atomic` replaces a file (settings, caches); `write_new` makes one that must not exist yet (pictures). Both go
+through a temporary name in the same folder, fsync, and a rename or link, so a crash at any moment leaves either the
+old state or the new one, never half a file. `safe_path` is the only way from a name that came from outside to a path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from webui.errors import NotFound
+
+REPO_ROOT = Path(__file__).resolve().parent.parent
+PACKAGE_DATA = Path(__file__).resolve().parent / "data"  # tokenizer files, configs: the project's own
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Every folder the product reads or writes. Model kinds may have several folders, searched in order."""
+
+    data_dir: Path
+    outputs: Path
+    checkpoints: tuple[Path, ...]
+    vaes: tuple[Path, ...]
+    loras: tuple[Path, ...]
+    embeddings: tuple[Path, ...]
+    upscalers: tuple[Path, ...]
+    controlnets: tuple[Path, ...]
+
+    @classmethod
+    def under(
+        cls,
+        data_dir: Path = REPO_ROOT,
+        *,
+        outputs: Path | None = None,
+        checkpoints: tuple[Path, ...] = (),
+        vaes: tuple[Path, ...] = (),
+        loras: tuple[Path, ...] = (),
+        embeddings: tuple[Path, ...] = (),
+    ) -> Paths:
+        """The usual layout below `data_dir`; folders given by the user come before the usual ones."""
+        root = data_dir.expanduser().resolve()
+        models = root / "models"
+
+        def search(extra: tuple[Path, ...], *usual: str) -> tuple[Path, ...]:
+            given = tuple(p.expanduser().resolve() for p in extra)
+            return tuple(dict.fromkeys((*given, *(models / name for name in usual))))
+
+        return cls(
+            data_dir=root,
+            outputs=(outputs.expanduser().resolve() if outputs else root / "outputs"),
+            checkpoints=search(checkpoints, "Stable-diffusion"),
+            vaes=search(vaes, "VAE"),
+            loras=search(loras, "Lora"),
+            embeddings=search(embeddings, "embeddings"),
+            upscalers=search((), "ESRGAN", "upscalers"),
+            controlnets=search((), "ControlNet"),
+        )
+
+    @property
+    def config_file(self) -> Path:
+        return self.data_dir / "config.yaml"
+
+    @property
+    def cache_dir(self) -> Path:
+        return self.data_dir / "cache"
+
+    @property
+    def log_dir(self) -> Path:
+        return self.data_dir / "logs"
+
+    @property
+    def queue_db(self) -> Path:
+        return self.cache_dir / "queue.sqlite"
+
+    def make_folders(self) -> None:
+        """Make what is missing. Raises OSError where a folder cannot be made."""
+        for folder in (
+            self.outputs,
+            self.cache_dir,
+            self.log_dir,
+            *self.checkpoints,
+            *self.vaes,
+            *self.loras,
+            *self.embeddings,
+        ):
+            folder.mkdir(parents=True, exist_ok=True)
+
+
+def safe_path(root: Path, name: str) -> Path:
+    """The existing regular file `name` below `root`, symbolic links resolved.
+
+    Raises `NotFound` for everything else (outside the root, a folder, a device, a name no file system takes), with one
+    message for all of them, so that nothing can be learned about the disk.
+    """
+    missing = NotFound("There is no such file.", "Refresh the list; it may have been moved or deleted.")
+    if not name or "\0" in name or "\\" in name or name.startswith(("/", "~")) or (len(name) > 1 and name[1] == ":"):
+        raise missing
+    try:
+        path = (root / name).resolve(strict=True)
+        if path.is_relative_to(root.resolve()) and path.is_file():
+            return path
+    except (OSError, ValueError, RuntimeError):
+        raise missing from None
+    raise missing
+
+
+@contextlib.contextmanager
+def _temporary(path: Path, data: bytes) -> Iterator[Path]:
+    """A flushed temporary file beside `path` holding `data`; removed at the end if it still exists."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=path.suffix, dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename or link in `folder` survive a power cut (POSIX; Windows has no such call)."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _usual_mode(path: Path) -> None:
+    """mkstemp makes files for the owner alone; pictures get the mode that open() would have given."""
+    if os.name == "posix":
+        umask = os.umask(0)
+        os.umask(umask)
+        path.chmod(0o666 & ~umask)
+
+
+def write_atomic(path: Path, data: bytes, *, backup: bool = False) -> None:
+    """Replace `path` by `data` in one step. With `backup` the old content stays beside it as `NAME.bak`.
+
+    Raises OSError; the old file is then untouched.
+    """
+    with _temporary(path, data) as temporary:
+        if backup and path.exists():
+            with _temporary(path, path.read_bytes()) as copy:
+                os.replace(copy, path.with_name(path.name + ".bak"))
+        os.replace(temporary, path)
+    _sync_folder(path.parent)
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file that must not exist yet. Raises FileExistsError if it does, OSError if it cannot be written."""
+    with _temporary(path, data) as temporary:
+        _usual_mode(temporary)
+        try:
+            os.link(temporary, path)
+        except (PermissionError, NotImplementedError, OSError) as error:
+            if isinstance(error, FileExistsError):
+                raise
+            _claim_without_links(temporary, path)
+    _sync_folder(path.parent)
+
+
+def _claim_without_links(temporary: Path, path: Path) -> None:
+    """File systems without hard links (exFAT, some network shares): claim the name, then move over the claim."""
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    try:
+        os.replace(temporary, path)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
