@@ -1,0 +1,299 @@
+"""`Catalog`: the model files there are, and which of them a name means.
+
+A refresh looks at the folders and replaces the whole snapshot at once; whoever holds the old tuples keeps a consistent
+view. Detection results and hashes are remembered in the cache, so a refresh reads only what is new.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from dataclasses import replace
+
+from webui.catalog.aliases import looks_like_hash
+from webui.catalog.cache import Cache
+from webui.catalog.hasher import Hasher
+from webui.catalog.inspection import needs_pickle
+from webui.catalog.models import ModelFile, VaeChoice
+from webui.catalog.scan import SUFFIXES, VAE_ENDINGS, Role, look_again
+from webui.catalog.snapshot import Key, Reading, Seen, Snapshot, take_snapshot
+from webui.catalog.vae_choice import NONE, canonical_selection, choose_vae, find_vae, near
+from webui.errors import ModelNotFound, UnsupportedModel, near_matches
+from webui.names import AUTOMATIC
+from webui.params import GenerationParams
+from webui.paths import Paths
+from webui.settings import Settings
+
+RESCAN_SECONDS = 2.0  # an unknown name makes the folders be looked at again, unless that was done so recently
+
+
+class Catalog:
+    """The model files below `paths`. Cheap to make; the folders are looked at when something is first asked.
+
+    Safe to use from several threads. Files of any kind are listed with a reason when they cannot be used; nothing that
+    lies in a models folder makes these methods raise but the request for that very file.
+    """
+
+    def __init__(self, paths: Paths) -> None:
+        self.paths = paths
+        self._cache = Cache(paths.cache_dir / "models.sqlite")
+        self._hasher = Hasher(self._cache, self._hash_known)
+        self._lock = threading.RLock()
+        self._snapshot: Snapshot | None = None
+        self._seen: dict[Key, Seen] = {}
+        self._scanned = 0.0
+        self._revision = 0
+
+    # What there is ------------------------------------------------------------------------------------------------
+
+    @property
+    def checkpoints(self) -> tuple[ModelFile, ...]:
+        return self.snapshot.checkpoints
+
+    @property
+    def vaes(self) -> tuple[ModelFile, ...]:
+        return self.snapshot.vaes
+
+    @property
+    def loras(self) -> tuple[ModelFile, ...]:
+        return self.snapshot.loras
+
+    @property
+    def embeddings(self) -> tuple[ModelFile, ...]:
+        return self.snapshot.embeddings
+
+    @property
+    def upscalers(self) -> tuple[ModelFile, ...]:
+        return self.snapshot.upscalers
+
+    @property
+    def controlnets(self) -> tuple[ModelFile, ...]:
+        return self.snapshot.controlnets
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """A sentence for each folder that could not be searched."""
+        return self.snapshot.problems
+
+    @property
+    def revision(self) -> int:
+        """Counts the changes of the snapshot (a refresh that found news, a hash that became known)."""
+        return self._revision
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """Everything at one moment."""
+        current = self._snapshot
+        if current is None:
+            with self._lock:
+                if self._snapshot is None:
+                    self.refresh()
+                current = self._snapshot
+        return current or Snapshot()
+
+    def refresh(self) -> None:
+        """Look at the folders again. Reads only files that are new or changed."""
+        with self._lock:
+            reading = Reading(
+                self._seen,
+                self._cache.facts() if self._snapshot is None else {},
+                self._cache.hashes("sha256"),
+            )
+            snapshot = take_snapshot(self.paths, reading.models)
+            if reading.fresh:
+                self._cache.keep_facts(reading.fresh)
+            gone = [key for key in self._seen if key not in reading.seen]
+            if gone:
+                self._cache.forget_facts(gone)
+            self._seen = reading.seen
+            self._scanned = time.monotonic()
+            self._publish(snapshot)
+
+    def close(self) -> None:
+        """End the hashing in the background."""
+        self._hasher.close()
+
+    # What a name means --------------------------------------------------------------------------------------------
+
+    def find_checkpoint(self, alias: str) -> ModelFile:
+        """The checkpoint of that title, name, stem or hash, as it is on the disk now.
+
+        Raises `ModelNotFound` with near matches; also when the file was deleted since the last look.
+        """
+        # A part of a name may mean another file than the one that was added a moment ago under this very name.
+        if self.snapshot.index.exact(alias) is None:
+            self._rescan(alias)
+        found = self.snapshot.index.find(alias)
+        if found is None:
+            raise self._no_checkpoint(alias)
+        return self._as_it_is(found, "checkpoint")
+
+    def default_checkpoint(self, preferred: str = "", *, allow_pickle: bool = False) -> ModelFile | None:
+        """The preferred checkpoint if it is there and runs, else the first that runs, else None."""
+        found = self.snapshot.index.find(preferred)
+        if found is not None and (found.runnable or (allow_pickle and needs_pickle(found))):
+            return found
+        return next((m for m in self.checkpoints if m.runnable), None)
+
+    def find_vae(self, name: str) -> ModelFile:
+        """The VAE of that file name, relative path, stem or hash. Raises `ModelNotFound` with near matches."""
+        try:
+            found = find_vae(self.snapshot.vae_order, name)
+        except ModelNotFound:
+            if not self._rescan(name):
+                raise
+            found = find_vae(self.snapshot.vae_order, name)
+        return self._as_it_is(found, "vae")
+
+    def resolve_vae(
+        self,
+        checkpoint: ModelFile,
+        selection: str,
+        overrides_preferences: bool = True,
+        *,
+        allow_pickle: bool = False,
+    ) -> VaeChoice:
+        """The VAE to decode with; see `choose_vae`.
+
+        Raises `UnsupportedModel` when the selected file cannot be used, or when the choice falls on the baked VAE of a
+        checkpoint that has none.
+        """
+        self._look_beside(checkpoint)
+        if canonical_selection(selection) not in (AUTOMATIC, NONE):
+            with contextlib.suppress(ModelNotFound):  # told as a note of the choice
+                self.find_vae(selection)
+        choice = choose_vae(
+            checkpoint,
+            selection,
+            self.snapshot.vae_order,
+            overrides_preferences=overrides_preferences,
+            allow_pickle=allow_pickle,
+        )
+        if choice.file is None and not checkpoint.has_vae:
+            raise UnsupportedModel(
+                f'The checkpoint "{checkpoint.name}" has no VAE of its own. {choice.note}'.strip(),
+                "Choose a VAE file, or put one beside the checkpoint.",
+            )
+        return choice if choice.file is None else replace(choice, file=self._as_it_is(choice.file, "vae"))
+
+    def resolve(self, params: GenerationParams, settings: Settings) -> GenerationParams:
+        """The request with everything filled in that was left to us: checkpoint (its name), VAE, size, seeds.
+
+        Raises `ModelNotFound` for a checkpoint or VAE that is not there, `UnsupportedModel` for one that cannot run.
+        """
+        checkpoint = self._requested(params, settings)
+        if not can_run(checkpoint, settings):
+            raise UnsupportedModel(
+                f'The checkpoint "{checkpoint.name}" cannot be used: {checkpoint.reason}', "Choose another checkpoint."
+            )
+        vae = canonical_selection(params.vae)
+        if vae == AUTOMATIC:
+            vae = canonical_selection(settings.model.vae)
+        elif vae != NONE:
+            file = self.find_vae(vae)
+            first = find_vae(self.snapshot.vae_order, file.path.name)
+            vae = file.path.name if first.path == file.path else file.name
+        self.resolve_vae(
+            checkpoint, vae, settings.model.vae_overrides_preferences, allow_pickle=settings.model.allow_pickle
+        )
+        return params.changed(
+            checkpoint=checkpoint.name,
+            vae=vae,
+            width=params.width or checkpoint.native_size,
+            height=params.height or checkpoint.native_size,
+        ).with_fixed_seeds()
+
+    # Hashes -------------------------------------------------------------------------------------------------------
+
+    def sha256(self, model: ModelFile, wait: bool = True) -> str:
+        """The sha256 of the whole file as it is now, 64 hex digits; of a folder, see `hashes.folder_sha256`.
+
+        With `wait` false: "" when it is not known yet, and it is computed in the background.
+        Raises `ModelNotFound` or `BadModelFile` when the file cannot be read.
+        """
+        return self._hasher.sha256(model, wait)
+
+    def addnet_hash(self, model: ModelFile, wait: bool = True) -> str:
+        """A LoRA's hash over its tensors alone (users see 12 digits); otherwise as `sha256`."""
+        return self._hasher.addnet(model, wait)
+
+    def hash_in_background(self) -> None:
+        """Compute the hashes of all checkpoints and VAEs that can be used and have none, the smallest file first."""
+        waiting = [m for m in (*self.checkpoints, *self.vaes) if m.runnable and not m.sha256]
+        for model in sorted(waiting, key=lambda m: m.size):
+            self._hasher.sha256(model, wait=False)
+
+    # Inside -------------------------------------------------------------------------------------------------------
+
+    def _requested(self, params: GenerationParams, settings: Settings) -> ModelFile:
+        if params.checkpoint:
+            return self.find_checkpoint(params.checkpoint)
+        preferred, allow_pickle = settings.model.checkpoint, settings.model.allow_pickle
+        default = self.default_checkpoint(preferred, allow_pickle=allow_pickle)
+        if default is None and self._rescan(""):
+            default = self.default_checkpoint(preferred, allow_pickle=allow_pickle)
+        if default is None:
+            raise self._no_checkpoint("")
+        return self._as_it_is(default, "checkpoint")
+
+    def _no_checkpoint(self, alias: str) -> ModelNotFound:
+        index = self.snapshot.index
+        where = "Put a .safetensors file into models/Stable-diffusion and refresh the list."
+        if not self.checkpoints:
+            return ModelNotFound("There is no checkpoint.", where)
+        if not alias.strip():
+            return ModelNotFound("None of the checkpoints can be run.", "The list of models says why.")
+        advice = near_matches(alias, index.known()) or "Refresh the list."
+        if looks_like_hash(alias) and not all(m.sha256 for m in self.checkpoints):
+            advice = "Not all hashes are known yet: a checkpoint's hash is computed when it is first used."
+        return ModelNotFound(f'There is no checkpoint "{alias[:80]}".', advice)
+
+    def _rescan(self, name: str) -> bool:
+        """Look again for a name that is not known, unless that was done just now for something that is no file name."""
+        is_file_name = name.lower().endswith(tuple(SUFFIXES["checkpoint"]))
+        if not is_file_name and time.monotonic() - self._scanned < RESCAN_SECONDS:
+            return False
+        self.refresh()
+        return True
+
+    def _look_beside(self, checkpoint: ModelFile) -> None:
+        """Look again when a VAE came to lie beside the checkpoint, or went, since the last look."""
+        beside = (checkpoint.path.with_name(checkpoint.stem + ending) for ending in VAE_ENDINGS)
+        present = {path for path in beside if os.path.lexists(path)}
+        if present != {vae.path for vae in near(checkpoint, self.snapshot.vae_order)}:
+            self.refresh()
+
+    def _as_it_is(self, model: ModelFile, role: Role) -> ModelFile:
+        """The model, read again if its file changed since the last look. Raises `ModelNotFound` when it is gone."""
+        now = look_again(model.path, role, model.name, model.is_folder)
+        if now is None:
+            self.refresh()
+            raise ModelNotFound(
+                f'The file of "{model.name}" is not there any more.', "It was moved or deleted; choose another one."
+            )
+        known = self._seen.get((os.fspath(model.path), role))
+        if known is not None and known.stamp == now.stamp:
+            return model
+        self.refresh()
+        models = self.checkpoints if role == "checkpoint" else self.vaes
+        return next((m for m in models if m.path == model.path), model)
+
+    def _hash_known(self, model: ModelFile, digest: str) -> None:
+        """Put a hash into the snapshot. Called from any thread."""
+        with self._lock:
+            snapshot = self._snapshot
+            if snapshot is None:
+                return
+            self._publish(snapshot.with_hash(model, digest))
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        if self._snapshot != snapshot:
+            self._revision += 1
+        self._snapshot = snapshot
+
+
+def can_run(model: ModelFile, settings: Settings) -> bool:
+    """Whether the engine can use it under these settings (pickle-based files need the user's leave)."""
+    return model.runnable or (settings.model.allow_pickle and needs_pickle(model))
