@@ -1,0 +1,71 @@
+"""What the version in a text says about settings it does not name: old defaults of AUTOMATIC1111."""
+
+from __future__ import annotations
+
+import re
+
+from webui.errors import InvalidParams
+from webui.names import SAMPLER_NAMES, find_sampler
+
+Version = tuple[int, int, int, int]
+
+_VERSION = re.compile(r"v?(\d{1,4})\.(\d{1,4})\.(\d{1,4})(?:-(RC|\d{1,6}))?(?:-.*)?", re.IGNORECASE)
+_OLD_DDIM = ("DDIM", "PLMS")
+# A colon and a number at the end of a prompt; the tail alone is searched.
+_TRAILING_NUMBER = re.compile(r":\s{0,100}[-+]?(?:\d+\.?|\d*\.\d+)\s{0,100}\Z")
+_TAIL = 300  # characters
+
+
+def parse_version(text: str | None) -> Version | None:
+    """(major, minor, patch, commits after the release) of "v1.7.0-225-gabc"; None for every other program's version."""
+    match = _VERSION.fullmatch((text or "").strip()[:200])
+    if match is None:
+        return None
+    major, minor, patch, after = match.groups()
+    commits = 0 if after is None else -1 if after.casefold() == "rc" else int(after)
+    return int(major), int(minor), int(patch), commits
+
+
+def apply_version_rules(prompts: str, fields: dict[str, str]) -> None:
+    """Add the settings that versions before a change had without saying so."""
+    version = parse_version(fields.get("Version"))
+    if version is None:
+        return
+    if version < (1, 6, 0, 0):
+        if "[" in prompts:
+            fields.setdefault("Old prompt editing timelines", "True")
+        if fields.get("Sampler") in _OLD_DDIM:
+            fields.setdefault("Pad conds v0", "True")
+    if version < (1, 7, 0, 225):
+        fields.setdefault("Downcast alphas_cumprod", "True")
+    if version < (1, 8, 0, 0) and "Refiner" in fields:
+        fields.setdefault("Refiner switch by sampling steps", "True")
+
+
+def old_schedule(fields: dict[str, str]) -> str | None:
+    """The schedule that a sampler without a suffix had before 1.9, where "Automatic" and own defaults did not exist.
+
+    "DPM++ 2M" was the uniform schedule there and is Karras now. None where nothing changed or the version is unknown.
+    """
+    version = parse_version(fields.get("Version"))
+    if version is None or version >= (1, 9, 0, -1) or "Schedule type" in fields or "Sampler" not in fields:
+        return None
+    try:
+        sampler, schedule = find_sampler(fields["Sampler"])
+    except InvalidParams:
+        return None
+    changed = schedule is None and sampler.default_schedule not in ("Uniform", "DDIM") and sampler.name != "Restart"
+    return "Uniform" if changed and sampler.name in SAMPLER_NAMES and not sampler.own_schedule else None
+
+
+def needs_compatibility(prompt: str, negative_prompt: str, fields: dict[str, str]) -> bool:
+    """Whether AUTOMATIC1111 read these prompts in another way than this program does by default.
+
+    That is so for a prompt that ends in a number after a colon, without AND, and for BREAK inside brackets. Only a
+    version of AUTOMATIC1111 itself, or none at all beside a hash of a model, says that the text is from there.
+    """
+    if parse_version(fields.get("Version")) is None and ("Version" in fields or "Model hash" not in fields):
+        return False
+    if _TRAILING_NUMBER.search(prompt[-_TAIL:]) and " AND " not in prompt:
+        return True
+    return any("BREAK" in text and ("(" in text or "[" in text) for text in (prompt, negative_prompt))

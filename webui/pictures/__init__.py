@@ -1,0 +1,13 @@
+"""Pictures as files: opening what came from outside, writing what was made, and the text that both carry.
+
+Files from outside are hostile until shown otherwise: only a few formats are opened at all, the size is known before a
+pixel is decoded, and text is bounded wherever it comes from.
+"""
+
+from __future__ import annotations
+
+from webui.pictures.encoding import encode, file_format
+from webui.pictures.opening import MAX_BYTES, MAX_PIXELS, open_image
+from webui.pictures.reading import MAX_INFOTEXT, read_text
+
+__all__ = ["MAX_BYTES", "MAX_INFOTEXT", "MAX_PIXELS", "encode", "file_format", "open_image", "read_text"]

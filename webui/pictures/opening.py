@@ -1,0 +1,97 @@
+"""`open_image`: the one way from bytes that came from outside to pixels."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image
+
+from webui.errors import BadPicture
+from webui.pictures.containers import EXIF_MARK, Format, exif_of, jpeg_segments, picture_size, png_chunks, sniff
+from webui.pictures.exif import ORIENTATION, read_exif
+
+MAX_PIXELS = 64 * 2**20
+MAX_BYTES = 256 * 2**20  # of a file
+MAX_TEXT_BYTES = 16 * 2**20  # all text chunks of a PNG together, as they are in the file
+MAX_EXIF_BYTES = 2**20  # all EXIF segments of a JPEG together
+_FORMATS: tuple[Format, ...] = ("PNG", "JPEG", "WEBP")
+_TEXT_CHUNKS = frozenset({"tEXt", "zTXt", "iTXt"})
+
+# What turns a picture upright, by its EXIF orientation.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS, formats: tuple[Format, ...] = _FORMATS) -> Image.Image:
+    """The picture, decoded, upright, in the mode it was stored in; of several frames the first.
+
+    Raises `BadPicture` for every other kind of file, for one that is larger than `max_pixels` (known before anything
+    is decoded), truncated or damaged, and for one that carries more text than a picture needs.
+    """
+    kind = check(data, max_pixels, formats)
+    try:
+        with Image.open(io.BytesIO(data), formats=(kind,)) as source:
+            if source.width * source.height > max_pixels:
+                raise _too_large(source.width, source.height, max_pixels)
+            source.load()
+            image = source.copy()
+    except BadPicture:
+        raise
+    except MemoryError:
+        raise BadPicture("There is not enough memory for this picture.", "Use a smaller one.") from None
+    except Exception:  # a hostile file can fail in many ways; each of them means the same here
+        raise BadPicture(
+            "The picture is damaged or incomplete.", "Save or download it again, then try once more."
+        ) from None
+    orientation = read_exif(exif_of(data, kind)).get(ORIENTATION)
+    if isinstance(orientation, int) and orientation in _UPRIGHT:
+        image = image.transpose(_UPRIGHT[orientation])
+    # Profiles and texts of the source must not reach what is saved; the transparent colour is part of the pixels.
+    image.info = {key: value for key, value in image.info.items() if key == "transparency"}
+    image.format = kind
+    return image
+
+
+def check(data: bytes, max_pixels: int, formats: tuple[Format, ...]) -> Format:
+    """The format of a file that may be decoded. Raises `BadPicture`."""
+    if len(data) > MAX_BYTES:
+        raise BadPicture(f"The file is larger than {MAX_BYTES // 2**20} MB.", "Use a smaller picture.")
+    kind = sniff(data)
+    if kind is None or kind not in formats:
+        raise BadPicture("This is not a picture that can be opened here.", f"Use one of {', '.join(formats)}.")
+    size = picture_size(data, kind)
+    if size is None and kind != "AVIF":
+        raise BadPicture("The picture is damaged: it does not say its size.", "Save or download it again.")
+    if size is not None:
+        width, height = size
+        if not width or not height:
+            raise BadPicture("The picture is empty: one of its sides is 0.", "Save or download it again.")
+        if width * height > max_pixels:
+            raise _too_large(width, height, max_pixels)
+    if kind == "PNG":
+        text = sum(block.end - block.start for block in png_chunks(data) if block.kind in _TEXT_CHUNKS)
+        if text > MAX_TEXT_BYTES:
+            raise BadPicture(f"The picture carries {text // 2**20} MB of text.", "Save it again without the text.")
+    if kind == "JPEG":
+        exif = sum(
+            block.end - block.start
+            for block in jpeg_segments(data)
+            if block.kind == "E1" and data[block.start : block.start + len(EXIF_MARK)] == EXIF_MARK
+        )
+        if exif > MAX_EXIF_BYTES:
+            raise BadPicture(f"The picture carries {exif // 2**20} MB of EXIF.", "Save it again without it.")
+    return kind
+
+
+def _too_large(width: int, height: int, max_pixels: int) -> BadPicture:
+    return BadPicture(
+        f"The picture has {width}x{height} pixels, more than the {max_pixels // 2**20} megapixels that are opened.",
+        "Make it smaller first.",
+    )
