@@ -6,8 +6,18 @@ Anything else that escapes is a defect. The classes cross the process border as 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+MAX_SENTENCE = 2000  # characters
+
+
+def printable(text: str) -> str:
+    """One line that any terminal, log and response can carry, whatever name or value from outside stands in it."""
+    line = _UNPRINTABLE.sub("\ufffd", " ".join(text[: 2 * MAX_SENTENCE].splitlines()))
+    return line if len(line) <= MAX_SENTENCE else line[: MAX_SENTENCE - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 class WebUIError(Exception):
@@ -19,9 +29,9 @@ class WebUIError(Exception):
     status = 400  # the HTTP status that fits when the error reaches a route
 
     def __init__(self, message: str, advice: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.advice = advice
+        self.message = printable(message)
+        self.advice = printable(advice)
+        super().__init__(self.message, self.advice)
 
     def __str__(self) -> str:
         return f"{self.message} {self.advice}".strip()
@@ -60,6 +70,12 @@ class UnsafeFile(BadModelFile):
     """A pickle-based file holds something other than plain tensors: it is not opened."""
 
 
+class BadPicture(WebUIError):
+    """The file is no picture that is read here, is damaged or truncated, or breaks a bound of the reader."""
+
+    status = 422
+
+
 class OutOfMemory(WebUIError):
     """The device, or the machine, ran out of memory."""
 
@@ -88,6 +104,18 @@ class WorkerDied(WebUIError):
     status = 503
 
 
+class DeviceLost(WebUIError):
+    """The device failed in a way that only a new process can get over (a sticky CUDA error, a GPU that went away)."""
+
+    status = 503
+
+
+class AlreadyRunning(WebUIError):
+    """Another instance of the program uses the same data folder."""
+
+    status = 409
+
+
 class QueueFull(WebUIError):
     """The queue holds as many jobs as it may."""
 
@@ -98,6 +126,12 @@ class EngineFault(WebUIError):
     """The engine failed in a way that nobody foresaw; the log has the traceback."""
 
     status = 500
+
+
+class HistoryUnavailable(WebUIError):
+    """The history cannot be read or written at present. Pictures are made and saved all the same."""
+
+    status = 503
 
 
 _BY_NAME: dict[str, type[WebUIError]] = {}

@@ -1,0 +1,254 @@
+"""The stored queue: order, exactly-once claims, keys, limits, and what it survives."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from webui.errors import InvalidParams, NotFound, QueueFull
+from webui.jobs import queue as queue_module
+from webui.jobs.queue import MIGRATIONS, JobQueue
+from webui.jobs.states import JobState
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "queue.sqlite"
+
+
+def claim_all(path: Path) -> list[str]:
+    """Claim until nothing is left, as one of several that do so at once."""
+    queue = JobQueue(path)
+    claimed = []
+    while (record := queue.claim()) is not None:
+        claimed.append(record.id)
+    queue.close()
+    return claimed
+
+
+def test_concurrent_claims_in_threads_never_claim_the_same_job_twice(path: Path) -> None:
+    queue = JobQueue(path)
+    made = [queue.enqueue("{}").id for _ in range(60)]
+    claimed: list[str] = []
+    threads = [threading.Thread(target=lambda: claimed.extend(claim_all(path))) for _ in range(4)]
+    shared = threading.Thread(target=lambda: claimed.extend(r.id for r in iter(queue.claim, None)))
+    for thread in (*threads, shared):
+        thread.start()
+    for thread in (*threads, shared):
+        thread.join()
+    assert sorted(claimed) == sorted(made)
+
+
+def test_concurrent_claims_in_processes_never_claim_the_same_job_twice(path: Path) -> None:
+    queue = JobQueue(path)
+    made = [queue.enqueue("{}").id for _ in range(40)]
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        claimed = [job for part in pool.map(claim_all, [path, path], chunksize=1) for job in part]
+    assert sorted(claimed) == sorted(made)
+
+
+def test_of_a_claim_and_a_cancel_exactly_one_wins(path: Path) -> None:
+    queue = JobQueue(path)
+    for _ in range(30):
+        job = queue.enqueue("{}").id
+        with ThreadPoolExecutor(2) as pool:
+            claim = pool.submit(queue.claim)
+            cancel = pool.submit(queue.transition, job, JobState.pending, JobState.cancelled)
+        assert (claim.result() is not None) != cancel.result()
+        assert queue.get(job).state is (JobState.cancelled if cancel.result() else JobState.running)
+        queue.recover({})
+
+
+def test_F40_pending_jobs_survive_a_restart_in_order_and_a_running_one_is_lost(path: Path) -> None:
+    queue = JobQueue(path)
+    ids = [queue.enqueue(f'{{"n": {n}}}').id for n in range(5)]
+    assert queue.claim().id == ids[0]  # type: ignore[union-attr]
+    assert queue.reorder(ids[4])
+    del queue  # no close: as after a kill
+
+    again = JobQueue(path)
+    assert again.recover({"error": {"error": "WorkerDied", "message": "m", "advice": "a"}}) == [ids[0]]
+    assert again.get(ids[0]).state is JobState.lost
+    assert again.pending_ids() == [ids[4], ids[1], ids[2], ids[3]]
+    assert [again.claim().id for _ in range(4)] == [ids[4], ids[1], ids[2], ids[3]]  # type: ignore[union-attr]
+    assert again.claim() is None
+
+
+def test_F43_the_same_key_of_the_same_user_gives_the_same_job(path: Path) -> None:
+    queue = JobQueue(path)
+    first = queue.enqueue("{}", user="ann", key="k")
+    assert queue.enqueue("{}", user="ann", key="k").id == first.id
+    assert queue.enqueue("{}", user="bob", key="k").id != first.id
+    assert queue.enqueue("{}", user="ann").id != queue.enqueue("{}", user="ann").id
+    made: set[str] = set()
+    threads = [threading.Thread(target=lambda: made.add(queue.enqueue("{}", key="click").id)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1
+
+
+def test_a_full_queue_refuses_with_429_and_takes_jobs_again_when_one_has_left(path: Path) -> None:
+    queue = JobQueue(path)
+    for _ in range(3):
+        queue.enqueue("{}", max_pending=3)
+    with pytest.raises(QueueFull) as refusal:
+        queue.enqueue("{}", max_pending=3)
+    assert refusal.value.status == 429
+    assert refusal.value.advice
+    queue.claim()
+    queue.enqueue("{}", max_pending=3)
+
+
+@pytest.mark.parametrize("bad", ["x" * 201, "line\nbreak", "\x1b[31m"])
+def test_names_out_of_bounds_are_refused(path: Path, bad: str) -> None:
+    queue = JobQueue(path)
+    with pytest.raises(InvalidParams):
+        queue.enqueue("{}", user=bad)
+    with pytest.raises(InvalidParams):
+        queue.enqueue("{}", key=bad)
+
+
+def test_positions_count_the_jobs_before_and_follow_moves(path: Path) -> None:
+    queue = JobQueue(path)
+    a, b, c = (queue.enqueue("{}").id for _ in range(3))
+    before = queue.order_rev
+    assert queue.reorder(c, 1)
+    assert queue.order_rev > before
+    assert [queue.position(job) for job in (a, c, b)] == [0, 1, 2]
+    queue.claim()
+    assert [queue.position(job) for job in (a, c, b)] == [None, 0, 1]
+    assert not queue.reorder(a)
+    assert not queue.reorder("unknown")
+    last = queue.enqueue("{}").id
+    assert queue.reorder(last, 10_000)
+    assert queue.pending_ids() == [c, b, last]
+
+
+def test_a_finished_job_keeps_its_result_and_pictures(path: Path) -> None:
+    queue = JobQueue(path)
+    job = queue.enqueue('{"steps": 3}').id
+    queue.claim()
+    queue.add_image(job, {"index": 0, "infotext": "lone \ud83d surrogate"})
+    queue.add_image(job, {"index": 1})
+    assert queue.transition(job, JobState.running, JobState.done, result={"seconds": {"total": 1.5}})
+    queue.close()
+    record = JobQueue(path).get(job)
+    assert record.result == {"seconds": {"total": 1.5}}
+    assert [image["index"] for image in record.images] == [0, 1]
+
+
+def test_old_finished_jobs_are_pruned_and_waiting_ones_never(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_module, "KEEP_FINISHED", 10)
+    queue = JobQueue(path)
+    waiting = queue.enqueue("{}").id
+    ended = [queue.enqueue("{}").id for _ in range(30)]
+    for job in ended:
+        queue.transition(job, JobState.pending, JobState.cancelled)
+    queue.close()
+    queue = JobQueue(path)
+    assert [r.id for r in queue.list(100)] == [*ended[:-11:-1], waiting]
+    with pytest.raises(NotFound):
+        queue.get(ended[0])
+
+
+def test_listing_gives_the_newest_first_within_the_limit(path: Path) -> None:
+    queue = JobQueue(path)
+    ids = [queue.enqueue("{}", user="ann" if n % 2 else "bob").id for n in range(6)]
+    assert [r.id for r in queue.list(2)] == ids[:-3:-1]
+    assert [r.id for r in queue.list(user="ann")] == [ids[5], ids[3], ids[1]]
+    assert queue.list(-1) == []
+
+
+@pytest.mark.parametrize("damage", ["garbage", "middle", "truncated"])
+def test_F21_a_damaged_file_is_set_aside_and_the_queue_works(path: Path, damage: str) -> None:
+    queue = JobQueue(path)
+    for n in range(300):
+        queue.enqueue(f'{{"prompt": "{"x" * 200}{n}"}}')
+    queue.close()
+    data = bytearray(path.read_bytes())
+    if damage == "garbage":
+        data = bytearray(b"\x00not a database" * 1000)
+    elif damage == "middle":
+        data[4096:12288] = b"\xa5" * 8192
+    else:
+        del data[len(data) // 2 :]
+    path.write_bytes(data)
+
+    told: list[str] = []
+    queue = JobQueue(path, tell=told.append)
+    assert len(told) == 1
+    assert "damaged" in told[0]
+    (aside,) = (p for p in path.parent.glob("queue.sqlite.corrupt-*") if not p.name.endswith(("-wal", "-shm")))
+    assert aside.read_bytes() == bytes(data)
+    queue.enqueue("{}")
+    assert queue.claim() is not None
+    assert queue.durable
+
+
+def test_F21_a_zero_length_file_is_a_new_one(path: Path) -> None:
+    path.touch()
+    told: list[str] = []
+    JobQueue(path, tell=told.append).enqueue("{}")
+    assert told == []
+
+
+def test_F21_a_file_of_a_newer_version_is_left_alone(path: Path) -> None:
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA user_version=99")
+    db.execute("CREATE TABLE precious (x)")
+    db.commit()
+    db.close()
+    before = path.read_bytes()
+    told: list[str] = []
+    queue = JobQueue(path, tell=told.append)
+    queue.enqueue("{}")
+    assert queue.claim() is not None
+    assert not queue.durable
+    assert "newer version" in told[0]
+    queue.close()
+    assert path.read_bytes() == before
+
+
+def test_F21_a_file_that_another_program_locks_for_good_does_not_stop_the_work(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webui.jobs.database.BUSY_TIMEOUT", 0.1)
+    monkeypatch.setattr("webui.jobs.database.RETRY_DISK_AFTER", 0.0)
+    told: list[str] = []
+    queue = JobQueue(path, tell=told.append)
+    first = queue.enqueue("{}").id
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    second = queue.enqueue("{}").id
+    assert not queue.durable
+    assert queue.claim().id == first  # type: ignore[union-attr]
+    other.execute("ROLLBACK")
+    other.close()
+    assert queue.claim().id == second  # type: ignore[union-attr]
+    assert queue.durable
+    assert len(told) == 2
+    queue.close()
+    assert JobQueue(path).get(second).state is JobState.running
+
+
+def test_a_file_of_the_first_version_is_migrated_and_a_copy_of_it_kept(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = JobQueue(path)
+    job = queue.enqueue("{}").id
+    queue.close()
+    monkeypatch.setattr(queue_module, "MIGRATIONS", (*MIGRATIONS, "ALTER TABLE jobs ADD COLUMN note TEXT"))
+    queue = JobQueue(path)
+    assert queue.get(job).state is JobState.pending
+    queue.close()
+    assert path.with_name("queue.sqlite.v1.bak").exists()
+    db = sqlite3.connect(path)
+    assert db.execute("PRAGMA user_version").fetchone() == (2,)
+    assert db.execute("SELECT note FROM jobs").fetchone() == (None,)

@@ -1,0 +1,384 @@
+"""`JobService`: everything the faces (page, API, scripts) may do with jobs. Threads only; every call is cheap.
+
+It ties the parts together: the queue keeps the records, the supervisor runs them one by one, events are folded into
+the live view and go to the bus.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
+
+from webui.errors import InvalidParams, NotFound, WebUIError, WorkerDied
+from webui.events import Event, Failed, Finished, Image, Preview, Warning
+from webui.jobs.bus import Bus, Watcher
+from webui.jobs.live import Live, as_dict, end_of, failed_result, fold, from_record, image_dict, to_result
+from webui.jobs.lock import InstanceLock
+from webui.jobs.process import Received, WorkerProcess
+from webui.jobs.queue import JobQueue, JobRecord
+from webui.jobs.states import JobState
+from webui.jobs.supervisor import Assignment, Supervisor, WorkerState
+from webui.jobs.wire import without_bytes
+from webui.jobs.worker import EngineFactory, real_engine
+from webui.params import GenerationParams, params_from_json
+from webui.paths import Paths
+from webui.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+KEPT_PREVIEWS = 8  # jobs whose last preview can still be had
+KEPT_UNSAVED = 256 * 2**20  # bytes of pictures that the disk did not take
+MAX_INFOTEXT = 16 * 2**20  # characters of one job's parameters texts in memory; the files hold them anyway
+REFERENCE_PIXELS = 512 * 512  # a job of that size is silent for no longer than the set time limit
+
+LOST = WorkerDied("The program was stopped while this job ran.", "Run it again.")
+
+
+class Resolver(Protocol):
+    """What jobs need of `webui.catalog.Catalog`."""
+
+    def resolve(self, params: GenerationParams, settings: Settings) -> GenerationParams: ...
+
+    def default_checkpoint(self, preferred: str) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    record: JobRecord
+    live: Live
+
+
+class JobService:
+    """Submit, watch and steer jobs. `on_event(job id, event)` is called for every event, in a thread of its own.
+
+    `factory` makes the engine inside the worker process, so it is a function at a module's top level.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        paths: Paths,
+        catalog: Resolver,
+        on_event: Callable[[str, Event], None] | None = None,
+        *,
+        factory: EngineFactory = real_engine,
+    ) -> None:
+        self._settings = settings
+        self._paths = paths
+        self._catalog = catalog
+        self._on_event = on_event
+        self._factory = factory
+        self._bus = Bus()
+        self._lock = threading.Lock()  # over the small caches below
+        self._running: _Running | None = None  # written by the supervisor's thread alone
+        self._previews: OrderedDict[str, bytes] = OrderedDict()
+        self._unsaved: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._infotext_left = MAX_INFOTEXT
+        self._worker_said: tuple[WorkerState, str] = (WorkerState.starting, "")
+        self._worker_rev = 0
+        self._instance: InstanceLock | None = None
+        self._queue_or_none: JobQueue | None = None
+        self._supervisor = Supervisor(self._launch, self, lambda: self._settings.queue.worker_timeout_seconds)
+        self._listener: threading.Thread | None = None
+        self.problems: list[str] = []  # sentences about the job file, for the console and the page
+
+    # Start and stop
+
+    def start(self) -> None:
+        """Take the data folder, open the queue, start the worker, and have the selected model loaded ahead.
+
+        Raises `AlreadyRunning` when another instance has the folder.
+        """
+        self._instance = InstanceLock(self._paths.cache_dir / "instance.lock")
+        self._queue_or_none = JobQueue(self._paths.queue_db, tell=self._tell)
+        lost = self._queue.recover(failed_result(LOST))
+        if lost:
+            logger.warning("%d job(s) ran when the program ended last time; they can be run again", len(lost))
+        if self._on_event is not None:
+            watcher = self._bus.watch()
+            self._listener = threading.Thread(target=self._listen, args=(watcher,), name="job-events", daemon=True)
+            self._listener.start()
+        self._supervisor.start()
+        chosen = self._catalog.default_checkpoint(self._settings.model.checkpoint)
+        if chosen is not None:
+            self.set_selected(chosen.name, self._settings.model.vae)
+
+    def stop(self) -> None:
+        """Interrupt the running job, keep what it finished, end the worker; below five seconds. Twice is harmless."""
+        if self._instance is None:
+            return
+        self._supervisor.stop()
+        self._bus.close()
+        if self._listener is not None:
+            self._listener.join(0.5)
+        queue, self._queue_or_none = self._queue, None
+        queue.close()
+        self._instance.release()
+        self._instance = None
+
+    @property
+    def _queue(self) -> JobQueue:
+        if self._queue_or_none is None:
+            raise WebUIError("The job queue is not open.", "The program starts or stops; try again in a moment.")
+        return self._queue_or_none
+
+    # Jobs in
+
+    def submit(self, params: GenerationParams, user: str = "", key: str | None = None) -> str:
+        """Queue a job and give its id. The same user's same `key` gives the job that it made before.
+
+        Raises `QueueFull`, and `InvalidParams` or `ModelNotFound` for what cannot be made.
+        """
+        complete = self._catalog.resolve(params, self._settings).with_fixed_seeds()
+        record = self._queue.enqueue(
+            complete.canonical_json(), user=user, key=key, max_pending=self._settings.queue.max_pending
+        )
+        self._supervisor.revive()
+        return record.id
+
+    def retry(self, job_id: str) -> str:
+        """Queue a job that is over once more, as a new one with the same params. Gives the new id.
+
+        Raises `NotFound`, and `InvalidParams` while the job still waits or runs.
+        """
+        record = self._queue.get(job_id)
+        if not record.state.over:
+            raise InvalidParams(f"The job is still {record.state.value}.", "Wait for it, or cancel it first.")
+        return self.submit(params_from_json(record.params_json), user=record.user)
+
+    # Steering, by job id; False when the job was not in a state where it does anything
+
+    def interrupt(self, job_id: str) -> bool:
+        """End a running job and keep what it finished; a waiting one is cancelled. Raises `NotFound`."""
+        self._queue.get(job_id)
+        # Running first, then waiting, then running again: the claim may happen between the first two looks.
+        return self._supervisor.interrupt(job_id) or self._cancel(job_id) or self._supervisor.interrupt(job_id)
+
+    def cancel(self, job_id: str) -> bool:
+        """Take a waiting job out of the queue; one that was claimed a moment before is interrupted. `NotFound`."""
+        return self.interrupt(job_id)
+
+    def skip(self, job_id: str) -> bool:
+        """Leave the picture (batch) in the making and go on with the next. Raises `NotFound`."""
+        self._queue.get(job_id)
+        return self._supervisor.skip(job_id)
+
+    def cancel_all_pending(self, user: str | None = None) -> int:
+        """Empty the queue, of one user or of all. Gives how many jobs were cancelled."""
+        ids = self._queue.pending_ids(user)
+        return sum(self._cancel(job_id) for job_id in ids)
+
+    def move(self, job_id: str, position: int = 0) -> bool:
+        """Let a waiting job run at `position` (0 = next)."""
+        return self._queue.reorder(job_id, position)
+
+    def _cancel(self, job_id: str) -> bool:
+        done = self._queue.transition(job_id, JobState.pending, JobState.cancelled)
+        if done:
+            self._bus.publish(job_id, Finished(0, {}, 0, interrupted=True))
+        return done
+
+    # Looking
+
+    def view(self, job_id: str) -> dict[str, Any] | None:
+        """The job as it stands now, or None. `rev` grows with each change."""
+        running = self._running
+        if running is not None and running.record.id == job_id:
+            return as_dict(running.record, running.live, None)
+        try:
+            record = self._queue.get(job_id)
+        except NotFound:
+            return None
+        return self._view(record, self._queue.position(job_id))
+
+    def list(self, limit: int = 50, user: str | None = None) -> list[dict[str, Any]]:
+        """The newest jobs first, as views."""
+        positions = {job_id: position for position, job_id in enumerate(self._queue.pending_ids())}
+        return [self._view(record, positions.get(record.id)) for record in self._queue.list(limit, user=user)]
+
+    def _view(self, record: JobRecord, position: int | None) -> dict[str, Any]:
+        running = self._running
+        if running is not None and running.record.id == record.id:
+            return as_dict(running.record, running.live, None)
+        live = from_record(record)
+        if record.state is JobState.pending:
+            state, detail, rev = self._worker_news()
+            words = {WorkerState.starting: "The engine is starting.", WorkerState.restarting: "The engine restarts."}
+            line = detail or words.get(state, "") if position == 0 else ""
+            live = replace(live, rev=max(record.rev, self._queue.order_rev, rev), line=line)
+        return as_dict(record, live, position)
+
+    def _worker_news(self) -> tuple[WorkerState, str, int]:
+        """The worker's state and what it does, with a revision that grows when they change."""
+        with self._lock:
+            said = (self._supervisor.state, self._supervisor.detail)
+            if said != self._worker_said:
+                self._worker_said = said
+                self._worker_rev = self._queue.revisions.next()
+            return (*said, self._worker_rev)
+
+    def preview(self, job_id: str) -> bytes | None:
+        """The newest preview as JPEG, from memory."""
+        with self._lock:
+            return self._previews.get(job_id)
+
+    def picture(self, job_id: str, index: int) -> bytes | None:
+        """A finished picture that could not be saved, as PNG, so that it is not lost."""
+        with self._lock:
+            return self._unsaved.get((job_id, index))
+
+    def watch(self, job_id: str | None = None, after: int | None = None) -> Watcher:
+        """Events as (sequence, event): of one job from its beginning to its end, or of all jobs from now on.
+
+        `after` is the last sequence number that was seen. A slow watcher misses steps and previews, never pictures,
+        warnings or the end. Raises `NotFound`.
+        """
+        if job_id is None:
+            return self._bus.watch(None, after)
+        record = self._queue.get(job_id)
+        retold = end_of(record, from_record(record)) if record.state.over else None
+        return self._bus.watch(job_id, after or 0, retold)
+
+    # The worker
+
+    def worker(self) -> dict[str, Any]:
+        """State, device, memory in bytes and what it does, for the page's footer."""
+        supervisor = self._supervisor
+        memory = supervisor.memory
+        return {
+            "state": supervisor.state.value,
+            "device": str(supervisor.report.get("device", "")),
+            "memory": asdict(memory) if memory else None,
+            "detail": supervisor.detail,
+        }
+
+    def report(self) -> dict[str, Any]:
+        """What the worker found out about the device; empty until it is ready."""
+        return dict(self._supervisor.report)
+
+    @property
+    def problem(self) -> str:
+        """Why jobs are not kept at present; "" when they are."""
+        return "" if self._queue.durable or not self.problems else self.problems[-1]
+
+    def set_selected(self, checkpoint: str | None, vae: str | None = None) -> None:
+        """Have this model loaded before a job asks for it, and again after a restart of the worker."""
+        self._supervisor.preload(checkpoint, vae)
+
+    def restart_worker(self) -> None:
+        """Start a new worker: at once if the old one was given up, else when it has nothing to do."""
+        self._supervisor.restart()
+
+    def apply_settings(self, settings: Settings) -> None:
+        """Put new settings in force. The worker is replaced, when idle, if they change what the engine does."""
+        old, self._settings = self._settings, settings
+        if _engine_part(old) != _engine_part(settings):
+            self._supervisor.restart()
+
+    def _launch(self, number: int, receive: Callable[[Received], None]) -> WorkerProcess:
+        return WorkerProcess(number, self._settings, self._paths, self._factory, receive)
+
+    def _tell(self, problem: str) -> None:
+        self.problems.append(problem)
+        logger.warning("%s", problem)
+
+    def _listen(self, watcher: Watcher) -> None:
+        assert self._on_event is not None
+        for entry in watcher.entries():
+            try:
+                self._on_event(entry.job, entry.event)
+            except Exception:  # a listener's fault is no fault of the job
+                logger.exception("the listener of job events failed")
+
+    # `supervisor.Host`: called by the supervisor's thread alone
+
+    def claim(self) -> Assignment | None:
+        while True:
+            record = self._queue.claim()
+            if record is None:
+                return None
+            try:
+                params = params_from_json(record.params_json)
+            except InvalidParams as error:  # written by another version
+                self._queue.transition(record.id, JobState.running, JobState.failed, result=failed_result(error))
+                self._bus.publish(record.id, Failed(error.to_dict()))
+                continue
+            live = Live(
+                rev=self._queue.revisions.next(), phase="loading", steps=params.steps, batches=params.batch_count
+            )
+            self._running = _Running(record, replace(live, warnings=from_record(record).warnings))
+            self._infotext_left = MAX_INFOTEXT
+            pixels = (params.width or 0) * (params.height or 0) * params.batch_size
+            return Assignment(record.id, record.params_json, max(1.0, pixels / REFERENCE_PIXELS), record.user)
+
+    def event(self, job: str, event: Event) -> None:
+        running = self._running
+        if running is None or running.record.id != job:
+            self._bus.publish(job, event)
+            return
+        if isinstance(event, Image):
+            event = self._keep_image(job, event)
+        elif isinstance(event, Preview):
+            self._keep_preview(job, event.jpeg)
+        live = fold(running.live, event, self._queue.revisions.next(), self._paths.outputs)
+        if isinstance(event, Finished):
+            self._end(job, JobState.interrupted if event.interrupted else JobState.done, live)
+        elif isinstance(event, Failed):
+            self._end(job, JobState.failed, live)
+        else:
+            self._running = _Running(running.record, live)
+        self._bus.publish(job, without_bytes(event))
+
+    def failed(self, job: str, error: WebUIError) -> None:
+        self.event(job, Failed(error.to_dict()))
+
+    def requeued(self, job: str, error: WebUIError) -> bool:
+        running = self._running
+        if running is None or running.record.id != job or running.record.attempts > 1:
+            return False
+        warning = Warning("device_lost", f"{error.message} The job was run again.")
+        live = fold(Live(), warning, 0, self._paths.outputs)
+        self._queue.transition(job, JobState.running, JobState.pending, result=to_result(live))
+        self._running = None
+        self._bus.publish(job, warning)
+        return True
+
+    def lost(self, job: str) -> None:
+        running = self._running
+        live = running.live if running is not None and running.record.id == job else Live()
+        self._end(job, JobState.lost, replace(live, error=LOST.to_dict()))
+        self._bus.publish(job, Failed(LOST.to_dict()))
+
+    def _end(self, job: str, state: JobState, live: Live) -> None:
+        self._queue.transition(job, JobState.running, state, result=to_result(live), rev=live.rev)
+        self._running = None  # after the record is written: a view finds the job in one place or the other
+
+    def _keep_preview(self, job: str, jpeg: bytes) -> None:
+        with self._lock:
+            self._previews[job] = jpeg
+            self._previews.move_to_end(job)
+            while len(self._previews) > KEPT_PREVIEWS:
+                self._previews.popitem(last=False)
+
+    def _keep_image(self, job: str, image: Image) -> Image:
+        """Write the picture's facts down, keep its pixels if the disk did not. Gives the event as it is told on."""
+        self._infotext_left -= len(image.infotext)
+        if self._infotext_left < 0:
+            image = replace(image, infotext="")
+        if image.png:
+            with self._lock:
+                self._unsaved[job, image.index] = image.png
+                while len(self._unsaved) > 1 and sum(map(len, self._unsaved.values())) > KEPT_UNSAVED:
+                    self._unsaved.popitem(last=False)
+        self._queue.add_image(job, image_dict(image, self._paths.outputs))
+        return image
+
+
+def _engine_part(settings: Settings) -> Any:
+    """The settings that an engine is made with; the selected model is told apart."""
+    model = replace(settings.model, checkpoint="", vae="")
+    return (model, settings.device, settings.preview, settings.saving)
