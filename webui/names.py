@@ -75,7 +75,7 @@ _SAMPLER_LIST = (
     SamplerName("HeunPP2", ("heunpp2",)),
     SamplerName("IPNDM", ("ipndm",)),
     SamplerName("IPNDM_V", ("ipndm_v",)),
-    SamplerName("DEIS", ("deis",)),
+    SamplerName("DEIS", ("deis",), "SGM Uniform"),
     SamplerName("DDIM", ("ddim",), "DDIM", timestep_space=True),
     SamplerName("DDIM CFG++", ("ddim_cfgpp",), "DDIM", timestep_space=True),
     SamplerName("Euler CFG++", ("euler_cfgpp", "k_euler_cfgpp")),
