@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from embedded import EMBEDDED_CHECKPOINT, link_or_copy
+from hypothesis import HealthCheck, settings
 
 os.environ.update(
     HF_HUB_OFFLINE="1",
@@ -19,33 +20,47 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
 )
 
-REPO_ROOT = Path(__file__).resolve().parent.parent
-EMBEDDED_CHECKPOINT = REPO_ROOT / "models" / "Stable-diffusion" / "emoji-proto-128.safetensors"
+# No test is failed by a clock, and CI sees the same examples each time.
+settings.register_profile(
+    "suite", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI"))
+)
+settings.load_profile("suite")
 
-_LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
-_real_connect = socket.socket.connect
+_LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0", "::ffff:127.")
 
 
-def _guarded_connect(self: socket.socket, address: Any) -> None:
-    if isinstance(address, tuple) and not str(address[0]).startswith(_LOOPBACK):
-        raise AssertionError(f"a test tried to reach the network: {address}")
-    _real_connect(self, address)
+def _is_here(host: object) -> bool:
+    """Whether a host is this machine; "" and None mean any of its own addresses."""
+    name = host.decode("ascii", "replace") if isinstance(host, bytes) else host
+    return not name or str(name).startswith(_LOOPBACK) or str(name) == socket.gethostname()
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _no_network() -> Iterator[None]:
-    """Any connection that leaves the machine fails the test that tried it."""
-    socket.socket.connect = _guarded_connect  # type: ignore[method-assign]
-    yield
-    socket.socket.connect = _real_connect  # type: ignore[method-assign]
+    """Any connection, datagram or look-up of a name that would leave the machine fails the test that tried it."""
 
+    def guard(real: Callable[..., Any], host_of: Callable[..., object]) -> Callable[..., Any]:
+        def guarded(*arguments: Any, **words: Any) -> Any:
+            host = host_of(*arguments, **words)
+            if not _is_here(host):
+                raise AssertionError(f"a test tried to reach the network: {host!r}")
+            return real(*arguments, **words)
 
-def link_or_copy(source: Path, target: Path) -> None:
-    """A hard link where the file system allows it: the embedded model is 42 MB."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+        return guarded
+
+    def of_address(_socket: socket.socket, *arguments: Any) -> object:
+        address = arguments[-1]  # of connect and sendto; a path, for sockets of this machine alone
+        return address[0] if isinstance(address, tuple) else None
+
+    def of_name(host: object, *_: Any, **__: Any) -> object:
+        return host
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex", "sendto"):
+            patch.setattr(socket.socket, name, guard(getattr(socket.socket, name), of_address))
+        for name in ("getaddrinfo", "gethostbyname", "gethostbyname_ex"):
+            patch.setattr(socket, name, guard(getattr(socket, name), of_name))
+        yield
 
 
 @pytest.fixture

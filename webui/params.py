@@ -45,6 +45,9 @@ class GenerationParams(BaseModel):
     emphasis: Literal["Original", "No norm", "Ignore", "None"] = "Original"
     comma_backtrack: int = Field(20, ge=0, le=74)  # tokens
     pad_conds: bool = False  # pad the shorter of prompt and negative prompt, so that both run in one batch
+    old_prompt_timelines: bool = False  # `when` of [from:to:when] as versions of AUTOMATIC1111 before 1.6 read it
+    wildcards: bool = True  # choose for `__name__` and `{a|b}` by the picture's seed; False: they are words
+    prompt_compatibility: bool = False  # read prompts as AUTOMATIC1111 does, faults included (webui.prompt.plan)
 
     # Which networks draw it
     checkpoint: str | None = Field(None, max_length=1024)  # any alias the catalog knows; None = the selected one
@@ -71,7 +74,7 @@ class GenerationParams(BaseModel):
     rho: float = Field(0.0, ge=0.0, le=100.0)  # 0 = the schedule's
     beta_alpha: float = Field(0.6, gt=0.0, le=100.0)
     beta_beta: float = Field(0.6, gt=0.0, le=100.0)
-    sigmas: tuple[Annotated[float, Field(ge=0.0, le=1e6)], ...] | None = Field(None, max_length=1001)
+    sigmas: tuple[Annotated[float, Field(ge=0.0, le=1e6)], ...] | None = Field(None, min_length=1, max_length=1001)
     discard_penultimate_sigma: bool = False  # for every sampler, not only those defined so
     sgm_noise_multiplier: bool = False
     quantize_timesteps: bool = False
@@ -110,6 +113,14 @@ class GenerationParams(BaseModel):
         value = value.replace("\r\n", "\n").replace("\r", "\n")
         return "".join(ch for ch in value if ch >= " " or ch in "\n\t")
 
+    @field_validator("*", mode="after")
+    @classmethod
+    def _one_zero(cls, value: Any) -> Any:
+        """-0.0 equals 0.0 but is written otherwise; equal params have equal text."""
+        if isinstance(value, tuple):
+            return tuple(number + 0.0 for number in value)
+        return value + 0.0 if isinstance(value, float) else value
+
     @model_validator(mode="before")
     @classmethod
     def _canonical_names(cls, data: Any) -> Any:
@@ -132,6 +143,9 @@ class GenerationParams(BaseModel):
             raise ValueError(f"width x height is above {MAX_PIXELS // 2**20} megapixels")
         if self.pictures > MAX_PICTURES:
             raise ValueError(f"batch count x batch size is above {MAX_PICTURES} pictures")
+        for name in ("seed", "variation_seed"):
+            if getattr(self, name) + self.pictures - 1 > MAX_SEED:
+                raise ValueError(f"{name} counts up to above {MAX_SEED} over the pictures of the job")
         if self.s_tmax and self.s_tmin > self.s_tmax:
             raise ValueError("s_tmin is above s_tmax")
         if self.sigma_min and self.sigma_max and self.sigma_min >= self.sigma_max:
@@ -205,7 +219,7 @@ def params_from_json(text: str | bytes) -> GenerationParams:
 def _sentence(error: ValidationError) -> str:
     parts = []
     for item in error.errors(include_url=False, include_input=False):
-        where = ".".join(str(p) for p in item["loc"] if p != "constrained-int") or "request"
+        where = ".".join(str(p)[:80] for p in item["loc"] if p != "constrained-int") or "request"
         message = item["msg"].removeprefix("Value error, ")
         parts.append(f"{where}: {message[:1].lower()}{message[1:]}")
         if len(parts) == 5:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +68,21 @@ class Paths:
         return self.data_dir / "config.yaml"
 
     @property
+    def wildcards(self) -> Path:
+        """The folder of wildcard files: `__animal__` is a line of `animal.txt`."""
+        return self.data_dir / "wildcards"
+
+    @property
+    def styles_file(self) -> Path:
+        """Where new styles are written."""
+        return self.data_dir / "styles.csv"
+
+    def styles_files(self) -> tuple[Path, ...]:
+        """Every file of styles in the order of reading: `styles.csv`, then those of the folder `styles`."""
+        more = sorted((self.data_dir / "styles").glob("*.csv"), key=lambda path: path.name.casefold())
+        return (self.styles_file, *more)
+
+    @property
     def cache_dir(self) -> Path:
         return self.data_dir / "cache"
 
@@ -83,6 +98,7 @@ class Paths:
         """Make what is missing. Raises OSError where a folder cannot be made."""
         for folder in (
             self.outputs,
+            self.wildcards,
             self.cache_dir,
             self.log_dir,
             *self.checkpoints,
@@ -112,18 +128,19 @@ def safe_path(root: Path, name: str) -> Path:
 
 
 @contextlib.contextmanager
-def _temporary(path: Path, data: bytes) -> Iterator[Path]:
+def _temporary(path: Path, data: bytes, mode: int = 0o600) -> Iterator[Path]:
     """A flushed temporary file beside `path` holding `data`; removed at the end if it still exists."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=path.suffix, dir=path.parent)
+    temporary = path.with_name(f".tmp-{secrets.token_hex(8)}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        yield Path(name)
+        yield temporary
     finally:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -136,14 +153,6 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def _usual_mode(path: Path) -> None:
-    """mkstemp makes files for the owner alone; pictures get the mode that open() would have given."""
-    if os.name == "posix":
-        umask = os.umask(0)
-        os.umask(umask)
-        path.chmod(0o666 & ~umask)
-
-
 def write_atomic(path: Path, data: bytes, *, backup: bool = False) -> None:
     """Replace `path` by `data` in one step. With `backup` the old content stays beside it as `NAME.bak`.
 
@@ -152,15 +161,14 @@ def write_atomic(path: Path, data: bytes, *, backup: bool = False) -> None:
     with _temporary(path, data) as temporary:
         if backup and path.exists():
             with _temporary(path, path.read_bytes()) as copy:
-                os.replace(copy, path.with_name(path.name + ".bak"))
-        os.replace(temporary, path)
+                copy.replace(path.with_name(path.name + ".bak"))
+        temporary.replace(path)
     _sync_folder(path.parent)
 
 
 def write_new(path: Path, data: bytes) -> None:
     """Write a file that must not exist yet. Raises FileExistsError if it does, OSError if it cannot be written."""
-    with _temporary(path, data) as temporary:
-        _usual_mode(temporary)
+    with _temporary(path, data, 0o666) as temporary:  # less the umask, as open() makes files; 0600 is for settings
         try:
             os.link(temporary, path)
         except (PermissionError, NotImplementedError, OSError) as error:
@@ -174,7 +182,7 @@ def _claim_without_links(temporary: Path, path: Path) -> None:
     """File systems without hard links (exFAT, some network shares): claim the name, then move over the claim."""
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     try:
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError:
         path.unlink(missing_ok=True)
         raise

@@ -1,0 +1,19 @@
+"""The embedded checkpoint, for tests that need a real model file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from webui.paths import REPO_ROOT
+
+EMBEDDED_CHECKPOINT = REPO_ROOT / "models" / "Stable-diffusion" / "emoji-proto-128.safetensors"
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """A hard link where the file system allows it: the embedded model is 42 MB."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

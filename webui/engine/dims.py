@@ -1,0 +1,273 @@
+"""The dimensions of the networks in a file, read off the tensors' own shapes.
+
+Shapes are the truth: a small model and a full-size one take the same path, in the CompVis (LDM) layout of single files
+and in the diffusers layout of folders. What shapes cannot tell (heads, normalisation groups, activation) comes from the
+sidecar (NAME.yaml, metadata, config.json) and is otherwise that of SD1.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from webui.catalog.sidecar import Sidecar
+from webui.errors import BadModelFile
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+UNET_PREFIX = "model.diffusion_model."
+VAE_PREFIX = "first_stage_model."
+TEXT_PREFIXES = ("cond_stage_model.transformer.text_model.", "cond_stage_model.transformer.", "text_model.", "")
+
+_SD1_HEADS = 8
+_SD2_HEAD_CHANNELS = 64
+_GROUPS = 32  # of every published SD model
+_CLIP_HEAD_CHANNELS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class UnetDims:
+    """A UNet of residual blocks and transformers. Per level, from full resolution down: channels, transformer depth
+    (0: no attention) and heads. `ldm` says which of the two key layouts the file has.
+    """
+
+    in_channels: int
+    out_channels: int
+    channels: tuple[int, ...]
+    depths: tuple[int, ...]
+    heads: tuple[int, ...]
+    layers: int  # residual blocks a level
+    mid_depth: int
+    context_dim: int
+    linear: bool  # linear projections around the transformers (SD2) instead of 1x1 convolutions
+    groups: int
+    ldm: bool
+
+    def diffusers_config(self) -> dict[str, Any]:
+        """Arguments of diffusers' UNet2DConditionModel. Its `attention_head_dim` is, by an old slip, the head count."""
+        kinds = ["CrossAttn" if depth else "" for depth in self.depths]
+        depths = [depth or 1 for depth in self.depths[:-1]]
+        return {
+            "in_channels": self.in_channels,
+            "out_channels": self.out_channels,
+            "block_out_channels": self.channels,
+            "layers_per_block": self.layers,
+            "cross_attention_dim": self.context_dim,
+            "attention_head_dim": self.heads,
+            "down_block_types": tuple(f"{kind}DownBlock2D" for kind in kinds),
+            "up_block_types": tuple(f"{kind}UpBlock2D" for kind in reversed(kinds)),
+            "transformer_layers_per_block": (*depths, self.mid_depth),  # the last entry also serves the middle block
+            "use_linear_projection": self.linear,
+            "norm_num_groups": self.groups,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class VaeDims:
+    """A KL autoencoder; `prefix` is what stands before its keys."""
+
+    in_channels: int
+    out_channels: int
+    latent_channels: int
+    channels: tuple[int, ...]
+    layers: int
+    groups: int
+    quant_convs: bool
+    ldm: bool
+    prefix: str
+
+    def diffusers_config(self) -> dict[str, Any]:
+        """Arguments of diffusers' AutoencoderKL."""
+        levels = len(self.channels)
+        return {
+            "in_channels": self.in_channels,
+            "out_channels": self.out_channels,
+            "latent_channels": self.latent_channels,
+            "block_out_channels": self.channels,
+            "layers_per_block": self.layers,
+            "norm_num_groups": self.groups,
+            "down_block_types": ("DownEncoderBlock2D",) * levels,
+            "up_block_types": ("UpDecoderBlock2D",) * levels,
+            "use_quant_conv": self.quant_convs,
+            "use_post_quant_conv": self.quant_convs,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class TextDims:
+    """A CLIP text encoder; `prefix` is what stands before its keys."""
+
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    positions: int
+    vocabulary: int
+    activation: str
+    prefix: str
+
+    def transformers_config(self) -> dict[str, Any]:
+        """Arguments of transformers' CLIPTextConfig."""
+        return {
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "max_position_embeddings": self.positions,
+            "vocab_size": self.vocabulary,
+            "hidden_act": self.activation,
+            "projection_dim": self.hidden_size,
+            "bos_token_id": 49406,
+            "eos_token_id": 49407,
+        }
+
+
+def unet_dims(shapes: Shapes, sidecar: Sidecar | None) -> UnetDims:
+    """The UNet in a file. Raises `BadModelFile` when there is none, or one of another architecture."""
+    ldm = f"{UNET_PREFIX}input_blocks.0.0.weight" in shapes
+    said = sidecar.unet if sidecar else None
+    levels = _ldm_levels(shapes) if ldm else _diffusers_levels(shapes)
+    if not levels:
+        raise _missing("a UNet that this engine knows")
+    layers = {len(level) for level in levels}
+    if len(layers) != 1:
+        raise _odd("the UNet's levels have different numbers of blocks")
+    conv_in = f"{UNET_PREFIX}input_blocks.0.0.weight" if ldm else "conv_in.weight"
+    conv_out = f"{UNET_PREFIX}out.2.weight" if ldm else "conv_out.weight"
+    middle = f"{UNET_PREFIX}middle_block.1" if ldm else "mid_block.attentions.0"
+    channels = tuple(level[-1][0] for level in levels)
+    linear = len(_side(shapes, f"{middle}.proj_in.weight")) == 2
+    context = _side(shapes, f"{middle}.transformer_blocks.0.attn2.to_k.weight")[1]
+    if said and said.num_heads:
+        heads = (said.num_heads,) * len(channels)
+    elif (said and said.num_head_channels) or linear:
+        width = said.num_head_channels if said and said.num_head_channels else _SD2_HEAD_CHANNELS
+        heads = tuple(max(1, c // width) for c in channels)
+    else:
+        heads = (_SD1_HEADS,) * len(channels)
+    return UnetDims(
+        in_channels=_side(shapes, conv_in)[1],
+        out_channels=_side(shapes, conv_out)[0],
+        channels=channels,
+        depths=tuple(level[-1][1] for level in levels),
+        heads=heads,
+        layers=layers.pop(),
+        mid_depth=_count(shapes, f"{middle}.transformer_blocks", "norm1.weight"),
+        context_dim=context,
+        linear=linear,
+        groups=(said.norm_num_groups if said else None) or _GROUPS,
+        ldm=ldm,
+    )
+
+
+def vae_dims(shapes: Shapes, sidecar: Sidecar | None, like: VaeDims | None = None) -> VaeDims:
+    """The autoencoder in a file. `like`, where its channels are the same, tells what the file does not.
+
+    Raises `BadModelFile` when there is none, or one of another architecture.
+    """
+    prefix = next((p for p in (VAE_PREFIX, "") if f"{p}decoder.conv_in.weight" in shapes), None)
+    if prefix is None:
+        raise _missing("a VAE that this engine knows")
+    ldm = f"{prefix}encoder.down.0.block.0.conv1.weight" in shapes
+    level, block = ("down", "block") if ldm else ("down_blocks", "resnets")
+    channels, layers = [], set()
+    for i in _indices(shapes, f"{prefix}encoder.{level}"):
+        layers.add(_count(shapes, f"{prefix}encoder.{level}.{i}.{block}", "conv1.weight"))
+        channels.append(_side(shapes, f"{prefix}encoder.{level}.{i}.{block}.0.conv1.weight")[0])
+    if len(layers) != 1:
+        raise _odd("the VAE's levels have different numbers of blocks")
+    conv_in = _side(shapes, f"{prefix}decoder.conv_in.weight")
+    same = like is not None and like.channels == tuple(channels)
+    said = sidecar.vae.norm_num_groups if sidecar and sidecar.vae else None
+    return VaeDims(
+        in_channels=_side(shapes, f"{prefix}encoder.conv_in.weight")[1],
+        out_channels=_side(shapes, f"{prefix}decoder.conv_out.weight")[0],
+        latent_channels=conv_in[1],
+        channels=tuple(channels),
+        layers=layers.pop(),
+        groups=said or (like.groups if same and like else _GROUPS),
+        quant_convs=f"{prefix}quant_conv.weight" in shapes,
+        ldm=ldm,
+        prefix=prefix,
+    )
+
+
+def text_dims(shapes: Shapes, sidecar: Sidecar | None) -> TextDims:
+    """The CLIP text encoder in a file. Raises `BadModelFile` when there is none."""
+    tokens = "embeddings.token_embedding.weight"
+    prefix = next((p for p in TEXT_PREFIXES if p + tokens in shapes), None)
+    if prefix is None:
+        raise _missing("a CLIP text encoder")
+    said = sidecar.text if sidecar else None
+    vocabulary, hidden = _side(shapes, prefix + tokens)
+    return TextDims(
+        hidden_size=hidden,
+        intermediate_size=_side(shapes, f"{prefix}encoder.layers.0.mlp.fc1.weight")[0],
+        layers=_count(shapes, f"{prefix}encoder.layers", "layer_norm1.weight"),
+        heads=(said.num_attention_heads if said else None) or max(1, hidden // _CLIP_HEAD_CHANNELS),
+        positions=_side(shapes, f"{prefix}embeddings.position_embedding.weight")[0],
+        vocabulary=vocabulary,
+        activation=(said.hidden_act if said else None) or "quick_gelu",
+        prefix=prefix,
+    )
+
+
+_Block = tuple[int, int]  # output channels, transformer depth
+
+
+def _ldm_levels(shapes: Shapes) -> list[list[_Block]]:
+    """input_blocks.1, .2, ... : residual blocks, and a downsampling convolution at the end of each level."""
+    levels: list[list[_Block]] = [[]]
+    for i in _indices(shapes, f"{UNET_PREFIX}input_blocks"):
+        block = f"{UNET_PREFIX}input_blocks.{i}"
+        if f"{block}.0.out_layers.3.weight" in shapes:
+            depth = _count(shapes, f"{block}.1.transformer_blocks", "norm1.weight")
+            levels[-1].append((_side(shapes, f"{block}.0.out_layers.3.weight")[0], depth))
+        elif f"{block}.0.op.weight" in shapes:
+            levels.append([])
+    return levels if all(levels) else []
+
+
+def _diffusers_levels(shapes: Shapes) -> list[list[_Block]]:
+    levels: list[list[_Block]] = []
+    for i in _indices(shapes, "down_blocks"):
+        level = []
+        for j in _indices(shapes, f"down_blocks.{i}.resnets"):
+            depth = _count(shapes, f"down_blocks.{i}.attentions.{j}.transformer_blocks", "norm1.weight")
+            level.append((_side(shapes, f"down_blocks.{i}.resnets.{j}.conv1.weight")[0], depth))
+        levels.append(level)
+    return levels if all(levels) else []
+
+
+def _indices(shapes: Shapes, stem: str) -> Iterable[int]:
+    """0, 1, 2, ... for as long as keys begin with `stem.N.`"""
+    start = len(stem) + 1
+    found = {key[start:].split(".", 1)[0] for key in shapes if key.startswith(stem + ".")}
+    index = 0
+    while str(index) in found:
+        yield index
+        index += 1
+
+
+def _count(shapes: Shapes, stem: str, tail: str) -> int:
+    """How many of stem.0.tail, stem.1.tail, ... there are without a gap."""
+    count = 0
+    while f"{stem}.{count}.{tail}" in shapes:
+        count += 1
+    return count
+
+
+def _side(shapes: Shapes, name: str) -> tuple[int, ...]:
+    shape = shapes.get(name)
+    if shape is None or len(shape) < 2 or 0 in shape:
+        raise _missing(f'the tensor "{name}"')
+    return shape
+
+
+def _missing(what: str) -> BadModelFile:
+    return BadModelFile(f"The file does not hold {what}.", "Choose another checkpoint, or download this one again.")
+
+
+def _odd(what: str) -> BadModelFile:
+    return BadModelFile(f"The model has an unknown shape: {what}.", "Choose another checkpoint.")

@@ -1,0 +1,208 @@
+"""`Engine`: params in, events out. It owns the device, the networks, and one thread in which all of torch runs."""
+
+from __future__ import annotations
+
+import logging
+import queue
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+
+from webui.catalog import Catalog, ModelFile
+from webui.engine.attention import Attention
+from webui.engine.control import Control
+from webui.engine.device import DeviceReport, choose_device
+from webui.engine.job import Job, Tools
+from webui.engine.memory import give_back, is_out_of_memory, read_memory, total_memory
+from webui.engine.models import ModelStore
+from webui.engine.residency import Residency
+from webui.errors import DeviceLost, EngineFault, OutOfMemory, WebUIError
+from webui.events import Event, Failed, Finished, Memory
+from webui.params import GenerationParams, make_params
+from webui.paths import Paths
+from webui.provenance import SaveHook, no_record
+from webui.settings import Settings
+
+_POLL_SECONDS = 0.5  # so that Ctrl-C is heard while waiting, on every system
+_LOST_DEVICE_TEXTS = (
+    "cuda error",
+    "device-side assert",
+    "illegal memory access",
+    "device lost",
+    "cublas_status",
+    "hip error",
+)
+
+_log = logging.getLogger(__name__)
+
+Work = Callable[[Callable[[Event], None]], None]
+
+
+class Engine:
+    """Makes pictures. Cheap to make: it picks the device and loads nothing. One job runs at a time.
+
+    `save_hook` is entered around the write of each picture (see `webui.provenance`). A job that ends with the error
+    `DeviceLost` says that only a new process can use the device again.
+    """
+
+    def __init__(
+        self, settings: Settings, paths: Paths, catalog: Catalog | None = None, save_hook: SaveHook = no_record
+    ) -> None:
+        self.device = choose_device(settings.device)
+        self.attention = Attention(self.device.device, self.device.dtype, settings.device.attention)
+        catalog = catalog or Catalog(paths)
+        residency = Residency(self.device.device, self.device.memory)
+        self._tools = Tools(
+            settings=settings,
+            paths=paths,
+            catalog=catalog,
+            device=self.device,
+            residency=residency,
+            attention=self.attention.name,
+            save_hook=save_hook,
+            store=ModelStore(
+                device=self.device,
+                attention=self.attention,
+                residency=residency,
+                cache_dir=paths.cache_dir,
+                keep=settings.model.checkpoints_in_memory,
+                allow_pickle=settings.model.allow_pickle,
+                sha256=lambda file: _known_hash(catalog, file),
+            ),
+        )
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
+
+    def generate(self, params: GenerationParams, control: Control | None = None) -> Iterator[Event]:
+        """Do a job; the last event is `Finished` or `Failed`. Never raises for a fault of the request or the machine.
+
+        Leaving the iteration early interrupts the job and waits for its end.
+        """
+        control = control or Control()
+        return self._stream(lambda emit: Job(self._tools, params, control, emit).run(), control)
+
+    def load(self, checkpoint: str | None = None, vae: str | None = None) -> Iterator[Event]:
+        """Load ahead of the first job: the named checkpoint and VAE, or those that the settings choose.
+
+        Ends with the last `Loaded`, or with `Failed`.
+        """
+
+        def work(emit: Callable[[Event], None]) -> None:
+            tools, model = self._tools, self._tools.settings.model
+            wanted = make_params({"checkpoint": checkpoint, "vae": vae or model.vae})
+            params = tools.catalog.resolve(wanted, tools.settings)
+            file = tools.catalog.find_checkpoint(params.checkpoint or "")
+            choice = tools.catalog.resolve_vae(
+                file, params.vae, model.vae_overrides_preferences, allow_pickle=model.allow_pickle
+            )
+            tools.store.vae(tools.store.checkpoint(file, emit), choice, emit)
+
+        return self._stream(work, Control())
+
+    def memory(self) -> Memory:
+        """Memory in use now."""
+        return read_memory(self.device.device)
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Names of the checkpoints in memory, the one used last at the end."""
+        return self._tools.store.loaded
+
+    def report(self) -> DeviceReport:
+        """Device, precision and attention backends, with reasons."""
+        chosen = self.device
+        return DeviceReport(
+            device=str(chosen.device),
+            name=chosen.name,
+            precision=chosen.precision,
+            vae_precision=chosen.vae_precision,
+            reason=chosen.reason,
+            memory_mode=chosen.memory.value,
+            torch_version=torch.__version__,
+            threads=torch.get_num_threads(),
+            total_memory=total_memory(chosen.device),
+            attention=self.attention.name,
+            backends=self.attention.statuses,
+        )
+
+    def close(self) -> None:
+        """Wait for the running job, end the thread, unload everything."""
+        self._executor.shutdown(wait=True)
+        self._tools.store.drop_all()
+        self._tools.chunks.clear()
+
+    def _stream(self, work: Work, control: Control) -> Iterator[Event]:
+        """Run `work` in the engine's thread and yield what it emits, as it emits it."""
+        events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        future = self._executor.submit(self._guarded, work, events.put)
+        future.add_done_callback(lambda _done: events.put(None))
+        try:
+            while True:
+                event = _next(events, future)
+                if event is None:
+                    return
+                yield event
+                if isinstance(event, Finished | Failed):
+                    return
+        finally:
+            if not future.done():
+                control.interrupt()
+            future.result()
+
+    def _guarded(self, work: Work, emit: Callable[[Event], None]) -> None:
+        """`work`, with every way to fail turned into a `Failed` event."""
+        failure: WebUIError | None = None
+        no_memory = False
+        try:
+            with torch.inference_mode():
+                work(emit)
+        except WebUIError as error:
+            failure = error.with_traceback(None)
+        except Exception as error:
+            no_memory = is_out_of_memory(error)
+            if no_memory:
+                _log.warning("Out of memory: %s", str(error).strip().splitlines()[0] if str(error).strip() else error)
+                failure = _out_of_memory(self.device.kind)
+            else:
+                _log.exception("The engine failed")
+                failure = _fault(error, self.device.kind)
+        # Here the traceback is gone, and with its frames the tensors that they held.
+        if failure is not None:
+            failure.__context__ = failure.__cause__ = None
+            if no_memory:
+                self._tools.chunks.clear()
+                self._tools.residency.leave()
+            if not isinstance(failure, DeviceLost):
+                give_back(self.device.device)
+            emit(Failed(failure.to_dict()))
+
+
+def _next(events: queue.SimpleQueue[Event | None], future: Future[None]) -> Event | None:
+    while True:
+        try:
+            return events.get(timeout=_POLL_SECONDS)
+        except queue.Empty:
+            if future.done() and events.empty():
+                return None
+
+
+def _known_hash(catalog: Catalog, file: ModelFile) -> str:
+    """Computed where it is not known: reading the file for it also brings it into the system's cache for loading."""
+    return catalog.sha256(file, wait=True)
+
+
+def _out_of_memory(device: str) -> OutOfMemory:
+    if device == "cuda":
+        advice = 'Use a smaller size or batch, close other programs on the GPU, or start with "--medvram".'
+        return OutOfMemory("The GPU ran out of memory.", advice)
+    return OutOfMemory("The machine ran out of memory.", "Use a smaller size or batch, or close other programs.")
+
+
+def _fault(error: Exception, device: str) -> WebUIError:
+    first = (str(error).strip().splitlines() or [""])[0][:200]
+    if device != "cpu" and any(part in str(error).lower() for part in _LOST_DEVICE_TEXTS):
+        return DeviceLost(f"The GPU failed ({first}).", "Restart the machine if it happens again.")
+    return EngineFault(
+        f"The engine failed ({type(error).__name__}{': ' if first else ''}{first}).",
+        "The log has the details; please report it with them.",
+    )

@@ -1,0 +1,367 @@
+"""The networks in memory: which checkpoints are loaded, which VAE decodes, and switching between them.
+
+Everything about a new file that can fail is checked before the old model goes, so a failed load leaves the old one in
+place.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from webui.catalog import ModelFile, Sidecar, VaeChoice
+from webui.catalog.sidecar import merged, read_metadata
+from webui.engine.attention import Attention
+from webui.engine.device import DeviceChoice
+from webui.engine.dims import VaeDims, text_dims, unet_dims, vae_dims
+from webui.engine.loader import (
+    Plan,
+    Target,
+    fill,
+    import_libraries,
+    live_from_file,
+    plan_text_encoder,
+    plan_unet,
+    plan_vae,
+    use_attention,
+)
+from webui.engine.memory import give_back
+from webui.engine.residency import Residency
+from webui.engine.vae import Vae
+from webui.engine.weights import Fingerprint, Weights, file_fingerprint, open_weights
+from webui.errors import BadModelFile
+from webui.events import Event, Loaded, Loading
+from webui.sampling import Prediction, sigma_table
+
+Emit = Callable[[Event], None]
+
+EXTERNAL_VAES = 2  # kept in memory
+DEFAULT_SCALE_FACTOR = 0.18215  # of SD1's and SD2's latents
+BAKED = "the VAE in the checkpoint"
+
+
+@dataclass
+class LoadedCheckpoint:
+    """A checkpoint in memory. `rgb` is filled in when the first preview is wanted."""
+
+    file: ModelFile
+    sha256: str
+    unet: Any
+    text_encoder: Any
+    table: Tensor  # trained sigmas, ascending
+    prediction: Prediction
+    scale_factor: float
+    sidecar: Sidecar | None
+    vae_dims: VaeDims | None  # None: no VAE is baked in
+    open_vae: Callable[[], Weights]
+    sources: tuple[tuple[Path, Fingerprint], ...]  # the files that were read
+    mapped: bool  # some weights are still views on a file
+    unused: tuple[str, ...]  # names of tensors that no network took
+    baked: Vae | None = None
+    rgb: Tensor | None = None
+
+    @property
+    def short_hash(self) -> str | None:
+        """The first 10 digits of the sha256: what users call "model hash"."""
+        return self.sha256[:10] or None
+
+    @property
+    def key(self) -> tuple[str, tuple[int, int, int]]:
+        """Equal for equal content: path and fingerprint."""
+        return str(self.file.path), self.file.fingerprint
+
+    def check_unchanged(self) -> None:
+        """Raise `BadModelFile` when a file that was read was written to in place since."""
+        for path, fingerprint in self.sources:
+            now = file_fingerprint(path)
+            if now is not None and now != fingerprint and now[2] == fingerprint[2]:
+                raise BadModelFile(
+                    f"The file {path.name} changed on disk after it was loaded.",
+                    "Wait until whatever writes to it is done and try again: it will be loaded anew.",
+                )
+
+
+@dataclass
+class ModelStore:
+    """Loads checkpoints and VAEs, and keeps as many as the settings allow."""
+
+    device: DeviceChoice
+    attention: Attention
+    residency: Residency
+    cache_dir: Path
+    keep: int
+    allow_pickle: bool
+    sha256: Callable[[ModelFile], str]
+    _checkpoints: OrderedDict[str, LoadedCheckpoint] = field(default_factory=OrderedDict)
+    _vaes: OrderedDict[str, Vae] = field(default_factory=OrderedDict)
+    _vae_dtypes: dict[tuple[str, Fingerprint], torch.dtype] = field(default_factory=dict)
+    _active: tuple[str, str] = ("", "")  # checkpoint and VAE of the last job
+
+    def checkpoint(self, file: ModelFile, emit: Emit) -> LoadedCheckpoint:
+        """The checkpoint, from memory or from disk. Says what it does as `Loading` and `Loaded` events.
+
+        Raises `BadModelFile`, `UnsafeFile` or `ModelNotFound`; whatever was loaded before is then still loaded.
+        """
+        path = str(file.path)
+        found = self._checkpoints.get(path)
+        if found is not None and not self._is_current(found, file):
+            self._forget(path)
+            found = None
+        if found is None:
+            found = self._load(file, emit)
+        else:
+            self._checkpoints.move_to_end(path)
+            if self._active[0] != path:
+                emit(Loading("checkpoint", file.name, f"Using the loaded model {_title(file, found.short_hash)}"))
+                emit(Loaded("checkpoint", file.name, found.short_hash, str(file.path), {"total": 0.0}, reused=True))
+        self._active = (path, self._active[1] if self._active[0] == path else "")
+        return found
+
+    def vae(self, checkpoint: LoadedCheckpoint, choice: VaeChoice, emit: Emit) -> Vae:
+        """The VAE to decode with. Only the VAE is read; the other networks stay as they are."""
+        if choice.file is None:
+            key, known = f"baked in {checkpoint.file.path}", checkpoint.baked
+            name, source = checkpoint.file.name, BAKED
+            line = "Using the VAE in the checkpoint"
+        else:
+            key = str(choice.file.path)
+            known = self._vaes.get(key)
+            if known is not None and known.fingerprint != choice.file.fingerprint:
+                del self._vaes[key]
+                known = None
+            name, source = choice.file.path.name, choice.source
+            line = f"Loading VAE weights {source}: {'cached ' + name if known else choice.file.path}"
+        announce = known is None or self._active[1] != key
+        started = time.perf_counter()
+        if announce:
+            emit(Loading("vae", name, line))
+        reused = known is not None
+        seconds: dict[str, float] = {}
+        if known is None:
+            known = (
+                self._load_baked(checkpoint, seconds)
+                if choice.file is None
+                else self._load_file(checkpoint, choice.file, seconds)
+            )
+        if choice.file is not None:
+            self._vaes.move_to_end(key)
+        if announce:
+            seconds["total"] = time.perf_counter() - started
+            emit(Loaded("vae", name, known.short_hash, source, seconds, reused))
+        self._active = (self._active[0], key)
+        return known
+
+    def remember_precision(self, vae: Vae) -> None:
+        """Load this VAE in its present number format from now on."""
+        self._vae_dtypes[(vae.name, vae.fingerprint)] = vae.dtype
+
+    def drop_all(self) -> None:
+        """Unload everything."""
+        self.residency.leave()
+        self._checkpoints.clear()
+        self._vaes.clear()
+        self._active = ("", "")
+        give_back(self.device.device)
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Names of the checkpoints in memory, the one used last at the end."""
+        return tuple(c.file.name for c in self._checkpoints.values())
+
+    def _is_current(self, loaded: LoadedCheckpoint, file: ModelFile) -> bool:
+        """False when the file was replaced. Raises `BadModelFile`, once, when it was written to in place."""
+        if loaded.file.fingerprint == file.fingerprint and all(file_fingerprint(p) == f for p, f in loaded.sources):
+            return True
+        try:
+            loaded.check_unchanged()
+        except BadModelFile:
+            self._forget(str(file.path))
+            raise
+        return False
+
+    def _forget(self, path: str) -> None:
+        self.residency.leave()
+        self._checkpoints.pop(path, None)
+        if self._active[0] == path:
+            self._active = ("", "")
+        give_back(self.device.device)
+
+    def _load(self, file: ModelFile, emit: Emit) -> LoadedCheckpoint:
+        seconds: dict[str, float] = {}
+        clock = _Clock(seconds)
+        sha256 = self.sha256(file)
+        clock.lap("calculate hash")
+        mark = f"[{sha256[:10]}] " if sha256 else ""
+        emit(Loading("checkpoint", file.name, f"Loading weights {mark}from {file.path}"))
+        import_libraries()
+        clock.lap("import libraries")
+        files, sidecar = self._open(file)
+        clock.lap("open file")
+        unet_weights, text_weights, vae_weights = files
+        plan = plan_unet(unet_weights, unet_dims(_shapes(unet_weights), sidecar))
+        text_plan = plan_text_encoder(text_weights, text_dims(_shapes(text_weights), sidecar))
+        _check_context(plan, text_plan)
+        baked_dims = vae_dims(_shapes(vae_weights), sidecar) if file.has_vae and _has_vae(vae_weights) else None
+        baked_names = plan_vae(vae_weights, baked_dims).used if baked_dims else set()
+        clock.lap("create model")
+        while len(self._checkpoints) >= self.keep:
+            self._forget(next(iter(self._checkpoints)))
+        clock.lap("unload the old model")
+        unet = fill(plan, self._target(self.device.dtype))
+        text_encoder = fill(text_plan, self._target(self.device.dtype))
+        use_attention(unet, self.attention)
+        clock.lap("load weights")
+        mapped = live_from_file(unet, unet_weights) or live_from_file(text_encoder, text_weights)
+        single = unet_weights is vae_weights
+        used = plan.used | text_plan.used | baked_names
+        path = vae_weights.path
+        loaded = LoadedCheckpoint(
+            file=file,
+            sha256=sha256,
+            unet=unet,
+            text_encoder=text_encoder,
+            table=_table(sidecar, file),
+            prediction=file.prediction,
+            scale_factor=(sidecar.scale_factor if sidecar else None) or DEFAULT_SCALE_FACTOR,
+            sidecar=sidecar,
+            vae_dims=baked_dims,
+            open_vae=lambda: Weights(path),
+            sources=tuple({w.path: (w.path, w.fingerprint) for w in files}.values()),
+            mapped=mapped,
+            unused=tuple(sorted(set(unet_weights.tensors) - used)) if single else (),
+        )
+        self._checkpoints[str(file.path)] = loaded
+        give_back(self.device.device)
+        clock.end()
+        emit(Loaded("checkpoint", file.name, loaded.short_hash, str(file.path), seconds))
+        return loaded
+
+    def _open(self, file: ModelFile) -> tuple[tuple[Weights, Weights, Weights], Sidecar | None]:
+        """The files that hold UNet, text encoder and VAE: one and the same, but in a diffusers folder."""
+        if file.is_folder:
+            parts = [Weights(file.path / file.parts[part]) for part in ("unet", "text_encoder", "vae")]
+            return (parts[0], parts[1], parts[2]), file.sidecar
+        weights = open_weights(file.path, allow_pickle=self.allow_pickle, cache_dir=self.cache_dir)
+        sidecar = file.sidecar
+        if file.is_pickle:  # the catalog does not look into pickles
+            sidecar = merged(sidecar, read_metadata(weights.metadata))
+        return (weights, weights, weights), sidecar
+
+    def _load_baked(self, checkpoint: LoadedCheckpoint, seconds: dict[str, float]) -> Vae:
+        dims = checkpoint.vae_dims
+        if dims is None:
+            raise BadModelFile(
+                f'The checkpoint "{checkpoint.file.name}" holds no VAE.', "Choose a VAE file, or put one beside it."
+            )
+        weights = checkpoint.open_vae()
+        checkpoint.baked = self._vae(BAKED, "", False, weights, dims, checkpoint.scale_factor, seconds)
+        return checkpoint.baked
+
+    def _load_file(self, checkpoint: LoadedCheckpoint, file: ModelFile, seconds: dict[str, float]) -> Vae:
+        clock = _Clock(seconds)
+        sha256 = self.sha256(file)
+        clock.lap("calculate hash")
+        weights = open_weights(file.path, allow_pickle=self.allow_pickle, cache_dir=self.cache_dir)
+        dims = vae_dims(_shapes(weights), file.sidecar, checkpoint.vae_dims)
+        latents = checkpoint.unet.config.in_channels
+        if dims.latent_channels != latents:
+            raise BadModelFile(
+                f'The VAE "{file.name}" has latents of {dims.latent_channels} channels, this checkpoint {latents}.',
+                "Choose a VAE of the checkpoint's family, or Automatic.",
+            )
+        while len(self._vaes) >= EXTERNAL_VAES:
+            self.residency.leave()
+            self._vaes.popitem(last=False)
+        vae = self._vae(file.path.name, sha256, True, weights, dims, checkpoint.scale_factor, seconds)
+        self._vaes[str(file.path)] = vae
+        give_back(self.device.device)
+        return vae
+
+    def _vae(
+        self,
+        name: str,
+        sha256: str,
+        external: bool,
+        weights: Weights,
+        dims: VaeDims,
+        scale_factor: float,
+        seconds: dict[str, float],
+    ) -> Vae:
+        clock = _Clock(seconds)
+
+        def read(dtype: torch.dtype) -> Any:
+            module = fill(plan_vae(weights, dims), self._target(dtype))
+            use_attention(module, self.attention)
+            return module
+
+        dtype = self._vae_dtypes.get((name, weights.fingerprint), self.device.vae_dtype)
+        module = read(dtype)
+        clock.lap("load weights")
+        return Vae(
+            name=name,
+            sha256=sha256,
+            external=external,
+            fingerprint=weights.fingerprint,
+            dims=dims,
+            scale_factor=scale_factor,
+            module=module,
+            dtype=dtype,
+            device=self.device.device,
+            residency=self.residency,
+            reload=read,
+        )
+
+    def _target(self, dtype: torch.dtype) -> Target:
+        return Target(self.residency.home, dtype)
+
+
+class _Clock:
+    """Seconds by stage, into a dict."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self._seconds = seconds
+        self._started = self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self._seconds[stage] = now - self._last
+        self._last = now
+
+    def end(self) -> None:
+        self._seconds["total"] = time.perf_counter() - self._started
+
+
+def _shapes(weights: Weights) -> dict[str, tuple[int, ...]]:
+    return {name: info.shape for name, info in weights.tensors.items()}
+
+
+def _has_vae(weights: Weights) -> bool:
+    return any(f"{prefix}decoder.conv_in.weight" in weights.tensors for prefix in ("first_stage_model.", ""))
+
+
+def _check_context(unet: Plan, text: Plan) -> None:
+    wants, has = unet.module.config.cross_attention_dim, text.module.config.hidden_size
+    if wants != has:
+        raise BadModelFile(
+            f"The UNet in the file expects {wants} numbers a token, its text encoder gives {has}.",
+            "The file was put together from different models; choose another one.",
+        )
+
+
+def _table(sidecar: Sidecar | None, file: ModelFile) -> Tensor:
+    said: dict[str, Any] = {}
+    if sidecar:
+        named = {"linear_start": sidecar.linear_start, "linear_end": sidecar.linear_end, "timesteps": sidecar.timesteps}
+        said = {key: value for key, value in named.items() if value is not None}
+    return sigma_table(**said, zero_terminal_snr=file.zero_terminal_snr)
+
+
+def _title(file: ModelFile, short_hash: str | None) -> str:
+    return f"{file.name} [{short_hash}]" if short_hash else file.name

@@ -1,0 +1,68 @@
+"""What each picture of a job is told: its own prompts once wildcards are chosen, encoded once per text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from webui.engine.text import Conditioning
+from webui.events import Warning
+from webui.params import GenerationParams
+from webui.prompt import expand_wildcards, has_wildcards
+
+Encode = Callable[[GenerationParams], Conditioning]
+
+
+def picture_params(params: GenerationParams, index: int, root: Path) -> tuple[GenerationParams, tuple[Warning, ...]]:
+    """The job's params with the prompts of picture `index`, and what could not be chosen.
+
+    The choice follows from the picture's own seed, so the picture made alone has the same prompts. The result needs no
+    wildcard files to be made again: where text is left that they would change, `wildcards` is switched off in it.
+    `params` itself comes back where there is nothing to choose.
+    """
+    if not has_wildcards(params.prompt) and not has_wildcards(params.negative_prompt):
+        return params, ()
+    if not params.wildcards:
+        note = "Wildcards are switched off: __name__ and {a|b} in the prompt were read as words."
+        return params, (Warning("wildcard", note),)
+    seed, _ = params.seeds_of(index)
+    prompt, warnings = expand_wildcards(params.prompt, seed=seed, root=root)
+    negative, more = expand_wildcards(params.negative_prompt, seed=seed, root=root, stream="negative prompt")
+    settled = not has_wildcards(prompt) and not has_wildcards(negative)
+    changed = params.changed(prompt=prompt, negative_prompt=negative, wildcards=settled)
+    return changed, (*warnings, *more)
+
+
+class PicturePrompts:
+    """The prompts of a job's pictures. Keeps what it encoded until the next batch has its own."""
+
+    def __init__(self, params: GenerationParams, root: Path, encode: Encode, warn: Callable[[Warning], None]) -> None:
+        self._params = params
+        self._root = root
+        self._encode = encode
+        self._warn = warn
+        self._chosen: dict[int, GenerationParams] = {}
+        self._encoded: dict[tuple[str, str], Conditioning] = {}
+
+    def params_of(self, index: int) -> GenerationParams:
+        """The job's params with the prompts of picture `index`."""
+        if index not in self._chosen:
+            chosen, warnings = picture_params(self._params, index, self._root)
+            self._chosen[index] = chosen
+            for warning in warnings:
+                self._warn(warning)
+        return self._chosen[index]
+
+    def of_batch(self, first: int, count: int) -> list[Conditioning]:
+        """What each picture of a batch is conditioned on; pictures with the same prompts share one object."""
+        self._chosen = {index: chosen for index, chosen in self._chosen.items() if index >= first}
+        encoded: dict[tuple[str, str], Conditioning] = {}
+        pictures = []
+        for index in range(first, first + count):
+            chosen = self.params_of(index)
+            key = (chosen.prompt, chosen.negative_prompt)
+            if key not in encoded:
+                encoded[key] = self._encoded.get(key) or self._encode(chosen)
+            pictures.append(encoded[key])
+        self._encoded = encoded
+        return pictures

@@ -1,0 +1,200 @@
+"""Latents to pixels. A decode that gives NaN is done again in a safer number format; one that does not fit into memory
+is done in tiles. Never a silent black picture.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from webui.engine.device import DeviceChoice, dtype_name
+from webui.engine.dims import VaeDims
+from webui.engine.memory import give_back, is_out_of_memory
+from webui.engine.residency import Residency
+from webui.engine.weights import Fingerprint
+from webui.errors import NanDetected
+from webui.events import Warning
+
+Pixels = NDArray[np.uint8]  # (H, W, 3)
+
+SCALE = 8  # pixels a latent cell
+TILE_SIDES = (64, 32, 16)  # latent cells, tried in this order
+OVERLAP = 8  # latent cells between neighbours, faded from one to the other
+
+_log = logging.getLogger(__name__)
+
+
+class Vae:
+    """A loaded VAE. `reload(dtype)` reads its weights again from the file, in another number format."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        sha256: str,  # "" for a baked one
+        external: bool,
+        fingerprint: Fingerprint,
+        dims: VaeDims,
+        scale_factor: float,
+        module: Any,
+        dtype: torch.dtype,
+        device: torch.device,
+        residency: Residency,
+        reload: Callable[[torch.dtype], Any],
+    ) -> None:
+        self.name = name
+        self.sha256 = sha256
+        self.external = external  # a file of its own, not the one baked into the checkpoint
+        self.fingerprint = fingerprint
+        self.dims = dims
+        self.scale_factor = scale_factor
+        self.module = module
+        self.dtype = dtype
+        self._device = device
+        self._residency = residency
+        self._reload = reload
+
+    @property
+    def short_hash(self) -> str | None:
+        return self.sha256[:10] or None
+
+    def change_dtype(self, dtype: torch.dtype) -> None:
+        self._residency.leave()
+        self.module = None  # the old weights go before the new ones come
+        self.module = self._reload(dtype)
+        self.dtype = dtype
+
+    def encode_mean(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W) in -1..1 to the mean latents (B, C, H/8, W/8) as the UNet sees them."""
+        with self._residency.using(self.module) as module:
+            moments = module.encode(pixels.to(self._device, self.dtype), return_dict=False)[0]
+            mean: Tensor = moments.mode().float()
+        return mean * self.scale_factor
+
+    def decode_raw(self, latents: Tensor) -> Tensor:
+        """Latents (1, C, h, w) as the UNet sees them to pixels (1, 3, 8h, 8w), nominally -1..1, fp32."""
+        z = (latents / self.scale_factor).to(self._device, self.dtype, memory_format=torch.channels_last)
+        with self._residency.using(self.module) as module:
+            decoded: Tensor = module.decode(z, return_dict=False)[0]
+        return decoded.float()
+
+
+def decode(
+    vae: Vae, latents: Tensor, device: DeviceChoice, warn: Callable[[Warning], None], check: Callable[[], None]
+) -> Pixels:
+    """One picture (1, C, h, w) to pixels. What was done to rescue it is told through `warn`.
+
+    `check` is called before each attempt and may raise to end the work. Raises `NanDetected` when the latents are sound
+    and no number format gives a picture; errors of memory when not even the smallest tile fits.
+    """
+    if not bool(torch.isfinite(latents).all()):
+        raise NanDetected("The latents hold numbers that are not numbers.", "Try another sampler or precision.")
+    tried = []
+    for dtype in (vae.dtype, *_safer(vae.dtype, device)):
+        check()
+        if dtype is not vae.dtype:
+            vae.change_dtype(dtype)
+        tried.append(dtype_name(dtype))
+        decoded = _decode_or_tile(vae, latents, device, warn)
+        if bool(torch.isfinite(decoded).all()):
+            if len(tried) > 1:
+                warn(
+                    Warning(
+                        "vae_precision",
+                        f"The VAE {vae.name} gave invalid numbers (NaN) in {', '.join(tried[:-1])}; the picture was "
+                        f"decoded again in {tried[-1]}, which is kept for this VAE.",
+                    )
+                )
+            return to_pixels(decoded)
+    raise NanDetected(
+        f"The VAE {vae.name} gave invalid numbers (NaN) in {', '.join(tried)}.",
+        "Its file may be damaged, or it may not belong to this checkpoint; choose another VAE.",
+    )
+
+
+def to_pixels(decoded: Tensor) -> Pixels:
+    """(1, 3, H, W) in -1..1 to (H, W, 3) bytes, rounded."""
+    scaled = (decoded[0] * 127.5 + 127.5).clamp(0, 255).round().to(torch.uint8)
+    return scaled.permute(1, 2, 0).contiguous().cpu().numpy()
+
+
+def decode_tiled(vae: Vae, latents: Tensor, tile: int) -> Tensor:
+    """The same as `Vae.decode_raw`, with no more than `tile` x `tile` latent cells decoded at once.
+
+    Tiles overlap and are blended linearly. Normalisation sees one tile at a time, so colours may differ by a little.
+    """
+    _, _, height, width = latents.shape
+    total: Tensor | None = None
+    weight = torch.zeros(1, 1, height * SCALE, width * SCALE, device=latents.device)
+    for top, bottom in _spans(height, tile):
+        for left, right in _spans(width, tile):
+            part = vae.decode_raw(latents[:, :, top:bottom, left:right])
+            if total is None:
+                total = torch.zeros(1, part.shape[1], height * SCALE, width * SCALE, device=latents.device)
+            ramp = _ramp(top, bottom, height, latents.device)[:, None] * _ramp(left, right, width, latents.device)
+            rows, columns = slice(top * SCALE, bottom * SCALE), slice(left * SCALE, right * SCALE)
+            total[:, :, rows, columns] += part * ramp
+            weight[:, :, rows, columns] += ramp
+    if total is None:
+        raise ValueError("no tiles")
+    return total / weight
+
+
+def _safer(dtype: torch.dtype, device: DeviceChoice) -> Iterator[torch.dtype]:
+    """Number formats with a larger range than fp16, the cheaper first."""
+    if dtype is torch.float16 and device.bf16:
+        yield torch.bfloat16
+    if dtype is not torch.float32:
+        yield torch.float32
+
+
+def _decode_or_tile(vae: Vae, latents: Tensor, device: DeviceChoice, warn: Callable[[Warning], None]) -> Tensor:
+    try:
+        return vae.decode_raw(latents)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    for tile in TILE_SIDES:  # outside of the except block, whose traceback would keep tensors alive
+        give_back(device.device)
+        if tile >= max(latents.shape[2:]):
+            continue
+        try:
+            decoded = decode_tiled(vae, latents, tile)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or tile == TILE_SIDES[-1]:
+                raise
+            continue
+        text = f"There was not enough memory to decode the picture at once; it was decoded in tiles of {tile * SCALE}."
+        warn(Warning("vae_tiled", text))
+        return decoded
+    return vae.decode_raw(latents)  # as small as it gets: let the error speak
+
+
+def _spans(length: int, tile: int) -> Iterator[tuple[int, int]]:
+    """(start, end) of tiles that cover `length` and overlap."""
+    if length <= tile:
+        yield 0, length
+        return
+    overlap = min(OVERLAP, tile // 2)
+    count = -(-(length - overlap) // (tile - overlap))
+    for i in range(count):
+        start = round(i * (length - tile) / (count - 1))
+        yield start, start + tile
+
+
+def _ramp(start: int, end: int, length: int, device: torch.device) -> Tensor:
+    """Weights of a tile along one side, in pixels: rising from an inner edge, falling towards one."""
+    size, fade = (end - start) * SCALE, min(OVERLAP, (end - start) // 2) * SCALE
+    ramp = torch.ones(size, device=device)
+    edge = (torch.arange(fade, device=device) + 0.5) / fade
+    if start > 0:
+        ramp[:fade] *= edge
+    if end < length:
+        ramp[-fade:] *= edge.flip(0)
+    return ramp
