@@ -9,6 +9,7 @@ interpolated: `${oc.env:HOME}` is a plain string.
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from dataclasses import dataclass, field
 from enum import Enum
@@ -18,10 +19,11 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from webui.errors import SettingsError, near_matches
+from webui.errors import SettingsError, near_matches, printable
 from webui.paths import write_atomic
 
 MAX_FILE_SIZE = 2**20  # bytes; a settings file of a megabyte is not one of ours
+_DOLLAR = "\ue024"  # stands for the "$" of "${" while a file is read: OmegaConf would try to interpolate
 
 
 class Precision(Enum):
@@ -203,10 +205,14 @@ def _read(path: Path, problems: list[str]) -> dict[str, Any] | None:
     try:
         if path.stat().st_size > MAX_FILE_SIZE:
             raise ValueError("it is larger than a megabyte")
-        content = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8-sig")), resolve=False)
+        text = path.read_text(encoding="utf-8-sig").replace("${", f"{_DOLLAR}{{")  # or one "${" costs the whole file
+        content = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
         if not isinstance(content, dict):
             raise ValueError("it is not a mapping of groups")
         return cast(dict[str, Any], content)
+    except PermissionError as error:  # it may be whole, so it stays where it is
+        problems.append(f"{path.name} could not be read: {error.strerror}.")
+        return None
     except Exception as error:  # a hostile YAML can fail in many ways; each of them means the same here
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         aside = path.with_name(f"{path.name}.corrupt-{time.strftime('%Y%m%d-%H%M%S')}")
@@ -233,8 +239,10 @@ def _flat(entries: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 def _set(config: Any, key: str, value: Any) -> None:
     """Put one validated value. Raises `SettingsError`."""
-    if isinstance(value, str) and "${" in value:
+    if isinstance(value, str) and ("${" in value or _DOLLAR in value):
         raise SettingsError(f'"{key}" holds "${{", which is not allowed.', "Write the value itself.")
+    if isinstance(value, str) and (value == "???" or printable(value) != value):  # OmegaConf reads "???" as "missing"
+        raise SettingsError(f'"{key}" cannot be {value!r:.60}.')
     if isinstance(value, float) and value != value:
         raise SettingsError(f'"{key}" is not a number.')
     current = OmegaConf.select(config, key)
@@ -242,7 +250,7 @@ def _set(config: Any, key: str, value: Any) -> None:
         raise SettingsError(f'"{key}" cannot be {value!r:.60}.')
     try:
         OmegaConf.update(config, key, value)
-    except OmegaConfBaseException:
+    except (OmegaConfBaseException, OverflowError):
         choices = f" Choices: {', '.join(e.value for e in type(current))}." if isinstance(current, Enum) else ""
         raise SettingsError(f'"{key}" cannot be {value!r:.60}.', choices.strip()) from None
     if key in BOUNDS:
@@ -250,3 +258,28 @@ def _set(config: Any, key: str, value: Any) -> None:
         if not low <= OmegaConf.select(config, key) <= high:
             OmegaConf.update(config, key, current)
             raise SettingsError(f'"{key}" must be between {low:g} and {high:g}.')
+
+
+class SettingsStore:
+    """The settings in force. Any thread reads `current`; `change` saves first and then swaps the whole value.
+
+    What the command line set for this run is in force, but is never written to the file.
+    """
+
+    def __init__(self, settings: Settings, path: Path) -> None:
+        self._current = settings
+        self._path = path
+        self._lock = threading.Lock()
+
+    @property
+    def current(self) -> Settings:
+        return self._current
+
+    def change(self, values: dict[str, Any]) -> Settings:
+        """Validate, save and put in force. Raises `SettingsError`; the settings before then stay."""
+        with self._lock:
+            in_force = changed(self._current, values)
+            saved, _ = load(self._path)
+            save(changed(saved, values), self._path)
+            self._current = in_force
+            return in_force

@@ -1,0 +1,78 @@
+"""What is here: models, tokens, the worker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fake_jobs import FakeJobs
+
+
+def test_models_tell_size_family_and_why_one_cannot_run(web: Any) -> None:
+    found = web.get("/models").json()
+    by_name = {m["name"]: m for m in found["checkpoints"]}
+    assert by_name["emoji-proto-128.safetensors"]["runnable"] is True
+    assert by_name["emoji-proto-128.safetensors"]["native_size"] == 128
+    assert by_name["sdxl-base.safetensors"]["runnable"] is False
+    assert by_name["sdxl-base.safetensors"]["reason"]
+    assert found["default_checkpoint"] == "emoji-proto-128.safetensors"
+    assert found["vaes"][0]["size"] > 0
+
+
+def test_refresh_looks_again(web: Any, fake_jobs: FakeJobs) -> None:
+    before = fake_jobs.catalog.refreshed
+    assert web.post("/models/refresh").status_code == 200
+    assert fake_jobs.catalog.refreshed == before + 1
+
+
+def test_a_chosen_model_is_loaded_ahead(web: Any, fake_jobs: FakeJobs) -> None:
+    answer = web.post("/models/select", json={"checkpoint": "emoji-proto-128.safetensors", "vae": "None"})
+    assert answer.json()["name"] == "emoji-proto-128.safetensors"
+    assert fake_jobs.selected == ("emoji-proto-128.safetensors", "None")
+
+
+@pytest.mark.parametrize("body", [{"checkpoint": "nope"}, {"checkpoint": 5}, {"checkpoint": "sdxl-base.safetensors"}])
+def test_a_model_that_cannot_be_loaded_is_refused(web: Any, body: dict[str, Any]) -> None:
+    answer = web.post("/models/select", json=body)
+    assert answer.status_code == 422
+    assert answer.json()["message"]
+
+
+def test_tokens_are_counted_in_chunks_of_75(web: Any) -> None:
+    assert web.get("/tokens", params={"text": ""}).json() == {"count": 0, "limit": 75}
+    assert web.get("/tokens", params={"text": "a red apple"}).json() == {"count": 3, "limit": 75}
+    long = web.post("/tokens", json={"text": "cat " * 100}).json()
+    assert long["count"] >= 100
+    assert long["limit"] == 150
+
+
+def test_hostile_texts_are_counted_or_refused_but_never_break_the_counter(web: Any) -> None:
+    for text in ("(" * 5000, "[a:b:c:d]" * 100, "\x00\x01", "👩‍👩‍👧‍👦" * 50, "<lora:x:1>", "a:1e308)"):
+        answer = web.post("/tokens", json={"text": text})
+        assert answer.status_code in (200, 422), text[:10]
+        assert "count" in answer.json() or answer.json()["message"]
+    assert web.post("/tokens", json={"text": 5}).status_code == 422
+    assert web.post("/tokens", json={"text": "x" * 200_001}).status_code == 422
+
+
+def test_the_status_tells_the_worker_and_its_memory(web: Any) -> None:
+    status = web.get("/status").json()
+    assert status["worker"]["state"] in ("ready", "busy")
+    memory = status["worker"]["memory"]
+    assert 0 < memory["used"] <= memory["peak"] <= memory["total"]
+    assert status["boot"]
+
+
+def test_the_worker_is_started_anew_on_request(web: Any, fake_jobs: FakeJobs) -> None:
+    before = fake_jobs.restarts
+    assert web.post("/worker/restart").json()["state"]
+    assert fake_jobs.restarts == before + 1
+
+
+def test_only_this_machine_is_told_where_the_outputs_are(full_app: Any, fake_jobs: FakeJobs) -> None:
+    from starlette.testclient import TestClient
+
+    near = TestClient(full_app, client=("127.0.0.1", 1)).get("/status").json()
+    far = TestClient(full_app, client=("192.168.1.9", 1)).get("/status").json()
+    assert near["outputs"] == str(fake_jobs.outputs)
+    assert far["outputs"] == ""

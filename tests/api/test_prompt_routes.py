@@ -1,0 +1,131 @@
+"""The routes of the prompt boxes: styles, completion, tokens, parameters of other programs."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fake_jobs import FakeJobs, FakeModel
+from PIL import Image, PngImagePlugin
+
+from webui.paths import Paths
+
+
+@pytest.fixture(autouse=True)
+def library(face_paths: Paths, fake_jobs: FakeJobs) -> Iterator[None]:
+    face_paths.styles_file.write_text('name,prompt,negative_prompt\nPhoto,"photo of {prompt}, 8k",lowres\n')
+    (face_paths.wildcards / "things").mkdir(parents=True, exist_ok=True)
+    for name in ("animal", "things/animated"):
+        (face_paths.wildcards / f"{name}.txt").write_text("x")
+    yield
+    face_paths.styles_file.unlink(missing_ok=True)
+
+
+def test_styles_are_listed_saved_and_deleted(web: Any) -> None:
+    assert [s["name"] for s in web.get("/styles").json()["styles"]] == ["Photo"]
+    answer = web.post("/styles", json={"name": "Night", "prompt": "at night", "negative_prompt": ""})
+    assert [(s["name"], s["file"]) for s in answer.json()["styles"]] == [
+        ("Photo", "styles.csv"),
+        ("Night", "styles.csv"),
+    ]
+    assert web.post("/styles", json={"name": "Night", "prompt": "x"}).status_code == 422
+    left = web.post("/styles/delete", json={"name": "Night"}).json()["styles"]
+    assert [s["name"] for s in left] == ["Photo"]
+    assert web.post("/styles/delete", json={"name": "Night"}).status_code == 404
+    assert web.post("/styles", json={"name": ["x"]}).status_code == 422
+
+
+def test_completion_ranks_beginnings_before_what_only_holds_the_letters(web: Any) -> None:
+    found = web.get("/completions", params={"kind": "wildcard", "q": "ani"}).json()
+    assert [(f["label"], f["insert"]) for f in found] == [
+        ("animal", "__animal__"),
+        ("things/animated", "__things/animated__"),
+    ]
+    assert [f["label"] for f in web.get("/completions", params={"kind": "wildcard", "q": "tga"}).json()] == [
+        "things/animated"
+    ]
+    assert [f["kind"] for f in web.get("/completions", params={"q": "phot"}).json()] == ["style"]
+    assert web.get("/completions", params={"q": "x" * 101}).status_code == 422
+
+
+def test_tokens_are_those_of_the_text_that_is_encoded(web: Any) -> None:
+    def count(**body: Any) -> int:
+        return int(web.post("/tokens", json=body).json()["count"])
+
+    assert count(text="cat") == 1
+    assert count(text="cat <lora:x:1> # note") == 1
+    assert count(text="cat", styles=["Photo"]) == count(text="photo of cat, 8k")
+    assert count(text="dark", styles=["Photo"], negative=True) == count(text="dark, lowres")
+    assert count(text="cat", styles=["gone"]) == 1
+    assert count(text="a AND b b b") == 3
+    assert count(text="a AND b b b", negative=True) == 5
+    assert count(text="[a:b c d:0.5] e") == 4
+    assert count(text="((cat))", emphasis="None") == 3
+    assert web.post("/tokens", json={"text": "a", "styles": "Photo"}).status_code == 422
+    assert web.post("/tokens", json={"text": "a", "steps": -5}).status_code == 422
+
+
+def test_a_text_is_read_in_the_terms_of_this_machine(web: Any) -> None:
+    text = (
+        "photo of a cat, 8k\nNegative prompt: dark, lowres\nSteps: 9, Sampler: Euler a, CFG scale: 5, Seed: 3, "
+        "Size: 512x768, Model hash: 6ce0161689, Model: v1-5-pruned-emaonly, VAE: nowhere.pt"
+    )
+    found = web.post("/infotext", json={"text": text}).json()
+    assert (found["prompt"], found["negative_prompt"], found["styles"]) == ("a cat", "dark", ["Photo"])
+    assert found["params"]["checkpoint"] == "photo/base-v15.safetensors"
+    assert "vae" not in found["params"]
+    notes = [model["note"] for model in found["models"]]
+    assert "is called photo/base-v15.safetensors here" in notes[0]
+    assert notes[1].startswith("There is no VAE nowhere.pt")
+    assert (found["params"]["steps"], found["params"]["height"]) == (9, 768)
+
+
+def test_a_model_of_the_same_name_but_other_content_is_told(web: Any) -> None:
+    text = "x\nSteps: 9, Sampler: Euler a, Seed: 3, Model hash: ffffffffff, Model: base-v15"
+    (model,) = web.post("/infotext", json={"text": text}).json()["models"]
+    assert model["here"] == "photo/base-v15.safetensors"
+    assert "other content" in model["note"]
+
+
+def test_a_lora_is_found_under_its_name_here_by_its_hash(web: Any, fake_jobs: FakeJobs) -> None:
+    lora = FakeModel("grain_v2.safetensors", "SD1", metadata={"sshs_model_hash": "63cabf0b2a0d" + "0" * 52})
+    fake_jobs.catalog.loras = (lora,)
+    text = 'a <lora:film:0.8>\nSteps: 9, Sampler: Euler, Seed: 3, Lora hashes: "film: 63cabf0b2a0d"'
+    try:
+        found = web.post("/infotext", json={"text": text}).json()
+    finally:
+        fake_jobs.catalog.loras = ()
+    assert found["prompt"] == "a <lora:grain_v2:0.8>" == found["params"]["prompt"]
+    assert "called" in found["models"][0]["note"]
+
+
+def test_a_picture_of_another_program_is_read(web: Any) -> None:
+    graph = {
+        "1": {"class_type": "KSampler", "inputs": {"seed": 5, "steps": 8, "cfg": 3.5, "sampler_name": "euler",
+              "scheduler": "normal", "positive": ["2", 0], "negative": ["3", 0]}},
+        "2": {"class_type": "CLIPTextEncode", "inputs": {"text": "a fox"}},
+        "3": {"class_type": "CLIPTextEncode", "inputs": {"text": "rain"}},
+    }  # fmt: skip
+    info = PngImagePlugin.PngInfo()
+    info.add_text("prompt", json.dumps(graph))
+    buffer = io.BytesIO()
+    Image.new("RGB", (48, 32)).save(buffer, "PNG", pnginfo=info)
+    found = web.post("/png-info", content=buffer.getvalue()).json()
+    assert found["dialect"] == "ComfyUI"
+    assert (found["prompt"], found["negative_prompt"], found["params"]["seed"]) == ("a fox", "rain", 5)
+    assert "prompt" in found["other"]
+
+
+def test_hostile_texts_are_answered(web: Any) -> None:
+    for text in (
+        "",
+        "{" * 10_000,
+        "<lora:x:1>" * 500,
+        "Steps: 20, " * 5000,
+        "\ud800".encode("utf-8", "replace").decode(),
+    ):
+        assert web.post("/infotext", json={"text": text}).status_code == 200
+    assert web.post("/infotext", json={"text": 5}).status_code == 422

@@ -1,0 +1,96 @@
+"""One real server and one real Chromium for all browser tests; a fresh context for each."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from running_server import RunningServer
+from steps import ready
+
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    playwright_api = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium here; `apt-get install chromium` brings one")
+    with playwright_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    with RunningServer(tmp_path_factory.mktemp("browser")) as running:
+        running.wait_until_ready(worker=True)
+        yield running
+
+
+class Pages:
+    """Opens pages and remembers what went wrong in any of them."""
+
+    def __init__(self, browser: Any, server: RunningServer) -> None:
+        self._browser = browser
+        self._server = server
+        self._contexts: list[Any] = []
+        self.problems: list[str] = []
+
+    def context(self, **options: Any) -> Any:
+        options.setdefault("viewport", {"width": 1440, "height": 900})
+        context = self._browser.new_context(**options)
+        context.set_default_timeout(30_000)
+        # what other tests typed is kept on the server by user; here each context is a browser that nobody typed in
+        empty = {"form": "txt2img", "data": None, "updated": 0}
+        context.route("**/history/drafts/*", lambda route: route.fulfill(json=empty))
+        context.on("page", self._watch)
+        self._contexts.append(context)
+        return context
+
+    def open(self, context: Any = None, **options: Any) -> Any:
+        """A page that is ready to be used."""
+        page = (context or self.context(**options)).new_page()
+        page.goto(self._server.url)
+        return ready(page)
+
+    def _watch(self, page: Any) -> None:
+        page.on("pageerror", lambda error: self.problems.append(f"script error: {error}"))
+        page.on("dialog", lambda dialog: (self.problems.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("request", self._local_only)
+
+    def _local_only(self, request: Any) -> None:
+        if not request.url.startswith((self._server.url, "data:", "blob:" + self._server.url, "about:")):
+            self.problems.append(f"request to another server: {request.url}")
+
+    def close(self) -> None:
+        for context in self._contexts:
+            context.close()
+
+
+@pytest.fixture
+def pages(browser: Any, server: RunningServer) -> Iterator[Pages]:
+    """Any script error, dialog or request that leaves the machine fails the test."""
+    opened = Pages(browser, server)
+    yield opened
+    opened.close()
+    for view in server.json("/jobs?limit=100")["jobs"]:
+        if view["state"] in ("pending", "running"):
+            server.post(f"/jobs/{view['id']}/interrupt")
+    assert opened.problems == []
+
+
+@pytest.fixture
+def page(pages: Pages) -> Any:
+    return pages.open()

@@ -1,0 +1,81 @@
+"""What a user does on the page, in words that the tests share. Waits compare job ids, so none passes on an old job."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+SLOW = {"width": 256, "height": 256}  # four times the work a step: time to look at a running job
+OVER = ("done", "interrupted", "failed", "cancelled", "lost")
+
+
+def job_of(page: Any) -> str | None:
+    """The id of the job on the stage."""
+    found = page.evaluate("latent.stage.view?.id ?? null")
+    return str(found) if found else None
+
+
+def set_values(page: Any, **values: Any) -> None:
+    page.evaluate("values => latent.form.set(values)", values)
+    for name, value in values.items():
+        page.wait_for_function("([n, v]) => latent.form.values[n] === v", arg=[name, value])
+
+
+def generate(page: Any, act: Callable[[], None] | None = None) -> str:
+    """Press Generate (or `act`); the new job's id."""
+    before = page.evaluate("latent.stage.mine.concat(latent.stage.view?.id ?? [])")
+    if act is None:
+        page.get_by_role("button", name="Generate", exact=True).click()
+    else:
+        act()
+    page.wait_for_function(
+        "before => { const id = latent.stage.view?.id; return id && !before.includes(id); }", arg=before
+    )
+    job = job_of(page)
+    assert job is not None
+    assert job not in before
+    return job
+
+
+def wait_for_step(page: Any, job: str, step: int = 2) -> None:
+    page.wait_for_function(
+        "([id, step]) => latent.stage.view?.id === id && latent.stage.view.state === 'running' "
+        "&& latent.stage.view.step >= step",
+        arg=[job, step],
+    )
+
+
+def wait_for_end(page: Any, job: str, state: str = "done") -> dict[str, Any]:
+    """Wait until this job is over on the page; its view."""
+    page.wait_for_function(
+        "([id, over]) => latent.stage.view?.id === id && over.includes(latent.stage.view.state)",
+        arg=[job, list(OVER)],
+    )
+    view: dict[str, Any] = page.evaluate("latent.stage.view")
+    assert view["state"] == state, view
+    return view
+
+
+def shown_picture(page: Any) -> str:
+    """The address of the finished picture on the stage, once it is painted."""
+    page.wait_for_function(
+        "() => { const i = document.querySelector('#stage img[data-part=image]');"
+        " return !i.hidden && i.dataset.kind === 'result' && i.src.includes('/outputs/') && i.complete; }"
+    )
+    return str(page.evaluate("document.querySelector('#stage img[data-part=image]').src"))
+
+
+def until(condition: Callable[[], Any], seconds: float = 20) -> Any:
+    """Wait for a condition outside the page."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+    return found
+
+
+def ready(page: Any) -> Any:
+    """Wait until the page can be used."""
+    page.wait_for_function("document.documentElement.dataset.ready === 'true' && latent.form.ready")
+    return page

@@ -1,0 +1,215 @@
+"""Making pictures on the real page with the real model."""
+
+from __future__ import annotations
+
+import urllib.parse
+import urllib.request
+from typing import Any
+
+import pytest
+from running_server import RunningServer
+from steps import SLOW, generate, job_of, set_values, shown_picture, until, wait_for_end, wait_for_step
+
+pytestmark = pytest.mark.browser
+
+
+def fetch(url: str) -> bytes:
+    with urllib.request.urlopen(url) as response:
+        return bytes(response.read())
+
+
+def test_a_prompt_becomes_a_picture_and_the_shown_file_is_the_saved_one(page: Any, server: RunningServer) -> None:
+    page.get_by_label("Prompt", exact=True).fill("a red apple")
+    page.wait_for_function("document.querySelector('.tokens').textContent === '3/75'")
+    set_values(page, steps=8, seed="7")
+    job = generate(page)
+    view = wait_for_end(page, job)
+    source = shown_picture(page)
+    path = urllib.parse.unquote(urllib.parse.urlsplit(source).path).removeprefix("/outputs/")
+    assert path == view["images"][0]["path"]
+    saved = (server.outputs / path).read_bytes()
+    assert fetch(source) == saved
+    in_page = page.evaluate("async src => Array.from(new Uint8Array(await (await fetch(src)).arrayBuffer()))", source)
+    assert bytes(in_page) == saved
+    assert saved.index(b"parameters") < saved.index(b"IDAT")
+    text = page.locator("#stage pre").inner_text()
+    assert text == view["images"][0]["infotext"]
+    assert "Seed: 7" in text
+    facts = page.locator("#stage .facts").inner_text()
+    assert "128 × 128" in facts
+    assert "peak memory" in facts
+    until(lambda: page.title() == "Latent WebUI")
+    copies = [p for p in (server.data_dir / "cache" / "gradio").rglob("*") if p.is_file()]
+    assert copies == []
+
+
+def test_the_preview_changes_and_progress_is_told_while_it_runs(page: Any) -> None:
+    set_values(page, prompt="a castle", steps=100, **SLOW)
+    page.evaluate(
+        """() => { window.seen = { previews: new Set(), facts: new Set(), titles: new Set(), boxes: new Set() };
+        const image = document.querySelector('#stage img[data-part=image]');
+        setInterval(() => {
+          if (!image.hidden && image.dataset.kind === 'preview') seen.previews.add(image.src);
+          seen.facts.add(document.querySelector('#stage .facts').textContent);
+          seen.titles.add(document.title);
+          const box = document.querySelector('#stage .frame').getBoundingClientRect();
+          seen.boxes.add([box.x, box.y, box.width, box.height].map(Math.round).join());
+        }, 30); }"""
+    )
+    job = generate(page)
+    page.wait_for_function("seen.previews.size >= 3")
+    seen = page.evaluate("Object.fromEntries(Object.entries(seen).map(([k, v]) => [k, [...v]]))")
+    assert all(f"/jobs/{job}/preview.jpg" in source for source in seen["previews"])
+    assert any("step " in f and "/100" in f and "left" in f for f in seen["facts"])
+    assert any("/100 · " in title for title in seen["titles"])
+    assert len(seen["boxes"]) == 1, "the stage moved"
+    page.get_by_role("button", name="Interrupt").first.click()
+    wait_for_end(page, job, "interrupted")
+
+
+def test_interrupt_keeps_the_picture_as_it_stands(page: Any, server: RunningServer) -> None:
+    set_values(page, prompt="a fox", steps=150, **SLOW)
+    job = generate(page)
+    wait_for_step(page, job, 5)
+    page.locator("#interrupt").click()
+    view = wait_for_end(page, job, "interrupted")
+    assert view["step"] < 150
+    assert page.locator("#interrupt").is_disabled()
+    if view["images"]:
+        assert (server.outputs / view["images"][0]["path"]).is_file()
+        shown_picture(page)
+    again = generate(page)
+    assert again != job
+    page.locator("#interrupt").click()
+    wait_for_end(page, again, "interrupted" if page.evaluate("latent.stage.view.started") else "cancelled")
+
+
+def test_a_reloaded_page_finds_its_job_again_and_shows_the_result(page: Any) -> None:
+    set_values(page, prompt="a robot", steps=50, **SLOW)
+    job = generate(page)
+    wait_for_step(page, job, 5)
+    page.reload()
+    wait_for_step(page, job, 6)
+    view = wait_for_end(page, job)
+    assert view["images"][0]["path"] in urllib.parse.unquote(shown_picture(page))
+
+
+def test_a_page_closed_while_it_ran_shows_the_result_when_opened_again(pages: Any) -> None:
+    context = pages.context()
+    page = pages.open(context)
+    set_values(page, prompt="a house", steps=30, **SLOW)
+    job = generate(page)
+    wait_for_step(page, job, 2)
+    page.close()
+    again = pages.open(context)
+    wait_for_end(again, job)
+    shown_picture(again)
+
+
+def test_a_second_browser_sees_the_running_job_and_may_interrupt_it(pages: Any) -> None:
+    first = pages.open()
+    set_values(first, prompt="a bus", steps=150, **SLOW)
+    job = generate(first)
+    wait_for_step(first, job)
+    second = pages.open()
+    wait_for_step(second, job, 3)
+    second.locator("#interrupt").click()
+    wait_for_end(first, job, "interrupted")
+    wait_for_end(second, job, "interrupted")
+
+
+def test_six_tabs_stay_alive_and_each_gets_its_own_picture(pages: Any, server: RunningServer) -> None:
+    context = pages.context()
+    tabs = [pages.open(context) for _ in range(6)]
+    jobs = []
+    for number, tab in enumerate(tabs):
+        set_values(tab, prompt=f"a house number {number}", steps=6, seed=str(100 + number))
+        jobs.append(generate(tab))
+    assert len(set(jobs)) == 6
+    views = [wait_for_end(tab, job) for tab, job in zip(tabs, jobs, strict=True)]
+    assert len({view["images"][0]["path"] for view in views}) == 6
+    assert [view["params"]["prompt"] for view in views] == [f"a house number {n}" for n in range(6)]
+    assert [view["images"][0]["seed"] for view in views] == list(range(100, 106))
+
+
+def test_jobs_queue_up_and_the_stage_follows_one_after_the_other(page: Any) -> None:
+    set_values(page, prompt="a green car", steps=20, **SLOW)
+    first = generate(page)
+    wait_for_step(page, first)
+    page.get_by_role("button", name="Generate", exact=True).click()
+    page.wait_for_function("latent.stage.mine.length === 2")
+    second = page.evaluate("latent.stage.mine[1]")
+    assert job_of(page) == first
+    page.wait_for_function("document.querySelector('#stage .facts').textContent.includes('1 more waiting')")
+    wait_for_end(page, second)
+    assert page.locator("#stage .thumb").count() == 2
+
+
+def test_a_batch_fills_the_strip_and_the_viewer_walks_through_it(page: Any) -> None:
+    set_values(page, prompt="a rocket", steps=5, batch_count=3, seed="50")
+    job = generate(page)
+    wait_for_end(page, job)
+    thumbs = page.locator("#stage .thumb")
+    assert thumbs.count() == 3
+    first = shown_picture(page)
+    page.locator("#stage img[data-part=image]").click()
+    viewer = page.locator("#viewer")
+    assert viewer.is_visible()
+    assert "1 of 3" in viewer.inner_text()
+    page.keyboard.press("ArrowRight")
+    assert "2 of 3" in viewer.inner_text()
+    assert "seed 51" in viewer.inner_text()
+    page.keyboard.press("Escape")
+    assert not viewer.is_visible()
+    page.wait_for_function("src => document.querySelector('#stage img[data-part=image]').src !== src", arg=first)
+    assert "Seed: 51" in page.locator("#stage pre").inner_text()
+    page.get_by_role("button", name="Reuse seed").click()
+    page.wait_for_function("latent.form.values.seed === '51'")
+
+
+def test_skip_leaves_one_picture_and_goes_on(page: Any) -> None:
+    set_values(page, prompt="a sunset", steps=60, batch_count=2, **SLOW)
+    job = generate(page)
+    wait_for_step(page, job, 3)
+    page.locator("#skip").click()
+    page.wait_for_function("id => latent.stage.view.id === id && latent.stage.view.batch === 2", arg=job)
+    page.locator("#interrupt").click()
+    wait_for_end(page, job, "interrupted")
+
+
+def test_an_example_fills_the_prompt_and_makes_it(page: Any) -> None:
+    page.wait_for_function("document.querySelector('#stage .chip') || latent.stage.view")
+    chip = page.locator("#stage .chip").first
+    if not chip.count():  # this browser context is fresh, but a job of another may be running
+        page.reload()
+    prompt = chip.inner_text()
+    set_values(page, steps=5)
+    job = generate(page, chip.click)
+    assert wait_for_end(page, job)["params"]["prompt"] == prompt
+    assert page.get_by_label("Prompt", exact=True).input_value() == prompt
+
+
+def test_a_job_that_is_refused_says_why_on_the_stage_and_what_to_do(page: Any) -> None:
+    set_values(page, prompt="x", sigmas="1, 2, many")
+    page.get_by_role("button", name="Generate", exact=True).click()
+    problem = page.locator("#stage .problem")
+    problem.wait_for()
+    assert "Own sigmas: not a list of numbers." in problem.inner_text()
+    assert "Separate the numbers by commas." in problem.inner_text()
+    set_values(page, sigmas="", steps=4)
+    wait_for_end(page, generate(page))
+    assert problem.count() == 0
+
+
+def test_a_lost_connection_is_told_and_recovers_without_losing_the_job(page: Any) -> None:
+    set_values(page, prompt="a rainbow", steps=40, **SLOW)
+    job = generate(page)
+    wait_for_step(page, job)
+    page.route("**/*", lambda route: route.abort())
+    banner = page.locator("#banner")
+    banner.wait_for(state="visible")
+    assert "Connection lost" in banner.inner_text()
+    page.unroute("**/*")
+    banner.wait_for(state="hidden")
+    wait_for_end(page, job)
+    shown_picture(page)

@@ -1,0 +1,320 @@
+"""The page itself: values that stay, tabs, phone, keyboard, hostile names."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from PIL import Image, PngImagePlugin
+from running_server import RunningServer
+from steps import SLOW, generate, ready, set_values, until, wait_for_end, wait_for_step
+
+pytestmark = pytest.mark.browser
+
+
+def test_every_value_survives_a_reload_and_can_be_reset(page: Any) -> None:
+    page.get_by_label("Prompt", exact=True).fill("kept prompt")
+    page.get_by_label("number input for Sampling steps").fill("33")
+    page.get_by_label("number input for Width").fill("256")
+    page.get_by_label("number input for Width").press("Tab")
+    page.locator("#f-sampler input").click()
+    page.get_by_role("option", name="Euler a", exact=True).click()
+    page.locator("#f-seed input").fill("9007199254740993")
+    page.locator("#group-more > .label-wrap").click()
+    page.get_by_label("CFG rescale").fill("0.7")
+    expected = {
+        "prompt": "kept prompt",
+        "steps": 33,
+        "width": 256,
+        "sampler": "Euler a",
+        "seed": "9007199254740993",
+        "cfg_rescale": 0.7,
+    }
+    page.wait_for_function("e => Object.entries(e).every(([k, v]) => latent.form.values[k] === v)", arg=expected)
+    page.reload()
+    ready(page)
+    values = page.evaluate("latent.form.values")
+    assert {key: values[key] for key in expected} == expected
+    assert page.get_by_label("Prompt", exact=True).input_value() == "kept prompt"
+    assert page.get_by_label("number input for Sampling steps").input_value() == "33"
+    assert page.locator("#f-sampler input").input_value() == "Euler a"
+    assert page.locator("#f-seed input").input_value() == "9007199254740993"
+
+    page.get_by_role("button", name="Reset size").click()
+    page.wait_for_function("latent.form.values.width === 128 && latent.form.values.steps === 33")
+    assert page.get_by_label("number input for Width").input_value() == "128"
+    page.get_by_role("button", name="Reset all values").click()
+    page.wait_for_function("latent.form.values.steps === 20 && latent.form.values.prompt === ''")
+    assert page.locator("#f-sampler input").input_value() == "DPM++ 2M"
+
+
+def test_kept_values_that_are_no_longer_possible_fall_back(page: Any) -> None:
+    page.evaluate(
+        """() => { latent.form.ready = false; localStorage.setItem('latent.form', JSON.stringify({
+        checkpoint: 'gone.safetensors', vae: 'gone.pt', sampler: 'Gone', steps: 'many', width: 100000, cfg_scale: null,
+        prompt: 'still here', seed: 'x', pad_conds: 3, nothing: 1 })); }"""
+    )
+    page.reload()
+    ready(page)
+    values = page.evaluate("latent.form.values")
+    assert values["prompt"] == "still here"
+    assert values["checkpoint"] == "emoji-proto-128.safetensors"
+    assert (values["vae"], values["sampler"], values["steps"], values["width"]) == ("Automatic", "DPM++ 2M", 20, 2048)
+    page.evaluate("localStorage.setItem('latent.form', 'no json {'); latent.form.ready = false")
+    page.reload()
+    ready(page)
+    assert page.evaluate("latent.form.values.steps") == 20
+
+
+def test_swap_dice_and_native_size(page: Any) -> None:
+    set_values(page, width=256, height=64, seed="5")
+    page.get_by_role("button", name="Swap width and height").click()
+    page.wait_for_function("latent.form.values.width === 64 && latent.form.values.height === 256")
+    page.get_by_role("button", name="Random seed").click()
+    page.wait_for_function("latent.form.values.seed === '-1'")
+    page.get_by_role("button", name="Native size of the checkpoint").click()
+    page.wait_for_function("latent.form.values.width === 128 && latent.form.values.height === 128")
+
+
+def test_the_size_follows_the_checkpoint_until_the_user_sets_it(page: Any) -> None:
+    page.evaluate(
+        """() => { const one = latent.models.list.checkpoints[0];
+        const more = { ...one, name: 'big.safetensors', title: 'big.safetensors', native_size: 512 };
+        latent.models.take({ ...latent.models.list, checkpoints: [one, more] }); }"""
+    )
+    choose(page, "big")
+    page.wait_for_function("latent.form.values.width === 512 && latent.form.values.checkpoint === 'big.safetensors'")
+    set_values(page, width=640)
+    choose(page, "emoji")
+    page.wait_for_function("latent.form.values.checkpoint === 'emoji-proto-128.safetensors'")
+    assert page.evaluate("[latent.form.values.width, latent.form.values.height]") == [640, 512]
+
+
+def choose(page: Any, search: str) -> None:
+    """Choose a checkpoint by typing a part of its name."""
+    box = page.get_by_role("combobox", name="Checkpoint")
+    box.click()
+    box.fill(search)
+    box.press("Enter")
+
+
+def test_png_info_reads_a_picture_and_sends_every_field(page: Any, pages: Any, server: RunningServer) -> None:
+    made = {
+        "prompt": "a panda, (round:1.2)",
+        "negative_prompt": "blurry",
+        "steps": 6,
+        "seed": "4242",
+        "width": 192,
+        "height": 64,
+        "sampler": "Euler a",
+        "schedule": "Karras",
+        "cfg_scale": 4.5,
+        "clip_skip": 2,
+    }
+    set_values(page, **made)
+    view = wait_for_end(page, generate(page))
+    file = server.outputs / view["images"][0]["path"]
+    other = pages.open()
+    other.locator("#tab-png-info-button").click()
+    other.locator(".drop input[type=file]").set_input_files(str(file))
+    table = other.locator(".png-info table")
+    table.wait_for()
+    assert "a panda, (round:1.2)" in table.inner_text()
+    assert "4242" in table.inner_text()
+    other.get_by_text("Text as it is in the file").click()
+    assert other.locator(".png-info pre").first.inner_text() == view["images"][0]["infotext"]
+    other.get_by_role("button", name="Send to txt2img").click()
+    other.wait_for_function("latent.form.values.seed === '4242'")
+    values = other.evaluate("latent.form.values")
+    assert {key: values[key] for key in made} == made
+    assert other.get_by_label("Prompt", exact=True).is_visible()
+
+
+def test_png_info_takes_the_picture_from_the_stage_and_refuses_what_is_none(page: Any, tmp_path: Any) -> None:
+    set_values(page, prompt="a lion", steps=4, seed="3")
+    wait_for_end(page, generate(page))
+    page.locator("#stage .actions").get_by_role("button", name="PNG info").click()
+    page.locator(".png-info table").wait_for()
+    assert "a lion" in page.locator(".png-info table").inner_text()
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n nonsense")
+    page.locator(".drop input[type=file]").set_input_files(str(broken))
+    page.locator(".png-info .problem").wait_for()
+    assert page.locator(".png-info table").count() == 0
+
+
+def test_text_in_a_picture_is_shown_and_never_run(page: Any, tmp_path: Any) -> None:
+    info = PngImagePlugin.PngInfo()
+    hostile = '<img src=x onerror="alert(1)"><script>alert(2)</script>'
+    info.add_text("parameters", f"{hostile}\nSteps: 5, Sampler: Euler, Seed: 1, Size: 64x64, Model: {hostile}")
+    info.add_text("Comment", hostile)
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(buffer, "PNG", pnginfo=info)
+    (tmp_path / "hostile.png").write_bytes(buffer.getvalue())
+    page.locator("#tab-png-info-button").click()
+    page.locator(".drop input[type=file]").set_input_files(str(tmp_path / "hostile.png"))
+    page.locator(".png-info table").wait_for()
+    assert hostile in page.locator(".png-info table").inner_text()
+    assert page.locator(".png-info table img, .png-info script").count() == 0
+
+
+def test_model_names_are_shown_and_never_run(page: Any, server: RunningServer) -> None:
+    folder = server.data_dir / "models" / "Stable-diffusion"
+    name = '<img src=x onerror=alert(1)>"quoted`.safetensors'
+    (folder / name).write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}      ")
+    page.get_by_role("button", name="Refresh the model lists").click()
+    page.wait_for_function("latent.models.list.checkpoints.length === 2")
+    page.get_by_role("combobox", name="Checkpoint").click()
+    option = page.locator("#pick-checkpoint-list li", has_text="onerror")
+    assert option.get_attribute("aria-disabled") == "true"
+    assert page.locator("#pick-checkpoint-list img").count() == 0
+    assert option.locator("small").inner_text().strip()
+    option.click(force=True)
+    assert page.evaluate("latent.form.values.checkpoint") == "emoji-proto-128.safetensors"
+    (folder / name).unlink()
+    page.get_by_role("button", name="Refresh the model lists").click()
+    page.wait_for_function("latent.models.list.checkpoints.length === 1")
+
+
+def test_the_queue_shows_moves_and_cancels(page: Any, server: RunningServer) -> None:
+    set_values(page, prompt="running one", steps=150, **SLOW)
+    running = generate(page)
+    wait_for_step(page, running)
+    waiting = []
+    for name in ("first", "second"):
+        set_values(page, prompt=f"waiting {name}", steps=4, width=128, height=128)
+        count = page.evaluate("latent.stage.mine.length")
+        page.get_by_role("button", name="Generate", exact=True).click()
+        page.wait_for_function("n => latent.stage.mine.length > n", arg=count)
+        waiting.append(page.evaluate("latent.stage.mine.at(-1)"))
+    page.locator("#tab-queue-button").click()
+    rows = page.locator("[data-part=pending] .job")
+    until(lambda: [r.get_attribute("data-id") for r in rows.all()] == waiting)
+    page.locator(f"[data-id='{waiting[1]}']").get_by_role("button", name="Move up").click()
+    until(lambda: [r.get_attribute("data-id") for r in rows.all()] == waiting[::-1])
+    page.locator(f"[data-id='{waiting[0]}']").get_by_role("button", name="Cancel").click()
+    until(lambda: server.json(f"/jobs/{waiting[0]}")["state"] == "cancelled")
+    page.locator(f"[data-part=running] [data-id='{running}']").get_by_role("button", name="Interrupt").click()
+    until(lambda: server.json(f"/jobs/{running}")["state"] == "interrupted")
+    done = page.locator(f"[data-part=finished] [data-id='{waiting[1]}']")
+    until(lambda: server.json(f"/jobs/{waiting[1]}")["state"] == "done")
+    done.locator("img").wait_for()
+    done.get_by_role("button", name="Make again").click()
+    newest = until(lambda: server.json("/jobs?limit=1")["jobs"][0]["id"] not in (running, *waiting))
+    assert newest
+
+
+def test_settings_are_saved_found_reset_and_refused_at_the_field(page: Any, server: RunningServer) -> None:
+    page.locator("#tab-settings-button").click()
+    quality = page.get_by_role("spinbutton", name="Quality")
+    quality.fill("61")
+    quality.press("Tab")
+    config = server.data_dir / "config.yaml"
+    until(lambda: config.exists() and "quality: 61" in config.read_text())
+    quality.fill("500")
+    quality.press("Tab")
+    error = page.locator("[data-key='saving.quality'] [role=alert]")
+    error.wait_for(state="visible")
+    assert "between 1 and 100" in error.inner_text()
+    assert "quality: 61" in config.read_text()
+    page.get_by_role("button", name="Reset Quality").click()
+    error.wait_for(state="hidden")
+    until(lambda: "quality" not in config.read_text())
+    page.get_by_label("Search the settings").fill("preview size")
+    assert page.locator(".setting:visible").count() == 1
+    page.get_by_label("Search the settings").fill("no such thing")
+    assert page.get_by_text("No setting matches.").is_visible()
+    page.reload()
+    ready(page)
+    assert page.get_by_role("spinbutton", name="Quality").input_value() == "90"
+
+
+@pytest.mark.parametrize("width", [390, 768])
+def test_on_a_phone_the_picture_comes_right_below_generate(pages: Any, width: int) -> None:
+    page = pages.open(viewport={"width": width, "height": 844}, has_touch=True, is_mobile=True)
+    before = page.locator("#generate").bounding_box()
+    set_values(page, prompt="a turtle", steps=100, **SLOW)
+    job = generate(page)
+    wait_for_step(page, job)
+    page.locator("#activity").wait_for(state="visible")
+    assert page.locator("#generate").bounding_box() == before, "the page moved"
+    page.locator("#interrupt").click()
+    wait_for_end(page, job, "interrupted")
+    parts = ["#f-prompt", "#generate", "#stage .frame", "#stage .actions", "#group-sampling"]
+    tops = [page.locator(part).bounding_box()["y"] for part in parts]
+    assert tops == sorted(tops)
+    generate_box, frame = page.locator("#generate").bounding_box(), page.locator("#stage .frame").bounding_box()
+    assert frame["y"] - (generate_box["y"] + generate_box["height"]) < 48
+    for tab in ("txt2img", "png-info", "queue", "settings"):
+        page.locator(f"#tab-{tab}-button").click()
+        page.wait_for_timeout(200)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, tab
+    page.locator("#tab-txt2img-button").click()
+    small = page.evaluate(
+        """() => [...document.querySelectorAll('button, [role=combobox], [role=tab], a[role=button]')]
+        .filter(e => e.offsetParent && e.getBoundingClientRect().width > 0)
+        .map(e => e.closest('.container > .wrap') ?? e)
+        .map(e => [e.id || e.getAttribute('aria-label') || e.textContent.trim(), e.getBoundingClientRect()])
+        .filter(([, b]) => b.height < 43.5).map(([n, b]) => `${n}: ${b.height}`)"""
+    )
+    assert small == []
+
+
+def test_the_keyboard_alone_is_enough(page: Any) -> None:
+    page.get_by_label("Prompt", exact=True).focus()
+    page.keyboard.type("a mushroom")
+    set_values(page, steps=150, **SLOW)
+    job = generate(page, lambda: page.keyboard.press("Control+Enter"))
+    assert page.get_by_label("Prompt", exact=True).input_value() == "a mushroom"
+    wait_for_step(page, job)
+    page.keyboard.press("Escape")
+    wait_for_end(page, job, "interrupted")
+    order = []
+    for _ in range(4):
+        page.keyboard.press("Tab")
+        order.append(page.evaluate("document.activeElement.id || document.activeElement.closest('[id^=f-]')?.id || ''"))
+    assert order[:2] == ["f-negative_prompt", "generate"]
+    page.keyboard.press("?")
+    assert page.locator("#keys").is_visible()
+    page.keyboard.press("Escape")
+    assert not page.locator("#keys").is_visible()
+    ring = page.evaluate(
+        "() => { document.querySelector('#generate').focus({ focusVisible: true });"
+        " return getComputedStyle(document.activeElement).outlineStyle; }"
+    )
+    assert ring == "solid"
+
+
+def test_everything_that_can_be_pressed_or_filled_has_a_name(page: Any) -> None:
+    page.locator("#group-more > .label-wrap").click()
+    page.locator("#group-variation > .label-wrap").click()
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll('button, input, textarea, select, a[href]')]
+        .filter(e => e.offsetParent && !e.closest('.visually-hidden'))
+        .filter(e => !(e.getAttribute('aria-label') || e.textContent.trim() || e.title
+                       || [...(e.labels ?? [])].some(l => l.textContent.trim())))
+        .map(e => e.outerHTML.slice(0, 120))"""
+    )
+    assert nameless == []
+
+
+def test_the_theme_is_switched_and_kept(page: Any) -> None:
+    seen = []
+    for _ in range(3):
+        page.locator("#theme").click()
+        seen.append(page.evaluate("document.documentElement.dataset.theme"))
+    assert {"light", "dark"} == set(seen)
+    while page.evaluate("document.documentElement.dataset.theme") != "dark":
+        page.locator("#theme").click()
+    page.reload()
+    ready(page)
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+def test_memory_and_worker_are_told_live(page: Any) -> None:
+    line = page.locator("#memory-line")
+    until(lambda: "total" in line.inner_text())
+    assert "used" in line.inner_text()
+    assert "peak" in line.inner_text()
+    assert "Worker" in page.locator("#worker-line").inner_text()

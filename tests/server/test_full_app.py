@@ -1,0 +1,128 @@
+"""The Gradio page mounted with its traps closed (security.md A0), and what the app serves around it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import gradio as gr
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from webui.server.app import docs_page, mount_page, with_head
+
+
+def test_a_client_cannot_have_a_file_of_this_machine_copied_into_the_served_cache(tmp_path: Any) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("the secret")
+    with gr.Blocks() as demo:
+        file = gr.File()
+        name = gr.Textbox()
+        file.change(lambda f: str(f), file, name, api_name="read", queue=False)
+    app = mount_page(FastAPI(), demo)
+    with TestClient(app) as client:
+        body = {"data": [{"path": str(secret), "meta": {"_type": "gradio.FileData"}}]}
+        answer = client.post("/gradio_api/run/read", json=body)
+        assert answer.status_code != 200
+        assert "the secret" not in answer.text
+        assert client.get(f"/gradio_api/file={secret}").status_code in (403, 404)
+
+
+def test_gradio_leaves_cross_origin_rules_to_us(web: Any) -> None:
+    preflight = {
+        "host": "192.168.1.5:7860",
+        "origin": "http://evil.example",
+        "access-control-request-method": "POST",
+    }
+    for path in ("/jobs", "/gradio_api/queue/join", "/"):
+        answer = web.options(path, headers=preflight)
+        assert "access-control-allow-origin" not in answer.headers
+    answer = web.get("/status", headers={"origin": "http://evil.example"})
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_the_page_keeps_no_connection_open(web: Any) -> None:
+    assert web.get("/config").json()["connect_heartbeat"] is False
+
+
+def test_no_event_of_the_page_is_an_api(web: Any) -> None:
+    config = web.get("/config").json()
+    assert config["dependencies"]
+    assert {d["api_visibility"] for d in config["dependencies"]} == {"private"}
+    assert not any(d["queue"] for d in config["dependencies"])
+    assert web.get("/gradio_api/info").json()["named_endpoints"] == {}
+
+
+def test_gradios_own_history_of_runs_is_off(web: Any) -> None:
+    assert web.get("/config").json()["run_history"] is False
+    assert web.get("/gradio_api/runs").status_code == 404
+
+
+def test_the_page_names_no_other_server_and_brings_our_files(web: Any) -> None:
+    page = web.get("/").text
+    head = page.partition("<body")[0]
+    for foreign in ("github", "gradio.app", "googleapis", "cdn.", "og:image"):
+        assert foreign not in head.replace("window.gradio_config", "")
+    assert "ui/style.css?v=" in head
+    assert "ui/page.js?v=" in head
+    assert "window.latentBoot" in head
+
+
+def test_our_files_are_kept_by_the_browser_as_long_as_they_are_the_same(web: Any) -> None:
+    page = web.get("/").text
+    address = page.partition('src="ui/page.js?v=')[2].partition('"')[0]
+    current = web.get(f"/ui/page.js?v={address}")
+    assert current.headers["content-type"].startswith("text/javascript")
+    assert "immutable" in current.headers["cache-control"]
+    assert "immutable" not in web.get("/ui/page.js?v=old").headers["cache-control"]
+
+
+@pytest.mark.parametrize("name", ["..%2fpage.py", "%2e%2e/page.py", "missing.js", ".hidden", "page.py", "..%5cpage.py"])
+def test_only_our_files_are_served(web: Any, name: str) -> None:
+    assert web.get(f"/ui/{name}").status_code == 404
+
+
+def test_pages_and_json_are_compressed_but_pictures_are_not(web: Any, fake_jobs: Any) -> None:
+    assert web.get("/", headers={"accept-encoding": "gzip"}).headers["content-encoding"] == "gzip"
+    job = web.post("/jobs", json={"prompt": "x", "steps": 1}).json()["id"]
+    while not web.get(f"/jobs/{job}").json()["images"]:
+        time.sleep(0.01)
+    path = web.get(f"/jobs/{job}").json()["images"][0]["path"]
+    answer = web.get(f"/outputs/{path}", headers={"accept-encoding": "gzip"})
+    assert "content-encoding" not in answer.headers
+
+
+def test_the_interactive_docs_are_gradios_nowhere_and_ours_need_no_network(web: Any) -> None:
+    page = web.get("/docs").text
+    assert "/jobs/{job_id}/interrupt" in page
+    assert "src=" not in page
+    assert "https://" not in page
+
+
+def test_without_the_api_flag_there_is_no_description(
+    face_paths: Any, fake_jobs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from webui.server import app as app_module
+    from webui.server.options import ServeOptions
+    from webui.settings import Settings, SettingsStore
+
+    monkeypatch.setattr(app_module, "mount_page", lambda app, demo: app)
+    store = SettingsStore(Settings(), face_paths.config_file)
+    plain = app_module.build_app(fake_jobs, fake_jobs.catalog, store, face_paths, ServeOptions())
+    client = TestClient(plain)
+    assert client.get("/openapi.json").status_code == 404
+    assert client.get("/docs").status_code == 404
+
+
+def test_the_head_goes_before_the_end_of_the_head_alone() -> None:
+    html = '<head><meta property="og:title" content="G" /><title>t</title><script>"</head>"</script></head><body>'
+    changed = with_head(html.replace('"</head>"', '""'), "<link>")
+    assert changed == '<head><title>t</title><script>""</script><link></head><body>'
+
+
+def test_the_docs_page_escapes_what_it_shows() -> None:
+    schema = {"paths": {"/<b>": {"get": {"description": "<script>", "parameters": []}}}}
+    page = docs_page(schema)
+    assert "<script>" not in page
+    assert "<b>" not in page

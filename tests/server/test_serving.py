@@ -1,0 +1,117 @@
+"""The real server as a process: it answers before gradio is there, stays light, and ends when it is told."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from running_server import RunningServer
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    folder = tmp_path_factory.mktemp("serving")
+    (folder / "cache" / "gradio").mkdir(parents=True)
+    (folder / "cache" / "gradio" / "left.png").write_bytes(b"of an earlier run")
+    with RunningServer(folder) as running:
+        yield running
+
+
+def test_the_address_answers_before_gradio_is_imported(server: RunningServer) -> None:
+    first = server.first_answer
+    assert first.status == 200
+    assert b"Latent WebUI" in first.body
+    assert server.modules_at_first_answer.isdisjoint({"gradio", "fastapi", "torch"})
+
+
+def test_it_becomes_the_full_page(server: RunningServer) -> None:
+    server.wait_until_ready()
+    assert b"window.latentBoot" in server.get("/").body
+    assert json.loads(server.get("/start.json").body) == {"ready": True}
+
+
+def test_what_an_earlier_run_left_in_the_upload_cache_is_gone(server: RunningServer) -> None:
+    server.wait_until_ready()
+    assert not (server.data_dir / "cache" / "gradio" / "left.png").exists()
+
+
+def test_the_front_process_never_loads_torch(server: RunningServer) -> None:
+    server.wait_until_ready()
+    server.get("/models")
+    server.get("/tokens?text=a%20cat")
+    maps = Path(f"/proc/{server.pid}/maps").read_text()
+    assert "libpython" in maps or "python" in maps
+    assert "torch" not in maps
+
+
+def test_the_guards_hold_for_the_whole_server(server: RunningServer) -> None:
+    server.wait_until_ready()
+    assert server.get("/", host="evil.example").status == 400
+    assert server.post("/gradio_api/upload", b"x", {"origin": "http://evil.example"}).status == 403
+    assert server.post("/jobs", b"{}", {"origin": "null", "content-type": "application/json"}).status == 403
+    headers = server.get("/").headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert "server" not in headers
+
+
+def test_a_second_server_on_the_port_says_so(server: RunningServer, tmp_path: Path) -> None:
+    second = RunningServer(tmp_path, port=server.port)
+    second.start()
+    output, _ = second.process.communicate(timeout=30)
+    assert second.process.returncode == 3
+    assert f"Port {server.port} is in use" in output
+
+
+def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
+    with RunningServer(tmp_path) as running:
+        running.wait_until_ready()
+        children = running.children()
+        assert children
+        running.process.send_signal(signal.SIGINT)
+        assert running.process.wait(timeout=20) == 0
+        deadline = time.monotonic() + 10
+        while alive := [child for child in children if _is_alive(child)]:
+            assert time.monotonic() < deadline, f"left behind: {alive}"
+            time.sleep(0.1)
+
+
+def test_other_machines_need_the_token_when_it_listens(tmp_path: Path) -> None:
+    with RunningServer(tmp_path, host="0.0.0.0") as running:
+        link = re.search(r"http://([\d.]+):(\d+)/\?token=the-token", running.log())
+        if link is None:
+            pytest.skip("this machine is on no network")
+        address = link[1]
+        # from here the machine's own network address is "another machine"; a process of its own, because tests may
+        # connect to loopback alone
+        program = """
+import sys, urllib.error, urllib.request
+base = sys.argv[1]
+opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+def ask(path, **headers):
+    try:
+        return opener.open(urllib.request.Request(base + path, headers=headers)).status
+    except urllib.error.HTTPError as error:
+        return error.code
+print(ask("/status"), ask("/", Accept="text/html"), ask("/?token=wrong"), ask("/?token=the-token"), ask("/"))
+"""
+        found = subprocess.run(
+            [sys.executable, "-c", program, f"http://{address}:{running.port}"], capture_output=True, text=True
+        )
+        assert found.stdout.split() == ["401", "401", "401", "200", "200"], found.stderr
+        assert running.get("/start.json").status == 200
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,119 @@
+"""Routes about what is here: model files and the state of the worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request, Response
+
+from webui.api.common import ERRORS, JsonBody, fields_of
+from webui.api.responses import ActivityView, ModelList, ModelView, StatusView, WorkerView
+from webui.catalog import can_run
+from webui.errors import InvalidParams, UnsupportedModel
+from webui.names import AUTOMATIC
+
+if TYPE_CHECKING:
+    from webui.catalog import Catalog
+    from webui.catalog.models import ModelFile
+    from webui.jobs.service import JobService
+    from webui.settings import Settings, SettingsStore
+
+RECENT, MAX_LISTED = 40, 500
+LOOPBACK = ("127.", "::1")
+
+
+def model_view(model: ModelFile, settings: Settings) -> ModelView:
+    """What a page or a client needs to know of a model file; no path of this machine."""
+    runs = model.runnable or can_run(model, settings)
+    return ModelView(
+        name=model.name,
+        title=model.title,
+        family=str(model.family),
+        size=model.size,
+        native_size=model.native_size,
+        prediction=model.prediction,
+        short_hash=model.short_hash,
+        runnable=runs,
+        reason="" if runs else model.reason,
+    )
+
+
+def model_list(catalog: Catalog, store: SettingsStore) -> ModelList:
+    """Every checkpoint and VAE, the ones that cannot run included, and the checkpoint that is used by default."""
+    settings = store.current
+    default = catalog.default_checkpoint(settings.model.checkpoint, allow_pickle=settings.model.allow_pickle)
+    return ModelList(
+        checkpoints=[model_view(m, settings) for m in catalog.checkpoints],
+        vaes=[model_view(m, settings) for m in catalog.vaes],
+        default_checkpoint=default.name if default else "",
+        default_vae=settings.model.vae,
+    )
+
+
+def activity(view: dict[str, Any]) -> ActivityView:
+    """The short form of a running job's view."""
+    return ActivityView(**{name: view[name] for name in ActivityView.model_fields})
+
+
+def queue_state(jobs: JobService, *, busy: bool) -> tuple[list[ActivityView], int]:
+    """What runs, and how many jobs wait. Looks at the newest jobs alone unless the one that runs is older."""
+    views = jobs.list(RECENT)
+    running = [v for v in views if v["state"] == "running"]
+    if busy and not running and len(views) == RECENT:
+        running = [v for v in jobs.list(MAX_LISTED) if v["state"] == "running"]
+    positions = [v["position"] for v in views if v["position"] is not None]
+    return [activity(v) for v in running], max(positions, default=-1) + 1
+
+
+def catalog_routes(jobs: JobService, catalog: Catalog, store: SettingsStore, outputs: Path, boot: str) -> APIRouter:
+    """/models and /status."""
+    router = APIRouter(tags=["catalog"], responses=ERRORS)
+
+    @router.get("/models", response_model=ModelList)
+    def models() -> ModelList:
+        """Checkpoints and VAEs with size, family, and why one cannot run."""
+        return model_list(catalog, store)
+
+    @router.post("/models/refresh", response_model=ModelList)
+    def refresh() -> ModelList:
+        """Look into the model folders again."""
+        catalog.refresh()
+        return model_list(catalog, store)
+
+    @router.post("/models/select", response_model=ModelView)
+    def select(body: JsonBody) -> ModelView:
+        """Have a model loaded before a job asks for it: `{"checkpoint": ..., "vae": ...}`."""
+        data = fields_of(body)
+        checkpoint, vae = data.get("checkpoint", ""), data.get("vae", AUTOMATIC)
+        if not isinstance(checkpoint, str) or not isinstance(vae, str):
+            raise InvalidParams("checkpoint, vae: must be names.", "Take them from /models.")
+        model = catalog.find_checkpoint(checkpoint)
+        if not can_run(model, store.current):
+            raise UnsupportedModel(f'The checkpoint "{model.name}" cannot be used: {model.reason}')
+        jobs.set_selected(model.name, vae)
+        return model_view(model, store.current)
+
+    @router.get("/status", response_model=StatusView)
+    def status(request: Request, response: Response) -> StatusView:
+        """The worker, its memory, what runs and how much waits."""
+        response.headers["cache-control"] = "no-store"
+        worker = WorkerView.model_validate(jobs.worker())
+        running, waiting = queue_state(jobs, busy=worker.state == "busy")
+        peer = request.client.host if request.client else ""
+        return StatusView(
+            boot=boot,
+            worker=worker,
+            running=running,
+            waiting=waiting,
+            problem=jobs.problem,
+            outputs=str(outputs) if peer.startswith(LOOPBACK) else "",
+        )
+
+    @router.post("/worker/restart", response_model=WorkerView)
+    def restart_worker() -> WorkerView:
+        """Start the engine worker anew: at once if it was given up, else when it has nothing to do."""
+        jobs.restart_worker()
+        return WorkerView.model_validate(jobs.worker())
+
+    return router

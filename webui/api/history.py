@@ -1,0 +1,461 @@
+"""The history over HTTP: find, look, mark, delete and undo, make again, compare, share, take out and in.
+
+Every route acts for a `Viewer`; what is somebody else's is answered like what does not exist. Pictures are addressed by
+their id alone: no path ever comes from a request.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Path as InPath
+from fastapi.responses import FileResponse, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from webui import pictures
+from webui.api.common import ERRORS
+from webui.api.history_responses import (
+    CardView,
+    Changed,
+    DayView,
+    DifferenceView,
+    DraftChange,
+    DraftView,
+    FamilyView,
+    FavouriteChange,
+    HistoryStatus,
+    Ids,
+    LinesImported,
+    Notes,
+    OutlineView,
+    PageView,
+    PictureView,
+    PlanView,
+    PromptList,
+    PromptSelection,
+    PromptView,
+    ReplayRequest,
+    ReplayStarted,
+    RowView,
+    Selected,
+    SharedView,
+    ShareMade,
+    ShareRequest,
+    ShareView,
+    TagChange,
+    TagView,
+    TrashEmptying,
+    card_view,
+    family_view,
+    page_view,
+    params_of,
+    picture_view,
+    plan_view,
+)
+from webui.api.pictures import MEDIA_TYPES
+from webui.errors import HistoryUnavailable, InvalidParams, NotFound
+from webui.history.query import MAX_QUERY
+from webui.history.search import MAX_PAGE
+from webui.history.store import History
+from webui.history.thumbnails import read_picture
+
+if TYPE_CHECKING:
+    from webui.catalog import Catalog
+    from webui.jobs.service import JobService
+
+NO_STORE = {"cache-control": "no-store"}
+KEEP = {"cache-control": "private, max-age=31536000, immutable"}  # for addresses that change with their content
+MAX_IMPORT = 64 * 2**20  # bytes
+
+# What is answered that is not JSON.
+THUMBNAIL: dict[int | str, dict[str, Any]] = {200: {"content": {"image/webp": {}}}}
+PICTURE: dict[int | str, dict[str, Any]] = {200: {"content": {kind: {} for kind in sorted(set(MEDIA_TYPES.values()))}}}
+ZIP: dict[int | str, dict[str, Any]] = {200: {"content": {"application/zip": {}}}}
+LINES: dict[int | str, dict[str, Any]] = {200: {"content": {"application/x-ndjson": {}}}}
+
+Search = Annotated[str, Query(max_length=MAX_QUERY)]
+Cursor = Annotated[str, Query(max_length=40)]
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
+PictureId = Annotated[int, InPath(ge=1, lt=2**63)]
+IdList = Annotated[str, Query(max_length=60_000, pattern=r"^\d{1,19}(,\d{1,19})*$")]
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """Who asks. `name` owns what they make; an administrator sees everybody's."""
+
+    name: str = ""
+    admin: bool = False
+
+    @property
+    def scope(self) -> str | None:
+        """Whose pictures they see; None: everybody's."""
+        return None if self.admin else self.name
+
+
+def only_viewer(_: Request) -> Viewer:
+    """Without accounts: whoever may come in sees everything, and what they make is nobody's in particular."""
+    return Viewer("", admin=True)
+
+
+def _current_viewer(request: Request) -> Viewer:
+    viewer: Viewer = request.state.viewer
+    return viewer
+
+
+CurrentViewer = Annotated[Viewer, Depends(_current_viewer)]
+
+
+def history_routes(
+    history: History,
+    jobs: JobService,
+    catalog: Catalog,
+    viewer_of: Callable[[Request], Viewer] = only_viewer,
+) -> APIRouter:
+    """The routes below /history, and /shared for people with a link. `viewer_of` may raise to refuse a request."""
+
+    def identify(request: Request) -> None:  # runs before every route's own dependencies
+        request.state.viewer = viewer_of(request)
+
+    router = APIRouter(tags=["history"], responses=ERRORS, dependencies=[Depends(identify)])
+    router.include_router(_finding(history))
+    router.include_router(_selections(history))
+    router.include_router(_in_and_out(history))
+    router.include_router(_typing(history))
+    router.include_router(_one_picture(history))
+    router.include_router(_again(history, jobs, catalog))
+    router.include_router(_sharing(history))
+    return router
+
+
+def _finding(history: History) -> APIRouter:
+    router = APIRouter(prefix="/history")
+
+    @router.get("")
+    def page(
+        response: Response,
+        viewer: CurrentViewer,
+        q: Search = "",
+        after: Cursor = "",
+        before: Cursor = "",
+        limit: Limit = 60,
+        trash: bool = False,
+    ) -> PageView:
+        """A page of pictures, the newest first, or of the trash. `q` is in the search language of the guide."""
+        response.headers.update(NO_STORE)
+        found = history.page(viewer.scope, q, after=after, before=before, limit=limit, trashed=trash)
+        return page_view(found)
+
+    @router.get("/status")
+    def status(response: Response) -> HistoryStatus:
+        """Whether the history can be written at present."""
+        response.headers.update(NO_STORE)
+        return HistoryStatus(banner=history.banner(), busy=history.busy)
+
+    @router.get("/days")
+    def days(response: Response, viewer: CurrentViewer, q: Search = "") -> list[DayView]:
+        """How many of the pictures found each day has; its cursor leads to the day."""
+        response.headers.update(NO_STORE)
+        return [DayView(**asdict(day)) for day in history.days(viewer.scope, q)]
+
+    @router.get("/outline")
+    def outline(response: Response, viewer: CurrentViewer, q: Search = "", trash: bool = False) -> OutlineView:
+        """The shape of the whole grid: runs of pictures by day, each of which is a page after its cursor."""
+        response.headers.update(NO_STORE)
+        blocks = history.outline(viewer.scope, q, trashed=trash)
+        return OutlineView(blocks=[(block.day, block.count, block.cursor) for block in blocks])
+
+    @router.get("/ids")
+    def ids(response: Response, viewer: CurrentViewer, q: Search = "", trash: bool = False) -> Ids:
+        """The ids of everything found, ten thousand at most; for "select all"."""
+        response.headers.update(NO_STORE)
+        return Ids(ids=history.ids(viewer.scope, q, trashed=trash))
+
+    @router.get("/tags")
+    def tags(response: Response, viewer: CurrentViewer) -> list[TagView]:
+        """Every tag in use, the most used first."""
+        response.headers.update(NO_STORE)
+        return [TagView(tag=tag, count=count) for tag, count in history.tags(viewer.scope)]
+
+    return router
+
+
+def _selections(history: History) -> APIRouter:
+    router = APIRouter(prefix="/history")
+
+    @router.post("/favourite")
+    def favourite(body: FavouriteChange, viewer: CurrentViewer) -> Changed:
+        """Mark pictures as favourites, or no longer."""
+        return Changed(changed=history.set_favourite(viewer.scope, body.ids, body.favourite))
+
+    @router.post("/tags")
+    def change_tags(body: TagChange, viewer: CurrentViewer) -> Changed:
+        """Add and remove tags."""
+        return Changed(changed=history.change_tags(viewer.scope, body.ids, add=body.add, remove=body.remove))
+
+    @router.post("/delete")
+    def delete(body: Selected, viewer: CurrentViewer) -> Ids:
+        """Into the trash. The answer's ids, sent to /history/restore, undo it."""
+        return Ids(ids=history.delete(viewer.scope, body.ids))
+
+    @router.post("/restore")
+    def restore(body: Selected, viewer: CurrentViewer) -> Ids:
+        """Out of the trash."""
+        return Ids(ids=history.restore(viewer.scope, body.ids))
+
+    @router.post("/trash/empty")
+    def empty_trash(body: TrashEmptying, viewer: CurrentViewer) -> Changed:
+        """Delete for good: everything in the trash, or the named pictures of it."""
+        return Changed(changed=history.empty_trash(viewer.scope, body.ids))
+
+    @router.get("/compare")
+    def compare(response: Response, viewer: CurrentViewer, ids: IdList, everything: bool = False) -> list[RowView]:
+        """The parameters, models and conditions in which pictures differ (or all of them)."""
+        response.headers.update(NO_STORE)
+        rows = history.compare(viewer.scope, _numbers(ids), everything=everything)
+        return [RowView(group=r.group, name=r.name, values=list(r.values), equal=r.equal) for r in rows]
+
+    @router.get("/zip", response_class=StreamingResponse, responses=ZIP)
+    def download(viewer: CurrentViewer, ids: IdList | None = None, q: Search = "") -> StreamingResponse:
+        """The files of the pictures as one archive: of the ids, or of everything a search finds."""
+        return _archive(history, viewer, history.ids(viewer.scope, q) if ids is None else _numbers(ids))
+
+    @router.post("/zip", response_class=StreamingResponse, responses=ZIP)
+    def download_many(body: Selected, viewer: CurrentViewer) -> StreamingResponse:
+        """The same for more ids than an address can hold."""
+        return _archive(history, viewer, body.ids)
+
+    return router
+
+
+def _in_and_out(history: History) -> APIRouter:
+    router = APIRouter(prefix="/history")
+
+    @router.get("/export", response_class=StreamingResponse, responses=LINES)
+    def export(viewer: CurrentViewer, q: Search = "") -> StreamingResponse:
+        """All that is known of the pictures, as JSON lines."""
+
+        def pieces() -> Iterator[bytes]:
+            for line in history.export(viewer.scope, q):
+                yield line.encode()
+
+        headers = {**NO_STORE, "content-disposition": 'attachment; filename="history.jsonl"'}
+        return StreamingResponse(pieces(), media_type="application/x-ndjson", headers=headers)
+
+    @router.post(
+        "/import",
+        openapi_extra={"requestBody": {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}}},
+    )
+    async def import_lines(request: Request, viewer: CurrentViewer) -> LinesImported:
+        """Take in what /history/export gave. The pictures themselves are not part of it."""
+        body = await request.body()
+        if len(body) > MAX_IMPORT:
+            raise InvalidParams("The lines are longer than 64 MB.", "Import larger files on the command line.")
+        lines = io.TextIOWrapper(io.BytesIO(body), encoding="utf-8", errors="replace")
+        result = await run_in_threadpool(history.import_lines, viewer.scope, lines)
+        return LinesImported(
+            added=result.added, known=result.known, refused=result.refused, problems=list(result.problems)
+        )
+
+    return router
+
+
+def _typing(history: History) -> APIRouter:
+    """What people type: earlier prompts and drafts, always of the viewer alone."""
+    router = APIRouter(prefix="/history")
+
+    @router.get("/prompts")
+    def prompts(
+        response: Response,
+        viewer: CurrentViewer,
+        q: Search = "",
+        after: Cursor = "",
+        limit: Limit = 50,
+    ) -> PromptList:
+        """Earlier prompts, the newest first."""
+        response.headers.update(NO_STORE)
+        found, older = history.prompts(viewer.name, q, after=after, limit=limit)
+        return PromptList(prompts=[PromptView(**asdict(p)) for p in found], older=older)
+
+    @router.post("/prompts/forget")
+    def forget_prompts(body: PromptSelection, viewer: CurrentViewer) -> Changed:
+        """Take prompts out of the prompt history; pictures keep theirs."""
+        return Changed(changed=history.forget_prompts(viewer.name, body.ids))
+
+    @router.get("/drafts/{form}")
+    def draft(form: str, response: Response, viewer: CurrentViewer) -> DraftView:
+        """The form as it was last typed; `data` is null when there is no draft."""
+        response.headers.update(NO_STORE)
+        found = history.draft(viewer.name, form)
+        return DraftView(form=form, data=found.data if found else None, updated=found.updated if found else None)
+
+    @router.post("/drafts/{form}")
+    def save_draft(form: str, body: DraftChange, viewer: CurrentViewer) -> DraftView:
+        """Keep the form as typed."""
+        if body.data is None:
+            history.drop_draft(viewer.name, form)
+            return DraftView(form=form, data=None, updated=None)
+        saved = history.save_draft(viewer.name, form, body.data)
+        return DraftView(form=form, data=saved.data, updated=saved.updated)
+
+    return router
+
+
+def _one_picture(history: History) -> APIRouter:
+    router = APIRouter(prefix="/history/{picture_id}")
+
+    @router.get("")
+    def get(picture_id: PictureId, response: Response, viewer: CurrentViewer) -> PictureView:
+        """All that is known of a picture."""
+        response.headers.update(NO_STORE)
+        return picture_view(history.get(viewer.scope, picture_id))
+
+    @router.get("/thumbnail.webp", response_class=Response, responses=THUMBNAIL)
+    def thumbnail(
+        picture_id: PictureId,
+        viewer: CurrentViewer,
+        v: Annotated[str, Query(max_length=64)] = "",
+    ) -> Response:
+        """A small copy. With `v` as the grid gives it, browsers keep it."""
+        key, data = history.thumbnail(viewer.scope, picture_id)
+        return Response(data, media_type="image/webp", headers=KEEP if v == key else NO_STORE)
+
+    @router.get("/file", response_class=FileResponse, responses=PICTURE)
+    def file(picture_id: PictureId, viewer: CurrentViewer, download: bool = False) -> FileResponse:
+        """The picture, exactly as it lies on the disk."""
+        return _file(history.file(viewer.scope, picture_id), download=download)
+
+    @router.post("/notes")
+    def notes(picture_id: PictureId, body: Notes, viewer: CurrentViewer) -> PictureView:
+        """Replace the notes."""
+        history.set_notes(viewer.scope, picture_id, body.notes)
+        return picture_view(history.get(viewer.scope, picture_id))
+
+    @router.get("/similar")
+    def similar(picture_id: PictureId, response: Response, viewer: CurrentViewer, limit: Limit = 60) -> list[CardView]:
+        """More like this: pictures with a similar prompt."""
+        response.headers.update(NO_STORE)
+        return [card_view(card) for card in history.similar(viewer.scope, picture_id, limit)]
+
+    @router.get("/family")
+    def family(picture_id: PictureId, response: Response, viewer: CurrentViewer) -> FamilyView:
+        """What the picture was made from, and what was made from that."""
+        response.headers.update(NO_STORE)
+        return family_view(history.family(viewer.scope, picture_id))
+
+    return router
+
+
+def _again(history: History, jobs: JobService, catalog: Catalog) -> APIRouter:
+    router = APIRouter(prefix="/history/{picture_id}")
+
+    @router.get("/replay")
+    def replay_plan(picture_id: PictureId, response: Response, viewer: CurrentViewer) -> PlanView:
+        """What a replay would do: exact params, model files found elsewhere, missing ones."""
+        response.headers.update(NO_STORE)
+        return plan_view(history.plan_replay(viewer.scope, picture_id, catalog))
+
+    @router.post("/replay", status_code=201)
+    def replay(picture_id: PictureId, body: ReplayRequest, viewer: CurrentViewer) -> ReplayStarted:
+        """Queue the same picture again, or with some parameters changed, as a child of this one."""
+        plan = history.plan_replay(viewer.scope, picture_id, catalog, body.changes)
+        params = plan.params if body.anyway else plan.require_complete()
+        job = jobs.submit(params, user=viewer.name)
+        with contextlib.suppress(HistoryUnavailable):  # the job runs; only the tree will not show where it came from
+            history.link(viewer.scope, job, picture_id, plan.relation, plan.changes)
+        return ReplayStarted(job=job, plan=plan_view(plan))
+
+    @router.get("/difference/{other}")
+    def difference(
+        picture_id: PictureId, other: PictureId, response: Response, viewer: CurrentViewer
+    ) -> DifferenceView:
+        """Whether two pictures are identical; if not, how far apart, and what was different in the making."""
+        response.headers.update(NO_STORE)
+        found = history.difference(viewer.scope, picture_id, other)
+        rows = history.compare(viewer.scope, [picture_id, other])
+        return DifferenceView(
+            verdict=found.verdict,
+            max_difference=found.max_difference,
+            mean_difference=found.mean_difference,
+            notes=list(found.notes),
+            rows=[RowView(group=r.group, name=r.name, values=list(r.values), equal=r.equal) for r in rows],
+        )
+
+    return router
+
+
+def _sharing(history: History) -> APIRouter:
+    router = APIRouter()
+
+    @router.post("/history/{picture_id}/share", status_code=201)
+    def share(picture_id: PictureId, body: ShareRequest, viewer: CurrentViewer) -> ShareMade:
+        """Make a link to the picture that works without an account, until it is ended."""
+        made = history.share(viewer.scope, picture_id, days=body.days, with_parameters=body.with_parameters)
+        return ShareMade(id=made.id, path=f"shared/{made.token}", expires=made.expires)
+
+    @router.get("/history/{picture_id}/shares")
+    def shares(picture_id: PictureId, response: Response, viewer: CurrentViewer) -> list[ShareView]:
+        """The picture's links that are in force."""
+        response.headers.update(NO_STORE)
+        return [ShareView(**asdict(one)) for one in history.shares(viewer.scope, picture_id)]
+
+    @router.post("/history/shares/{share_id}/revoke")
+    def revoke(share_id: PictureId, viewer: CurrentViewer) -> Changed:
+        """End a link."""
+        history.revoke(viewer.scope, share_id)
+        return Changed(changed=1)
+
+    @router.get("/shared/{token}")
+    def shared(token: str, response: Response) -> SharedView:
+        """What a link shows. Needs no account: the token is the right to see it."""
+        response.headers.update(NO_STORE)
+        picture, with_parameters = history.shared(token)
+        record = picture.record
+        return SharedView(
+            picture=f"shared/{token}/picture",
+            width=record.width,
+            height=record.height,
+            created=record.created,
+            infotext=record.infotext if with_parameters else "",
+            params=params_of(picture) if with_parameters else None,
+        )
+
+    @router.get("/shared/{token}/picture", response_class=Response, responses=PICTURE)
+    def shared_picture(token: str) -> Response:
+        """The shared picture; without the text inside it when the parameters were not shared."""
+        path, with_parameters = history.shared_file(token)
+        if with_parameters:
+            response = _file(path)
+            response.headers.update(NO_STORE)
+            return response
+        return Response(_without_text(path), media_type="image/png", headers=NO_STORE)
+
+    return router
+
+
+def _numbers(ids: str) -> list[int]:
+    return [int(text) for text in ids.split(",")]
+
+
+def _archive(history: History, viewer: Viewer, ids: list[int]) -> StreamingResponse:
+    headers = {**NO_STORE, "content-disposition": 'attachment; filename="pictures.zip"'}
+    return StreamingResponse(history.zip(viewer.scope, ids), media_type="application/zip", headers=headers)
+
+
+def _file(path: Path, *, download: bool = False) -> FileResponse:
+    media_type = MEDIA_TYPES.get(path.suffix.lower())
+    if media_type is None:
+        raise NotFound("There is no such file.", "Refresh the list; it may have been moved or deleted.")
+    kind: Literal["attachment", "inline"] = "attachment" if download else "inline"
+    headers = {"cache-control": "private, no-cache"}
+    return FileResponse(path, media_type=media_type, filename=path.name, content_disposition_type=kind, headers=headers)
+
+
+def _without_text(path: Path) -> bytes:
+    return pictures.encode(pictures.open_image(read_picture(path)), "png")

@@ -1,0 +1,175 @@
+"""What a parameters text or a picture says, in the terms of this machine: styles, models here, models missing."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from webui.api.responses import ModelMention, NotUnderstoodView, ParametersView
+from webui.catalog import can_run
+from webui.catalog.lookup import find_network, with_hash
+from webui.errors import WebUIError, near_matches
+from webui.names import AUTOMATIC
+from webui.prompt import ExtraNetwork, split_networks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from webui.catalog import Catalog
+    from webui.catalog.models import ModelFile
+    from webui.infotext import ParsedInfotext
+    from webui.prompt import StyleBook
+    from webui.settings import SettingsStore
+
+_HASH = re.compile(r"\s*\[([0-9a-fA-F]{6,64})\]\s*$")
+_SUFFIX = re.compile(r"\.(safetensors|ckpt|pt|pth|bin)$", re.IGNORECASE)
+_NO_VAE = (AUTOMATIC, "None")
+MAX_MENTIONED = 100
+
+
+class ParametersReader:
+    """Turns parsed parameters into what the form can take over, and says what of it is not here."""
+
+    def __init__(self, catalog: Catalog, store: SettingsStore, styles: StyleBook) -> None:
+        self._catalog = catalog
+        self._store = store
+        self._styles = styles
+
+    def view(self, parsed: ParsedInfotext) -> ParametersView:
+        """`params` hold the names that models have here; a model that is missing is left out of them and mentioned."""
+        params: dict[str, Any] = {
+            key: list(value) if isinstance(value, tuple) else value for key, value in parsed.params.items()
+        }
+        prompt, negative = parsed.prompt, parsed.negative_prompt
+        styles: list[str] = []
+        if "prompt" in params or "negative_prompt" in params:
+            styles, prompt, negative = self._styles.recognise(prompt, negative)
+        models = [*self._checkpoint(params), *self._vae(params, parsed.fields.get("VAE hash", ""))]
+        prompt, loras = self._loras(prompt, parsed.lora_hashes)
+        models += [*loras, *self._embeddings(parsed.embedding_hashes)]
+        params.update({key: text for key, text in (("prompt", prompt), ("negative_prompt", negative)) if key in params})
+        return ParametersView(
+            dialect=parsed.dialect,
+            prompt=prompt,
+            negative_prompt=negative,
+            styles=styles,
+            fields=dict(parsed.fields),
+            params=params,
+            not_understood=[
+                NotUnderstoodView(key=n.key, value=n.value, reason=n.reason) for n in parsed.not_understood
+            ],
+            models=models[:MAX_MENTIONED],
+        )
+
+    def _checkpoint(self, params: dict[str, Any]) -> list[ModelMention]:
+        alias = params.pop("checkpoint", None)
+        if not alias:
+            return []
+        usable = [model for model in self._catalog.checkpoints if can_run(model, self._store.current)]
+        mention, found = _mention("checkpoint", *_name_and_hash(alias), usable)
+        if found is not None:
+            params["checkpoint"] = found.name
+        elif any(_stem(model.name) == _stem(mention.name) for model in self._catalog.checkpoints):
+            mention.note = f"The checkpoint {mention.name} is here, but cannot be used by this version."
+        return [mention]
+
+    def _vae(self, params: dict[str, Any], digest: str) -> list[ModelMention]:
+        alias = params.get("vae")
+        if not alias or alias in _NO_VAE:
+            return []
+        mention, found = _mention("vae", alias, digest, self._catalog.vaes)
+        if found is not None:
+            params["vae"] = found.name
+        else:
+            del params["vae"]
+        return [mention]
+
+    def _loras(self, prompt: str, hashes: dict[str, str]) -> tuple[str, list[ModelMention]]:
+        """The prompt with tags under the names that LoRAs have here, and what became of each."""
+        mentions: dict[str, ModelMention] = {}
+        for network in _tags(prompt):
+            name, digest = network.name, hashes.get(network.name, "")
+            if network.kind != "lora" or name in mentions:
+                continue
+            found = find_network(self._catalog.loras, name)
+            if found is None and digest:
+                found = with_hash(self._catalog.loras, digest) or self._by_tensors(digest)
+            if found is None:
+                near = _nearest(name, self._catalog.loras)
+                note = f'There is no LoRA "{name}" here.'
+                mentions[name] = ModelMention(kind="lora", name=name, digest=digest, nearest=near, note=note)
+            else:
+                renamed = found.stem.casefold() != name.casefold()
+                note = f'The LoRA "{name}" is called "{found.stem}" here.' if renamed else ""
+                mentions[name] = ModelMention(kind="lora", name=name, digest=digest, here=found.stem, note=note)
+                if renamed:
+                    prompt = re.sub(rf"(<(?:lora|lyco):){re.escape(name)}(?=[:>])", rf"\g<1>{found.stem}", prompt)
+        return prompt, list(mentions.values())
+
+    def _by_tensors(self, digest: str) -> ModelFile | None:
+        """By the hash over a LoRA's tensors alone, as far as it is known; it is computed for the next time."""
+        for model in self._catalog.loras:
+            try:
+                if len(digest) >= 10 and self._catalog.addnet_hash(model, wait=False).startswith(digest):
+                    return model
+            except WebUIError:  # a file that cannot be read is not the one
+                continue
+        return None
+
+    def _embeddings(self, hashes: dict[str, str]) -> list[ModelMention]:
+        mentions = []
+        for name, digest in hashes.items():
+            found = find_network(self._catalog.embeddings, name) or with_hash(self._catalog.embeddings, digest)
+            mention = ModelMention(kind="embedding", name=name, digest=digest, here=found.stem if found else "")
+            if found is None:
+                mention.note = f'There is no embedding "{name}" here.'
+                mention.nearest = _nearest(name, self._catalog.embeddings)
+            mentions.append(mention)
+        return mentions
+
+
+def _mention(kind: str, name: str, digest: str, models: Sequence[ModelFile]) -> tuple[ModelMention, ModelFile | None]:
+    """A checkpoint or VAE by its hash, else by its name; a name whose hash is another one counts, and that is said."""
+    found = with_hash(models, digest)
+    note = ""
+    if found is not None and _stem(found.name) != _stem(name):
+        note = f"The {_WORDS[kind]} {name or digest} is called {found.name} here." if name else ""
+    if found is None:
+        found = next((model for model in models if name and _stem(model.name) == _stem(name)), None)
+        known = found.short_hash if found is not None else None
+        if found is not None and digest and known and not known.startswith(digest[: len(known)].lower()):
+            note = f"{found.name} has the name of the {_WORDS[kind]}, but other content ({known} instead of {digest})."
+    nearest = ""
+    if found is None:
+        note = f"There is no {_WORDS[kind]} {name or 'of that hash'}{f' [{digest}]' if digest else ''} here."
+        nearest = _nearest(name, models)
+    here = found.name if found is not None else ""
+    return ModelMention(kind=kind, name=name, digest=digest, here=here, nearest=nearest, note=note), found
+
+
+_WORDS = {"checkpoint": "checkpoint", "vae": "VAE"}
+
+
+def _name_and_hash(alias: str) -> tuple[str, str]:
+    match = _HASH.search(alias)
+    if match:
+        return alias[: match.start()], match.group(1)
+    return ("", alias) if re.fullmatch(r"[0-9a-fA-F]{8,64}", alias) else (alias, "")
+
+
+def _stem(name: str) -> str:
+    return _SUFFIX.sub("", name.replace("\\", "/").rpartition("/")[2]).casefold()
+
+
+def _nearest(name: str, models: Sequence[ModelFile]) -> str:
+    """The name here that is most like `name`, or ""."""
+    by_stem = {_stem(model.name): model for model in models}
+    quoted = re.findall(r'"([^"]*)"', near_matches(_stem(name), by_stem, 1))
+    return next((by_stem[stem].name for stem in quoted if stem in by_stem), "")
+
+
+def _tags(prompt: str) -> tuple[ExtraNetwork, ...]:
+    try:
+        return split_networks(prompt)[1]
+    except WebUIError:  # more tags than a prompt may have: Generate will say so
+        return ()

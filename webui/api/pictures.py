@@ -1,0 +1,73 @@
+"""Saved pictures, byte for byte from the outputs folder, and what the text inside a picture says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import APIRouter, Request
+from fastapi.responses import FileResponse
+
+from webui import infotext, pictures
+from webui.api.common import ERRORS, AsciiJSON
+from webui.api.parameters import ParametersReader
+from webui.api.responses import PictureText
+from webui.errors import InvalidParams, NotFound
+from webui.paths import safe_path
+
+MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
+# A picture's name is never used twice, so what a browser has is right for ever; it is nobody else's to keep.
+IMMUTABLE = {"cache-control": "private, max-age=31536000, immutable"}
+MAX_PICTURE = 64 * 2**20  # bytes
+
+
+def picture_file(outputs: Path, name: str) -> tuple[Path, str]:
+    """The saved picture of that relative name, and its media type. Raises `NotFound`."""
+    path = safe_path(outputs, name)
+    media_type = MEDIA_TYPES.get(path.suffix.lower())
+    if media_type is None or path.name.startswith("."):
+        raise NotFound("There is no such file.", "Refresh the list; it may have been moved or deleted.")
+    return path, media_type
+
+
+def describe(data: bytes, reader: ParametersReader) -> PictureText:
+    """Everything a picture's bytes tell. Raises `webui.errors` for what is no picture."""
+    image = pictures.open_image(data, formats=("PNG", "JPEG", "WEBP", "AVIF", "GIF"))
+    text, other = pictures.read_text(data)
+    parsed = reader.view(infotext.parse_chunks(text, other, size=image.size))
+    return PictureText(
+        **parsed.model_dump(),
+        infotext=text,
+        other=other,
+        width=image.width,
+        height=image.height,
+        format=str(image.format or "").upper(),
+    )
+
+
+def picture_routes(outputs: Path, reader: ParametersReader) -> APIRouter:
+    """/outputs/<name> and /png-info."""
+    router = APIRouter(tags=["pictures"], responses=ERRORS)
+
+    @router.get("/outputs/{name:path}", response_class=FileResponse)
+    def output(name: str) -> FileResponse:
+        """A saved picture, exactly as it lies on the disk."""
+        path, media_type = picture_file(outputs, name)
+        return FileResponse(path, media_type=media_type, headers=IMMUTABLE)
+
+    @router.post(
+        "/png-info",
+        response_model=PictureText,
+        openapi_extra={"requestBody": {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}},
+    )
+    async def png_info(request: Request) -> AsciiJSON:
+        """What the text inside a picture says. The body is the picture's bytes; nothing is written to the disk."""
+        data = await request.body()
+        if not data or len(data) > MAX_PICTURE:
+            raise InvalidParams(
+                "The request holds no picture, or one above 64 MB.", "Send a PNG, JPEG, WEBP or AVIF file."
+            )
+        from starlette.concurrency import run_in_threadpool
+
+        return AsciiJSON((await run_in_threadpool(describe, data, reader)).model_dump())
+
+    return router

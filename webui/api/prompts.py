@@ -1,0 +1,124 @@
+"""Routes of the prompt boxes: styles, completion of names, tokens, reading of a parameters text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+
+from webui import infotext
+from webui.api.common import ERRORS, JsonBody, fields_of
+from webui.api.completion import KINDS, complete
+from webui.api.parameters import ParametersReader
+from webui.api.responses import CompletionView, ParametersView, StyleList, StyleView, TokenCount
+from webui.errors import InvalidParams
+from webui.params import MAX_PROMPT_LENGTH, make_params
+from webui.prompt import Style, StyleBook, clip_tokenizer, count_tokens
+
+if TYPE_CHECKING:
+    from webui.catalog import Catalog
+
+NO_STORE = {"cache-control": "no-store"}
+MAX_QUERY = 100
+_COUNTED = ("steps", "emphasis", "comma_backtrack", "prompt_compatibility")
+
+
+def prompt_routes(catalog: Catalog, styles: StyleBook, wildcards: Path, reader: ParametersReader) -> APIRouter:
+    """/styles, /completions, /tokens and /infotext."""
+    router = APIRouter(tags=["prompts"], responses=ERRORS)
+
+    @router.get("/styles", response_model=StyleList)
+    def list_styles(response: Response) -> StyleList:
+        """All styles, in the order of their files."""
+        response.headers.update(NO_STORE)
+        return _style_list(styles)
+
+    @router.post("/styles", response_model=StyleList)
+    def save_style(body: JsonBody) -> StyleList:
+        """Write a style: `{"name", "prompt", "negative_prompt", "before"}`; `before` is the name it had until now."""
+        data = fields_of(body)
+        name, prompt, negative, before = (_text(data, key) for key in ("name", "prompt", "negative_prompt", "before"))
+        styles.save(Style(name, prompt, negative), before)
+        return _style_list(styles)
+
+    @router.post("/styles/delete", response_model=StyleList)
+    def delete_style(body: JsonBody) -> StyleList:
+        """Delete a style: `{"name"}`. The file before stays beside it as NAME.bak."""
+        styles.delete(_text(fields_of(body), "name"))
+        return _style_list(styles)
+
+    @router.get("/completions", response_model=list[CompletionView])
+    def completions(
+        response: Response,
+        q: Annotated[str, Query(max_length=MAX_QUERY)] = "",
+        kind: Annotated[str, Query(max_length=100)] = "",
+    ) -> list[CompletionView]:
+        """Names that fit what was typed, the best first; `kind` is one or several of lora, embedding, wildcard, style,
+        with commas between them."""
+        response.headers.update(NO_STORE)
+        kinds = [name for name in kind.split(",") if name in KINDS] or list(KINDS)
+        return complete(q, kinds, catalog, styles, wildcards)
+
+    @router.get("/tokens", response_model=TokenCount)
+    def tokens(text: Annotated[str, Query(max_length=MAX_PROMPT_LENGTH)] = "") -> TokenCount:
+        """How many tokens a prompt takes."""
+        count, limit = count_tokens(text, clip_tokenizer())
+        return TokenCount(count=count, limit=limit)
+
+    @router.post("/tokens", response_model=TokenCount)
+    def tokens_of_form(body: JsonBody) -> TokenCount:
+        """The same as the form has it: `{"text": ..., "negative": false, "styles": [...], "steps": 20, ...}`."""
+        data = fields_of(body)
+        text, negative = _text(data, "text"), data.get("negative") is True
+        if len(text) > MAX_PROMPT_LENGTH:
+            raise InvalidParams(f"text: must be a string of at most {MAX_PROMPT_LENGTH} characters.")
+        names = data.get("styles", [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise InvalidParams("styles: must be a list of names.")
+        known = {style.name for style in styles.read()[0]}
+        both = ("", text) if negative else (text, "")
+        text = styles.apply(*both, [name for name in names if name in known])[int(negative)]
+        count, limit = count_tokens(text, clip_tokenizer(), negative=negative, **_counting(data))
+        return TokenCount(count=count, limit=limit)
+
+    @router.post("/infotext", response_model=ParametersView)
+    def read_text(body: JsonBody) -> ParametersView:
+        """What a parameters text of any program says: `{"text": ...}`. A text without settings is a prompt."""
+        return reader.view(infotext.parse(_text(fields_of(body), "text")))
+
+    return router
+
+
+def _counting(data: dict[str, Any]) -> dict[str, Any]:
+    """The settings that decide how a text is cut, within their bounds; what cannot be is left out."""
+    given = make_params({key: data[key] for key in _COUNTED if data.get(key) is not None})
+    return {
+        "steps": given.steps,
+        "emphasis": given.emphasis,
+        "comma_backtrack": given.comma_backtrack,
+        "compatible": given.prompt_compatibility,
+    }
+
+
+def _text(data: dict[str, Any], key: str) -> str:
+    value = data.get(key, "")
+    if not isinstance(value, str):
+        raise InvalidParams(f"{key}: must be a text.")
+    return value.encode("utf-8", "replace").decode("utf-8").replace("\0", "")
+
+
+def _style_list(styles: StyleBook) -> StyleList:
+    found, problems = styles.read()
+    return StyleList(
+        styles=[
+            StyleView(
+                name=style.name,
+                prompt=style.prompt,
+                negative_prompt=style.negative_prompt,
+                file=Path(style.source).name,
+            )
+            for style in found
+        ],
+        problems=list(problems),
+    )

@@ -1,0 +1,217 @@
+"""What the native routes answer, as types; they make the API description at /openapi.json."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+
+class ErrorView(BaseModel):
+    """Every error of every route."""
+
+    error: str
+    message: str
+    advice: str = ""
+
+
+class JobCreated(BaseModel):
+    id: str
+
+
+class Accepted(BaseModel):
+    """The request was taken; `changed` is false when the job was not in a state where it does anything."""
+
+    changed: bool
+
+
+class ImageView(BaseModel):
+    """A finished picture; `path` is relative to the outputs folder and served below /outputs/."""
+
+    index: int
+    path: str
+    seed: int
+    width: int
+    height: int
+    infotext: str
+    error: str = ""
+
+
+class NoticeView(BaseModel):
+    code: str
+    text: str
+
+
+class JobView(BaseModel):
+    """A job as a page sees it. `rev` grows with every change; times are unix seconds."""
+
+    id: str
+    rev: int
+    user: str = ""
+    state: str
+    position: int | None = None
+    params: dict[str, Any]
+    created: float
+    started: float | None = None
+    finished: float | None = None
+    phase: str = ""
+    line: str = ""
+    step: int = 0
+    steps: int = 0
+    batch: int = 0
+    batches: int = 0
+    rate: float = 0.0
+    seconds_left: float | None = None
+    progress: float = 0.0
+    preview: int = 0
+    images: list[ImageView] = []
+    warnings: list[NoticeView] = []
+    seconds: dict[str, float] = {}
+    peak_memory: int | None = None
+    error: ErrorView | None = None
+
+
+class JobList(BaseModel):
+    jobs: list[JobView]
+
+
+class ModelView(BaseModel):
+    """A model file. `reason` says why it cannot be used, "" when it can."""
+
+    name: str
+    title: str
+    family: str
+    size: int
+    native_size: int
+    prediction: str
+    short_hash: str | None
+    runnable: bool
+    reason: str
+
+
+class ModelList(BaseModel):
+    checkpoints: list[ModelView]
+    vaes: list[ModelView]
+    default_checkpoint: str
+    default_vae: str
+
+
+class MemoryView(BaseModel):
+    """Bytes. On CUDA the device's, on CPU the worker's resident set against the machine's RAM."""
+
+    device: str = ""
+    used: int
+    reserved: int = 0
+    total: int
+    peak: int = 0
+
+
+class WorkerView(BaseModel):
+    """The engine worker: starting, ready, busy, restarting or failed."""
+
+    state: str
+    device: str = ""
+    memory: MemoryView | None = None
+    detail: str = ""
+
+
+class ActivityView(BaseModel):
+    """The job that runs now, in short."""
+
+    id: str
+    phase: str
+    step: int
+    steps: int
+    batch: int
+    batches: int
+    progress: float
+
+
+class StatusView(BaseModel):
+    """`boot` changes when the server is started again; `outputs` is told to this machine alone.
+
+    `problem` is a sentence about something that lasts (the job file cannot be written), "" normally.
+    """
+
+    boot: str
+    worker: WorkerView
+    running: list[ActivityView]
+    waiting: int
+    problem: str
+    outputs: str
+
+
+class TokenCount(BaseModel):
+    """How many tokens a text takes, and how many fit into the chunks it uses (75, 150, ...)."""
+
+    count: int
+    limit: int
+
+
+class NotUnderstoodView(BaseModel):
+    """A setting of a parameters text that has no effect here, and why."""
+
+    key: str
+    value: str
+    reason: str
+
+
+class ModelMention(BaseModel):
+    """A model file that a text names: what it is called here, else the nearest name, and a sentence where needed."""
+
+    kind: str
+    name: str
+    digest: str = ""
+    here: str = ""
+    nearest: str = ""
+    note: str = ""
+
+
+class ParametersView(BaseModel):
+    """What a parameters text says. `fields` are its entries, in order, under AUTOMATIC1111's keys.
+
+    `params` are those that can be made again, with the names that models have here. `styles` were recognised in the
+    prompts and are taken out of them.
+    """
+
+    dialect: str
+    prompt: str
+    negative_prompt: str
+    styles: list[str]
+    fields: dict[str, str]
+    params: dict[str, Any]
+    not_understood: list[NotUnderstoodView]
+    models: list[ModelMention]
+
+
+class PictureText(ParametersView):
+    """What a picture says about how it was made: its parameters text as it is, and its other texts."""
+
+    infotext: str
+    other: dict[str, str]
+    width: int
+    height: int
+    format: str
+
+
+class StyleView(BaseModel):
+    name: str
+    prompt: str
+    negative_prompt: str
+    file: str = ""
+
+
+class StyleList(BaseModel):
+    """`problems`: a sentence for each thing in the styles files that could not be read."""
+
+    styles: list[StyleView]
+    problems: list[str]
+
+
+class CompletionView(BaseModel):
+    """A name to complete to. `insert` takes the place of what was typed; "" for a style, which is chosen instead."""
+
+    kind: str
+    label: str
+    insert: str
+    note: str = ""

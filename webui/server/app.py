@@ -1,0 +1,205 @@
+"""The full app: the native routes, the pictures, the page's own files, and the Gradio page last.
+
+The guards (host, size, origin, access) stand outside, around the switchboard; see `boot.guarded`.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from fastapi import FastAPI
+from fastapi.responses import FileResponse, HTMLResponse
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from webui import __version__
+from webui.api.catalog import catalog_routes, model_list
+from webui.api.common import add_error_handlers
+from webui.api.history import history_routes
+from webui.api.jobs import job_routes
+from webui.api.parameters import ParametersReader
+from webui.api.pictures import picture_routes
+from webui.api.prompts import prompt_routes
+from webui.errors import NotFound
+from webui.history import History
+from webui.paths import Paths, safe_path
+from webui.prompt import StyleBook
+from webui.server.options import ServeOptions
+from webui.settings import SettingsStore
+from webui.ui import page
+from webui.ui.markup import STATIC, static_version
+
+if TYPE_CHECKING:
+    from webui.catalog import Catalog
+    from webui.jobs.service import JobService
+
+STATIC_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+MAX_UPLOAD = "64mb"
+_FOREIGN_META = re.compile(r"<meta\s[^>]*(?:og|twitter):[^>]*>\s*")
+_MANIFEST = '<link rel="manifest" href="/manifest.json" />'
+
+
+class GZipText:
+    """Compresses pages, scripts and JSON; pictures go out as they are, they are compressed already."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._plain = app
+        self._zipped = GZipMiddleware(app, minimum_size=1000, compresslevel=5)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        picture = path.startswith("/outputs/") or path.endswith((".jpg", ".webp", "/file", "/picture", "/zip"))
+        await (self._plain if picture else self._zipped)(scope, receive, send)
+
+
+class PageHead:
+    """Puts our stylesheet and script into the delivered page itself, so that nothing flashes before Gradio is up."""
+
+    def __init__(self, app: ASGIApp, head: Callable[[], str]) -> None:
+        self._app = app
+        self._head = head
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != "/" or scope["method"] != "GET":
+            await self._app(scope, receive, send)
+            return
+        start: Message = {}
+        parts: list[bytes] = []
+
+        async def collect(message: Message) -> None:
+            nonlocal start
+            if message["type"] == "http.response.start":
+                start = message
+                return
+            if message["type"] != "http.response.body":
+                return  # an extension's, such as the test client's look at templates
+            parts.append(message.get("body", b""))
+            if message.get("more_body", False):
+                return
+            body = b"".join(parts)
+            if start["status"] == 200:
+                body = with_head(body.decode(), self._head()).encode()
+            drop = (b"content-length", b"cache-control")
+            kept = [(key, value) for key, value in start["headers"] if key.lower() not in drop]
+            kept += [(b"content-length", str(len(body)).encode()), (b"cache-control", b"no-store")]
+            await send({**start, "headers": kept})
+            await send({"type": "http.response.body", "body": body})
+
+        await self._app(scope, receive, collect)
+
+
+def with_head(html: str, head: str) -> str:
+    """Gradio's page with `head` in it, without its own meta tags (they name pictures on other servers) and manifest."""
+    top, script, rest = html.partition("<script")
+    top = _FOREIGN_META.sub("", top)
+    rest = rest.replace(_MANIFEST, "", 1).replace("</head>", head + "</head>", 1)
+    return top + script + rest
+
+
+def build_app(
+    jobs: JobService,
+    catalog: Catalog,
+    store: SettingsStore,
+    paths: Paths,
+    options: ServeOptions,
+    history: History | None = None,
+) -> FastAPI:
+    """Everything on one ASGI app. Without `history`, one of `paths` that only reads and writes when it is asked to."""
+    app = FastAPI(
+        title="Latent WebUI",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if options.api else None,
+    )
+    add_error_handlers(app)
+    app.include_router(job_routes(jobs))
+    styles = StyleBook(paths.styles_files, paths.styles_file)
+    reader = ParametersReader(catalog, store, styles)
+    app.include_router(catalog_routes(jobs, catalog, store, paths.outputs, secrets.token_hex(8)))
+    app.include_router(prompt_routes(catalog, styles, paths.wildcards, reader))
+    app.include_router(picture_routes(paths.outputs, reader))
+    app.include_router(history_routes(history or History(paths), jobs, catalog))
+    _add_static(app)
+    if options.api:
+        _add_docs(app)
+
+    def head() -> str:
+        theme = options.theme or store.current.page.theme.value
+        return page.head(model_list(catalog, store).model_dump(), theme)
+
+    # Ours must stand before Gradio is mounted: it sees a CORS middleware and leaves out its own, open one.
+    app.add_middleware(PageHead, head=head)
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=list(options.cors_origins),
+        allow_methods=["GET", "POST"],
+        allow_headers=["content-type", "authorization", "idempotency-key"],
+    )
+    app.add_middleware(GZipText)
+    return mount_page(app, page.build(jobs, catalog, store, styles))
+
+
+def mount_page(app: FastAPI, demo: gr.Blocks) -> FastAPI:
+    """Mount Blocks at "/" with every trap of it closed."""
+    app = gr.mount_gradio_app(
+        app,
+        demo,
+        path="/",
+        run_history=False,
+        footer_links=[],
+        max_file_size=MAX_UPLOAD,
+        show_error=False,
+        ssr_mode=False,
+        mcp_server=False,
+        theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+    )
+    # Mounting leaves this False, and then Gradio copies any file a client names into its served cache.
+    demo.has_launched = True
+    return app
+
+
+def _add_static(app: FastAPI) -> None:
+    @app.get("/ui/{name}", include_in_schema=False)
+    def static(name: str, v: str = "") -> FileResponse:
+        """The page's own files; their address changes with their content, so they are kept for ever."""
+        path: Path = safe_path(STATIC, name)
+        if path.suffix not in STATIC_TYPES:
+            raise NotFound("There is no such file.")
+        caching = "public, max-age=31536000, immutable" if v == static_version() else "no-cache"
+        return FileResponse(path, media_type=STATIC_TYPES[path.suffix], headers={"cache-control": caching})
+
+
+def _add_docs(app: FastAPI) -> None:
+    @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+    def docs() -> str:
+        """The routes as one plain page; the usual viewer would come from another server."""
+        return docs_page(app.openapi())
+
+
+def docs_page(schema: dict[str, Any]) -> str:
+    """A readable list of every route of an OpenAPI description."""
+    parts = []
+    for path, methods in schema["paths"].items():
+        for method, route in methods.items():
+            inputs = ", ".join(f"{p['name']} ({p['in']})" for p in route.get("parameters", ()))
+            about = escape(route.get("description", route.get("summary", "")))
+            parts.append(
+                f"<section><h2><code>{method.upper()} {escape(path)}</code></h2><p>{about}</p>"
+                + (f'<p class="muted">Parameters: {escape(inputs)}</p>' if inputs else "")
+                + "</section>"
+            )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>API · Latent WebUI</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<link rel="stylesheet" href="ui/style.css">'
+        '</head><body class="docs-page"><main><h1>API of Latent WebUI</h1>'
+        '<p>For programs: <a href="openapi.json">openapi.json</a></p>' + "".join(parts) + "</main></body></html>"
+    )

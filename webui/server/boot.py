@@ -1,0 +1,234 @@
+"""From process start to the full page, and to an orderly end.
+
+Order of events: the socket is bound (a port in use is told before anything else is loaded); uvicorn serves the start
+page; a thread reads the model folders, starts the engine worker, imports gradio and builds the full app; the
+switchboard hands over to it. Ctrl+C ends everything within five seconds, a second one at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+import webbrowser
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from webui.errors import WebUIError
+from webui.events import Event
+from webui.paths import Paths
+from webui.server.access import Access, signing_key
+from webui.server.addresses import addresses, bind, host_names
+from webui.server.asgi import App, Receive, Scope, Send
+from webui.server.guards import body_limit, same_origin, security_headers, trusted_hosts
+from webui.server.options import ServeOptions
+from webui.server.switchboard import Progress, Switchboard
+from webui.settings import Settings, SettingsStore
+
+if TYPE_CHECKING:
+    from webui.history import History
+    from webui.jobs.service import JobService
+
+Say = Callable[[str], None]
+STOP_SECONDS = 4.0  # for the worker, after the connections had theirs
+GRACEFUL_SECONDS = 2
+REMEMBERED_JOBS = 5000  # that are asked for pictures without a row at the start
+
+MODELS, PAGE, BUILD = "Reading the model folders", "Loading the interface", "Building the page"
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but a signal ends `run` normally instead of being raised again, so that the worker is stopped too."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {sig: signal.signal(sig, self.handle_exit) for sig in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for sig, handler in before.items():
+                signal.signal(sig, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit:
+            os._exit(130)  # the second one: at once
+        super().handle_exit(sig, frame)
+
+
+class _Builder:
+    """Builds everything behind the start page, in a thread of its own."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        paths: Paths,
+        options: ServeOptions,
+        switchboard: Switchboard,
+        progress: Progress,
+        say: Say,
+        on_event: Callable[[str, Event], None] | None,
+    ) -> None:
+        self._settings = settings
+        self._paths = paths
+        self._options = options
+        self._switchboard = switchboard
+        self._progress = progress
+        self._say = say
+        self._on_event = on_event
+        self._began = time.monotonic()
+        self.jobs: JobService | None = None
+        self.history: History | None = None
+        self.failure: WebUIError | None = None  # the start cannot go on: `serve` raises it
+        self.on_failure: Callable[[], None] = lambda: None
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="build-page", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._build()
+        except WebUIError as error:
+            self.failure = error
+            self.on_failure()
+        except Exception as error:
+            traceback.print_exc(file=sys.stderr)
+            self._progress.error = f"The page could not be built ({type(error).__name__}). The terminal shows why."
+            self._say(self._progress.error)
+
+    def _build(self) -> None:
+        progress, store = self._progress, SettingsStore(self._settings, self._paths.config_file)
+        with progress.step(MODELS):
+            from webui.catalog import Catalog
+            from webui.history import History
+            from webui.jobs.service import JobService
+
+            catalog = Catalog(self._paths)
+            self.history = history = History(self._paths)
+            jobs = JobService(self._settings, self._paths, catalog, on_event=self._heard)
+            jobs.start()
+            self.jobs = jobs
+            progress.engine = lambda: str(jobs.worker()["state"])
+        # what pages uploaded in an earlier run; the jobs' lock says that no other instance uses it
+        shutil.rmtree(self._paths.cache_dir / "gradio", ignore_errors=True)
+        with progress.step(PAGE):
+            from webui.server.app import build_app
+        with progress.step(BUILD):
+            app = build_app(jobs, catalog, store, self._paths, self._options, history)
+            self._switchboard.hand_over(app)
+        self._say(f"The page is ready after {time.monotonic() - self._began:.1f} s.")
+        catalog.hash_in_background()
+        self._keep_history(jobs, history)
+
+    def _heard(self, job: str, event: Event) -> None:
+        """Every event of a job: the history looks out for pictures, the console shows it all."""
+        if self.history is not None:
+            self.history.heard(event)
+        if self._on_event is not None:
+            self._on_event(job, event)
+
+    def _keep_history(self, jobs: JobService, history: History) -> None:
+        """Bring rows and files together; what the queue still knows of a file counts more than the file's own text."""
+        from webui.history.reconcile import Origin, origins_of
+
+        def origins() -> dict[str, Origin]:
+            return origins_of(jobs.list(REMEMBERED_JOBS))
+
+        history.start(origins)
+
+
+def guarded(app: App, options: ServeOptions, access: Access) -> App:
+    """The guards around `app`, outermost first: headers, host, size, origin, access."""
+    guards = access.guard(app)
+    guards = same_origin(guards, options.cors_origins)
+    guards = body_limit(guards)
+    guards = trusted_hosts(guards, host_names(options), any_address=not options.loopback)
+    guards = security_headers(guards)
+
+    async def entry(scope: Scope, receive: Receive, send: Send) -> None:
+        await (app if scope["type"] == "lifespan" else guards)(scope, receive, send)
+
+    return entry
+
+
+def serve(
+    settings: Settings,
+    paths: Paths,
+    options: ServeOptions | None = None,
+    *,
+    say: Say = print,
+    on_event: Callable[[str, Event], None] | None = None,
+) -> int:
+    """Serve until Ctrl+C or SIGTERM; returns the exit code. Raises `WebUIError` when the address cannot be had.
+
+    `say` prints a line for the user; `on_event` hears every job's events (the console).
+    """
+    options = options or ServeOptions(port=settings.server.port)
+    sock = bind(options.host, options.port)
+    port = int(sock.getsockname()[1])
+    paths.make_folders()
+    os.environ.update(  # gradio and the hub read these when they are imported
+        GRADIO_ANALYTICS_ENABLED="False",
+        GRADIO_RUN_HISTORY="false",
+        GRADIO_TEMP_DIR=str(paths.cache_dir / "gradio"),
+        HF_HUB_OFFLINE="1",
+    )
+    token = options.access_token or secrets.token_urlsafe(18)
+    access = Access(token, signing_key(paths.cache_dir / "access.key"))
+    progress = Progress((MODELS, PAGE, BUILD))
+    switchboard = Switchboard(progress, options.theme or settings.page.theme.value)
+    builder = _Builder(settings, paths, options, switchboard, progress, say, on_event)
+
+    shown = addresses(options, port, token)
+
+    def started() -> None:
+        for address in shown:
+            say(f"Latent WebUI is at {address}")
+        builder.start()
+        if options.open_browser:
+            threading.Thread(target=webbrowser.open, args=(shown[0],), daemon=True).start()
+
+    switchboard.on_startup = started
+    server = _Server(
+        uvicorn.Config(
+            guarded(switchboard, options, access),
+            log_level="warning",
+            access_log=False,
+            lifespan="on",
+            ws="none",
+            server_header=False,
+            timeout_graceful_shutdown=GRACEFUL_SECONDS,
+        )
+    )
+    builder.on_failure = lambda: setattr(server, "should_exit", True)
+    try:
+        server.run(sockets=[sock])
+    finally:
+        _stop(builder.jobs)
+        if builder.history is not None:
+            builder.history.stop()
+    if builder.failure is not None:
+        raise builder.failure
+    return 0
+
+
+def _stop(jobs: JobService | None) -> None:
+    """Stop the worker; if that hangs, end the process all the same."""
+    if jobs is None:
+        return
+    overdue = threading.Timer(STOP_SECONDS, os._exit, args=(1,))
+    overdue.daemon = True
+    overdue.start()
+    jobs.stop()
+    overdue.cancel()

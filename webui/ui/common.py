@@ -1,0 +1,169 @@
+"""Form values <-> `GenerationParams`, and the few widgets that the tabs share. Pure functions at the top."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from webui.errors import InvalidParams
+from webui.params import GenerationParams, make_params
+from webui.prompt import StyleBook
+from webui.ui.fields import BY_NAME, FIELDS, GROUPS, KEYS, Field
+
+# --- pure -------------------------------------------------------------------------------------------------------------
+
+
+def read_value(field: Field, value: Any) -> Any:
+    """A widget's value as the parameter it stands for. Raises `InvalidParams` for what it cannot be.
+
+    Widgets send 20 or 20.0 for a whole number and None for an empty one; seeds and sigmas come as text, because a
+    page's numbers lose digits above 2**53.
+    """
+    if field.kind == "seed":
+        return _seed(field, value)
+    if field.kind == "sigmas":
+        return _sigmas(field, value)
+    if field.kind == "styles" and value is not None and not isinstance(value, str):
+        raise InvalidParams("Styles: not a list of names.", "Reload the page.")
+    if value is None or value == "":
+        return None if field.optional or field.kind == "model" else field.default
+    if field.kind == "int" and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if field.kind == "float" and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return value
+
+
+def params_from_values(values: Sequence[Any], styles: StyleBook | None = None, **more: Any) -> GenerationParams:
+    """The form's values, in the order of KEYS, as validated params; `more` sets fields that the form does not show.
+
+    The chosen styles are merged into the prompts here, so that the params, and the text in the picture, hold all that
+    decides it.
+    """
+    if len(values) != len(KEYS):
+        raise InvalidParams("The page is of another version than the server.", "Reload the page.")
+    read = {field.name: read_value(field, value) for field, value in zip(FIELDS, values, strict=True)}
+    names = [name for name in read.pop("styles").split("\n") if name]
+    if names and styles is None:
+        raise InvalidParams("There are no styles here.", "Take the styles off.")
+    if styles is not None and isinstance(read["prompt"], str) and isinstance(read["negative_prompt"], str):
+        read["prompt"], read["negative_prompt"] = styles.apply(read["prompt"], read["negative_prompt"], names)
+    read["vae"] = read["vae"] or BY_NAME["vae"].default
+    return make_params({**read, **more})
+
+
+def values_from_params(params: dict[str, Any]) -> dict[str, Any]:
+    """Params, as a job or a picture carries them, as widget values by name; what the form does not show is left out."""
+    values: dict[str, Any] = {}
+    for name, value in params.items():
+        field = BY_NAME.get(name)
+        if field is None:
+            continue
+        if field.kind == "seed":
+            value = str(value)
+        elif field.kind == "sigmas":
+            value = ", ".join(f"{sigma:g}" for sigma in value or ())
+        elif field.kind == "model":
+            value = value or ""
+        values[name] = value
+    return values
+
+
+def form_spec() -> dict[str, Any]:
+    """The table of fields for the page's script: order, defaults, bounds, tooltips and groups."""
+    return {
+        "keys": list(KEYS),
+        "fields": {
+            f.name: {
+                "kind": f.kind,
+                "label": f.label,
+                "default": f.default,
+                "tip": f.tip,
+                "choices": list(f.choices),
+                "optional": f.optional,
+                **_bounds(f),
+            }
+            for f in FIELDS
+        },
+        "groups": {group.id: list(group.names) for group in GROUPS},
+    }
+
+
+def _bounds(field: Field) -> dict[str, Any]:
+    return dict(zip(("low", "high", "step"), field.span, strict=True)) if field.span else {}
+
+
+def _seed(field: Field, value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    text = value.strip() if isinstance(value, str) else ""
+    if value is None or (isinstance(value, str) and not text):
+        return -1
+    try:
+        return int(text) if len(text) <= 25 else int("x")
+    except ValueError:
+        raise InvalidParams(
+            f"{field.label}: not a whole number.", "Type a number from 0 on, or -1 for a random one."
+        ) from None
+
+
+def _sigmas(field: Field, value: Any) -> tuple[float, ...] | None:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if not isinstance(value, str):
+        raise InvalidParams(f"{field.label}: not a list of numbers.", "Separate the numbers by commas.")
+    try:
+        return tuple(float(part) for part in value.replace(";", ",").split(",") if part.strip())
+    except ValueError:
+        raise InvalidParams(f"{field.label}: not a list of numbers.", "Separate the numbers by commas.") from None
+
+
+# --- widgets ----------------------------------------------------------------------------------------------------------
+
+
+def widget(field: Field, **more: Any) -> gr.components.Component:
+    """The Gradio component of a field; its element is `#f-NAME`, which the page's script and the tests know."""
+    common: dict[str, Any] = {
+        "label": field.label,
+        "value": more.pop("value", field.default),
+        "elem_id": f"f-{field.name}",
+        "interactive": True,
+        **more,
+    }
+    if field.kind == "choice":
+        return gr.Dropdown(choices=list(field.choices), **common)
+    if field.kind == "bool":
+        return gr.Checkbox(**common)
+    if field.kind in ("text", "seed", "sigmas", "model", "styles"):
+        return gr.Textbox(**{"lines": 1, "max_lines": 1, **common})
+    low, high, step = field.span or (None, None, None)
+    if field.slider:
+        return gr.Slider(minimum=low, maximum=high, step=step, buttons=[], **common)
+    # no bounds here: a value outside them would meet a message of Gradio's own; `make_params` has the better one
+    return gr.Number(step=step, precision=0 if field.kind == "int" else None, **common)
+
+
+_MOUNT = """latent.mount(NAME, element, {
+  trigger: (name) => name === "apply" && trigger("apply"),
+  watch, props, server: typeof server === "undefined" ? null : server,
+});"""
+
+
+def mounted(name: str, html: str, **more: Any) -> gr.HTML:
+    """A piece of page whose life is in page.js: `latent.mount(NAME, element, ...)` takes the markup over.
+
+    It never gets a new value: that would draw the markup again.
+    """
+    classes = ["mounted", *more.pop("elem_classes", ())]
+    return gr.HTML(
+        value=None,
+        html_template=html,
+        js_on_load=_MOUNT.replace("NAME", repr(name)),
+        container=False,
+        padding=False,
+        apply_default_css=False,
+        elem_classes=classes,
+        **more,
+    )

@@ -1,0 +1,86 @@
+"""The whole page: header, tabs, footer; and what each delivery of it carries in its <head>."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from webui.ui import header, history, png_info, queue, txt2img
+from webui.ui import settings as settings_tab
+from webui.ui.common import form_spec
+from webui.ui.markup import static_version
+
+if TYPE_CHECKING:
+    from webui.catalog import Catalog
+    from webui.jobs.service import JobService
+    from webui.prompt import StyleBook
+    from webui.settings import SettingsStore
+
+TITLE = "Latent WebUI"
+
+
+def build(jobs: JobService, catalog: Catalog, store: SettingsStore, styles: StyleBook) -> gr.Blocks:
+    """The page as Blocks, ready to be mounted."""
+    settings = store.current
+    default = catalog.default_checkpoint(settings.model.checkpoint, allow_pickle=settings.model.allow_pickle)
+    with gr.Blocks(title=TITLE, fill_width=True, analytics_enabled=False) as demo:
+        header.build_header()
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("txt2img", id="txt2img", elem_id="tab-txt2img"):
+                form = txt2img.build(jobs, store, styles, default.native_size if default else 512)
+            with gr.Tab("History", id="history", elem_id="tab-history"):
+                history.build()
+            with gr.Tab("PNG info", id="png-info", elem_id="tab-png-info"):
+                png_info.build()
+            with gr.Tab("Queue", id="queue", elem_id="tab-queue"):
+                queue.build()
+            with gr.Tab("Settings", id="settings", elem_id="tab-settings"):
+                settings_tab.build(jobs, store, catalog)
+        header.build_footer()
+        demo.load(
+            None,
+            form,
+            form,
+            js="(...values) => latent.restore(...values)",
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+    return demo
+
+
+@lru_cache(maxsize=1)
+def _form() -> dict[str, Any]:
+    return form_spec()
+
+
+def head(models: dict[str, Any], theme: str) -> str:
+    """The stylesheet, the script and what the script starts from. In the page itself, so that nothing flashes."""
+    boot = {
+        "version": static_version(),
+        "theme": theme,
+        "models": models,
+        "form": _form(),
+        "examples": txt2img.EXAMPLES,
+        "history": history.spec(),
+    }
+    return (
+        '<meta name="description" content="Makes pictures from text, on this machine.">'
+        f'<link rel="icon" type="image/svg+xml" href="ui/icon.svg?v={static_version()}">'
+        f'<link rel="stylesheet" href="ui/style.css?v={static_version()}">'
+        f"<script>window.latentBoot = {script_json(boot)};</script>"
+        f'<script src="ui/page.js?v={static_version()}"></script>'
+        + "".join(
+            f'<script defer src="ui/{name}?v={static_version()}"></script>'
+            for name in (*txt2img.SCRIPTS, *history.SCRIPTS)
+        )
+    )
+
+
+def script_json(data: Any) -> str:
+    """JSON that may stand inside a <script>: nothing in it can end the element or start a comment."""
+    text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

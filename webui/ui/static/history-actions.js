@@ -1,0 +1,121 @@
+/* What can be done to pictures of the history, each with its way back. Nothing here draws: whoever shows pictures
+   listens to `marked` (something about them changed) and `moved` (they came or went). */
+"use strict";
+latent.history.actions = (() => {
+  const { call, say, complain, plural, copyText, copyPicture, widgetValues } = latent.tools;
+  const MOST_UNDO = 50;
+  const LONGEST_ADDRESS = 8000; // characters; more ids than that go in a body
+  const undone = [];
+  const heard = { marked: [], moved: [] };
+
+  const on = (what, listener) => heard[what].push(listener);
+  const tell = (what, ...facts) => Promise.all(heard[what].map((listener) => listener(...facts)));
+  const pictures = (n) => plural(n, "picture", "pictures");
+  const post = (path, json) => call(path, { method: "POST", json });
+
+  const remember = (entry) => {
+    undone.push(entry);
+    if (undone.length > MOST_UNDO) undone.shift();
+    return entry;
+  };
+  const forget = (entry) => { if (undone.includes(entry)) undone.splice(undone.indexOf(entry), 1); };
+  async function undo(entry = undone.at(-1)) {
+    if (!entry) { say("There is nothing to undo."); return; }
+    forget(entry);
+    try { await entry.run(); } catch (error) { complain(error); }
+  }
+  const offer = (text, entry) => say(text, "", { label: "Undo", run: () => undo(entry) });
+
+  // --- marks: the page shows them at once, and takes them back when the server refuses ---
+
+  async function setFavourite(ids, favourite) {
+    tell("marked", ids, { favourite });
+    try { await post("history/favourite", { ids, favourite }); } catch (error) {
+      tell("marked", ids, { favourite: !favourite });
+      complain(error);
+    }
+  }
+  function favourite(ids, value) {
+    remember({ run: () => setFavourite(ids, !value) });
+    if (ids.length > 1) say(value ? `${pictures(ids.length)} marked as favourites.` : `${pictures(ids.length)} no longer favourites.`);
+    return setFavourite(ids, value);
+  }
+
+  async function changeTags(ids, add, remove) {
+    await post("history/tags", { ids, add, remove });
+    await tell("marked", ids, { tags: true });
+  }
+  async function tag(ids, add = [], remove = []) {
+    try {
+      await changeTags(ids, add, remove);
+      remember({ run: () => changeTags(ids, remove, add) });
+    } catch (error) { complain(error); }
+  }
+
+  async function saveNotes(id, notes) { return post(`history/${id}/notes`, { notes }); }
+
+  // --- coming and going ---
+
+  async function send(path, ids, words, back) {
+    tell("marked", ids, { leaving: true });
+    try {
+      const answer = await post(path, { ids });
+      await tell("moved", answer.ids, path.endsWith("delete") ? "deleted" : "restored");
+      if (back && answer.ids.length) offer(`${pictures(answer.ids.length)} ${words}.`, remember({ run: () => back(answer.ids) }));
+      else say(`${pictures(answer.ids.length)} ${words}.`);
+    } catch (error) {
+      await tell("moved", ids, "unsure"); // some may have gone before the one that could not
+      complain(error);
+    }
+  }
+  const trash = (ids) => send("history/delete", ids, "moved to the trash", (gone) => send("history/restore", gone, "restored", null));
+  const restore = (ids) => send("history/restore", ids, "restored", (back) => send("history/delete", back, "moved to the trash", null));
+  async function purge(ids) { // null: all of the trash
+    try {
+      const { changed } = await post("history/trash/empty", { ids });
+      await tell("moved", ids ?? [], "purged");
+      say(`${pictures(changed)} deleted for good.`);
+    } catch (error) { complain(error); }
+  }
+
+  // --- out ---
+
+  function save(href, name) {
+    const link = document.createElement("a");
+    Object.assign(link, { href, download: name });
+    document.body.append(link);
+    link.click();
+    link.remove();
+  }
+  async function download(ids) {
+    if (ids.length === 1) { save(`history/${ids[0]}/file?download=true`, ""); return; }
+    const list = ids.join(",");
+    say(`Packing ${pictures(ids.length)}.`);
+    if (list.length < LONGEST_ADDRESS) { save(`history/zip?ids=${list}`, "pictures.zip"); return; }
+    try {
+      const response = await fetch("history/zip", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ ids }) });
+      if (!response.ok) throw new Error();
+      const address = URL.createObjectURL(await response.blob());
+      save(address, "pictures.zip");
+      setTimeout(() => URL.revokeObjectURL(address), 60_000);
+    } catch { say("The archive could not be made. Choose fewer pictures.", "bad"); }
+  }
+
+  /* A seed above 2**53 has lost its last digits as a number; the text in the file has them all. */
+  const seedText = (picture) => (Number.isSafeInteger(picture.seed) ? String(picture.seed) : picture.infotext.match(/(?:^|[,\n] ?)Seed: (\d+)/)?.[1] ?? String(picture.seed));
+  const linkTo = (id) => new URL(`?picture=${id}`, location.origin + location.pathname).href;
+  const copyLink = (id) => copyText(linkTo(id), "Link");
+  const copyImage = (picture) => copyPicture({ src: picture.file });
+
+  /* Every field that the picture knows, into the form. */
+  async function use(picture) {
+    const known = picture.params ?? Object.fromEntries(
+      ["prompt", "negative_prompt", "seed", "steps", "cfg_scale", "sampler", "schedule", "width", "height"].map((name) => [name, picture[name]]));
+    latent.tabs.go("txt2img");
+    scrollTo({ top: 0 });
+    await latent.form.set({ ...widgetValues(known), ...(picture.seed === null ? {} : { seed: seedText(picture) }) });
+    say("All fields taken from the picture.");
+  }
+
+  return { on, undo, favourite, tag, saveNotes, trash, restore, purge, download, linkTo, copyLink, copyImage, use, pictures, seedText };
+})();

@@ -1,0 +1,170 @@
+"""The txt2img tab: prompt, Generate, the stage, the parameters. Pure functions at the top, layout and wiring below."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from webui.errors import WebUIError
+from webui.prompt import StyleBook
+from webui.settings import Settings
+from webui.ui.common import mounted, params_from_values, widget
+from webui.ui.fields import (
+    BATCH,
+    BY_NAME,
+    FIELDS,
+    MODEL_FIELDS,
+    MORE_SAMPLING,
+    PROMPT_FIELDS,
+    SAMPLING,
+    SEED,
+    SIZE,
+    STYLES_FIELD,
+    VARIATION,
+    Group,
+)
+from webui.ui.markup import icon_button, markup
+
+if TYPE_CHECKING:
+    from webui.jobs.service import JobService
+    from webui.settings import SettingsStore
+
+# --- pure -------------------------------------------------------------------------------------------------------------
+
+# In the order in which they are run.
+SCRIPTS = ("prompt_edit.js", "prompt_box.js", "styles.js", "parameters.js")
+
+EXAMPLES: dict[str, list[str]] = {
+    # for checkpoints with a native size below 256 pixels: the embedded one draws single things
+    "small": [
+        "a red apple",
+        "a cat on a blue background",
+        "a rocket",
+        "a penguin in the snow",
+        "a green car",
+        "a castle",
+        "a sunset",
+        "a robot on the beach",
+    ],
+    "large": [
+        "a lighthouse on a cliff at dusk, oil painting",
+        "portrait of an old fisherman, soft window light",
+        "a fox in a birch forest, first snow",
+        "a small library with a spiral staircase, watercolour",
+        "macro photo of dew on a spider web",
+        "a paper boat on a rainy street, reflections",
+    ],
+}
+
+
+def submit_values(
+    submit: Callable[[Any], str],
+    settings: Settings,
+    values: Sequence[Any],
+    number: int,
+    styles: StyleBook | None = None,
+) -> dict[str, Any]:
+    """Queue a job from the form's values. The answer for the page: the job's id, or the error in words.
+
+    `number` makes every answer differ from the one before, so that the page sees each.
+    """
+    try:
+        saving = {"image_format": settings.saving.format.value, "image_quality": settings.saving.quality}
+        return {"n": number, "job": submit(params_from_values(values, styles, **saving))}
+    except WebUIError as error:
+        return {"n": number, "error": error.to_dict()}
+
+
+# --- layout and wiring ------------------------------------------------------------------------------------------------
+
+
+def _reset(group: Group) -> gr.HTML:
+    return mounted(
+        "tools", icon_button(f"reset:{group.id}", "reset", f"Reset {group.title.lower()}"), elem_id=f"reset-{group.id}"
+    )
+
+
+def _group(group: Group, made: dict[str, Any], *, native_size: int = 512) -> None:
+    """A folding group with its widgets, two to a row where they are small."""
+    with gr.Accordion(group.title, open=group.open, elem_id=f"group-{group.id}", elem_classes=["group"]):
+        _reset(group)
+        if group is SIZE:
+            with gr.Row(elem_classes=["size-row"]):
+                with gr.Column(min_width=0, elem_classes=["stack"]):
+                    for field in group.fields:
+                        made[field.name] = widget(field, value=native_size)
+                swap = icon_button("swap", "swap", "Swap width and height")
+                mounted(
+                    "tools",
+                    swap + icon_button("native", "native", "Native size of the checkpoint"),
+                    elem_id="size-tools",
+                )
+        elif group is SEED:
+            with gr.Row(elem_classes=["seed-row"]):
+                made["seed"] = widget(BY_NAME["seed"], min_width=0, placeholder="-1")
+                dice = icon_button("dice", "dice", "Random seed")
+                mounted(
+                    "tools", dice + icon_button("recycle", "recycle", "Seed of the last picture"), elem_id="seed-tools"
+                )
+            made["clip_skip"] = widget(BY_NAME["clip_skip"])
+        else:
+            with gr.Row(elem_classes=["pairs"]):
+                for field in group.fields:
+                    made[field.name] = widget(field, min_width=0)
+
+
+def build(jobs: JobService, store: SettingsStore, styles: StyleBook, native_size: int) -> list[Any]:
+    """The tab's widgets and its events; returns the form's widgets in the order of KEYS. Called inside a `gr.Tab`."""
+    made: dict[str, Any] = {}
+    with gr.Column(elem_id="making"):
+        with gr.Column(elem_id="compose", min_width=0):
+            for field, lines in zip(PROMPT_FIELDS, (4, 1), strict=True):
+                with gr.Column(elem_classes=["prompt-field"], min_width=0):
+                    if field.name == "prompt":
+                        mounted("prompt-history", markup("prompt_history"), elem_id="prompt-history")
+                    mounted(f"tokens-{field.name}", '<output class="tokens" aria-label="Tokens"></output>')
+                    made[field.name] = widget(field, lines=lines, max_lines=14, placeholder=field.tip)
+                    mounted(f"marks-{field.name}", '<p class="marks" role="status"></p>')
+            mounted("prompt-tools", markup("prompt_tools"), elem_id="prompt-tools")
+            with gr.Row(elem_id="run"):
+                generate = gr.Button("Generate", variant="primary", elem_id="generate", min_width=0)
+                mounted("buttons", markup("buttons"))
+        mounted("stage", markup("stage"))
+        with gr.Column(elem_id="parameters", min_width=0):
+            for group in (SAMPLING, SIZE, BATCH, SEED, VARIATION, MORE_SAMPLING):
+                _group(group, made, native_size=native_size)
+            mounted("tools", markup("reset_all"), elem_id="reset-all")
+        with gr.Column(elem_id="carriers"):  # never seen: what the header's pickers chose, and Generate's answer
+            for field in (*MODEL_FIELDS, STYLES_FIELD):
+                made[field.name] = widget(field)
+            answer = mounted("link", "<span></span>", elem_id="link")
+    inputs = [made[field.name] for field in FIELDS]
+    _wire(generate, answer, inputs, jobs, store, styles)
+    return inputs
+
+
+def _wire(
+    generate: gr.Button, answer: gr.HTML, inputs: list[Any], jobs: JobService, store: SettingsStore, styles: StyleBook
+) -> None:
+    numbers = itertools.count(1)
+
+    def on_generate(*values: Any) -> dict[str, Any]:
+        return submit_values(jobs.submit, store.current, values, next(numbers), styles)
+
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    submitted = generate.click(on_generate, inputs, answer, trigger_mode="multiple", **quiet)
+    submitted.failure(None, js="() => latent.submitFailed()", **quiet)
+    # Values are kept and set by the page alone: these events never reach the server.
+    gr.on(
+        [component.change for component in inputs],
+        None,
+        inputs,
+        None,
+        js="(...values) => latent.changed(...values)",
+        trigger_mode="multiple",
+        **quiet,
+    )
+    answer.apply(None, inputs, inputs, js="(...values) => latent.take(...values)", trigger_mode="multiple", **quiet)
