@@ -1,0 +1,518 @@
+"""The commands: what a line means, what is printed where, and which exit code says what."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import webui.server
+from webui import cli
+from webui.catalog import Catalog
+from webui.cli import check, doctor, generate, models, serve
+from webui.cli.combinations import bad_combinations, release
+from webui.cli.flags import Folders, Machine, PrecisionFlag, load_settings
+from webui.errors import InvalidParams, SettingsError, WebUIError
+from webui.install import Steps
+from webui.params import GenerationParams
+from webui.paths import Paths
+from webui.server.options import ServeOptions
+from webui.settings import Attention, Settings, changed
+
+REPO_ROOT = Path(__file__).resolve().parent.parent
+posix_only = pytest.mark.skipif(os.name != "posix", reason="signals and modes")
+
+
+def run(*arguments: str, env: dict[str, str] | None = None) -> Any:
+    """A command in this process; `.stdout` and `.stderr` apart."""
+    return CliRunner().invoke(cli.command_line(arguments[0]), list(arguments), env=env)
+
+
+def program(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The program in a process of its own, far from the repository's folder."""
+    return subprocess.run(
+        [sys.executable, "-m", "webui", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=Path.home(),
+        env={**os.environ, "PYTHONPATH": str(REPO_ROOT), **environment},
+    )
+
+
+# --- reading the line ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ([], ["serve"]),
+        (["--listen", "--port", "1"], ["serve", "--listen", "--port", "1"]),
+        (["serve", "--listen"], ["serve", "--listen"]),
+        (["generate", "--steps", "3", "a"], ["generate", "--steps", "3", "a"]),
+        (["--use-cpu", "all", "--api"], ["serve", "--use-cpu", "--api"]),
+        (["--help"], ["--help"]),
+        (["--version"], ["--version"]),
+    ],
+)
+def test_flags_alone_are_serve_s_and_old_spellings_work(line: list[str], meant: list[str]) -> None:
+    assert cli.familiar(line) == meant
+
+
+def test_help_names_every_command_and_a_wrong_one_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    told = capsys.readouterr().out
+    assert all(command in told for command in cli.COMMANDS)
+    assert cli.main(["paint"]) == 2
+    assert cli.main(["serve", "--no-such-flag"]) == 2
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([command, "--help"]) == 0
+    assert "Usage: app.py" in capsys.readouterr().out
+
+
+def test_an_expected_error_is_a_sentence_and_exit_code_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--share"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("--share is not available: ")
+    assert "Traceback" not in told
+
+
+def test_reading_the_line_of_serve_loads_neither_gradio_nor_the_params(tmp_path: Path) -> None:
+    """The start page should be there at once, so the line must not cost what only other commands need."""
+    script = (
+        "import sys\nfrom webui import cli\n"
+        "try:\n    cli.command_line('serve')(['serve', '--help'])\nexcept SystemExit:\n    pass\n"
+        "print([name for name in ('gradio', 'torch', 'webui.params', 'webui.catalog') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=REPO_ROOT)
+    assert done.stdout.strip().splitlines()[-1] == "[]", done.stderr
+
+
+# --- flags -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("machine", "meaning"),
+    [
+        (Machine(), {}),
+        (Machine(xformers=True), {"device.attention": "xformers"}),
+        (Machine(opt_sdp_attention=True), {"device.attention": "sdpa"}),
+        (Machine(opt_sdp_attention=True, attention=Attention.sdpa), {"device.attention": "sdpa"}),
+        (Machine(attention=Attention.sliced), {"device.attention": "sliced"}),
+        (Machine(no_half=True), {"device.precision": "fp32", "device.vae_precision": "fp32"}),
+        (Machine(no_half_vae=True), {"device.vae_precision": "fp32"}),
+        (
+            Machine(precision=PrecisionFlag.full, no_half=True),
+            {"device.precision": "fp32", "device.vae_precision": "fp32"},
+        ),
+        (Machine(precision=PrecisionFlag.half), {"device.precision": "fp16"}),
+        (Machine(precision=PrecisionFlag.autocast), {"device.precision": "auto"}),
+        (Machine(precision=PrecisionFlag.bf16), {"device.precision": "bf16"}),
+        (Machine(medvram=True), {"device.memory": "medvram"}),
+        (Machine(lowvram=True, use_cpu=True), {"device.memory": "lowvram", "device.use_cpu": True}),
+    ],
+)
+def test_familiar_flags_mean_settings_of_this_run(machine: Machine, meaning: dict[str, Any]) -> None:
+    assert machine.overrides() == meaning
+    changed(Settings(), meaning)
+
+
+@pytest.mark.parametrize(
+    "machine",
+    [
+        Machine(xformers=True, opt_sdp_attention=True),
+        Machine(xformers=True, attention=Attention.sdpa),
+        Machine(medvram=True, lowvram=True),
+        Machine(no_half=True, precision=PrecisionFlag.half),
+    ],
+)
+def test_flags_that_contradict_each_other_are_refused(machine: Machine) -> None:
+    with pytest.raises(SettingsError, match="contradict"):
+        machine.overrides()
+
+
+def test_flags_win_over_the_file_and_do_not_change_it(tmp_path: Path) -> None:
+    paths = Paths.under(tmp_path)
+    paths.config_file.write_text("device: {attention: sdpa}\nmodel: {vae: None, no: 1}\n")
+    settings, problems = load_settings(paths, {"device.attention": "xformers"})
+    assert settings.device.attention is Attention.xformers
+    assert settings.model.vae == "None"
+    assert len(problems) == 1
+    assert "attention: sdpa" in paths.config_file.read_text()
+
+
+def test_folder_flags_come_before_the_usual_folders(tmp_path: Path) -> None:
+    paths = Folders(data_dir=tmp_path, ckpt_dir=[tmp_path / "a", tmp_path / "b"], outputs_dir=tmp_path / "o").paths()
+    assert [folder.name for folder in paths.checkpoints] == ["a", "b", "Stable-diffusion"]
+    assert paths.outputs == (tmp_path / "o").resolve()
+
+
+def test_a_model_folder_that_is_not_there_is_a_slip_of_the_keyboard(tmp_path: Path) -> None:
+    done = run("serve", "--ckpt-dir", str(tmp_path / "nowhere"))
+    assert done.exit_code == 2
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, Paths, ServeOptions]]:
+    """What the server is called with, in place of serving."""
+    seen: list[tuple[Settings, Paths, ServeOptions]] = []
+
+    def record(settings: Settings, paths: Paths, options: ServeOptions, **_: object) -> int:
+        seen.append((settings, paths, options))
+        return 0
+
+    monkeypatch.setattr(webui.server, "serve", record)
+    return seen
+
+
+def test_the_flags_of_serve_reach_the_server(served: list[Any], tmp_path: Path) -> None:
+    line = ["--listen", "--port", "8000", "--api", "--theme", "dark", "--no-browser", "--data-dir", str(tmp_path)]
+    line += ["--xformers", "--allow-host", "a.example", "--cors-origin", "https://b.example", "--access-token", "t"]
+    assert cli.main(line) == 0
+    settings, paths, options = served[0]
+    assert options == ServeOptions("0.0.0.0", 8000, True, False, "dark", ("https://b.example",), ("a.example",), "t")
+    assert settings.device.attention is Attention.xformers
+    assert paths.data_dir == tmp_path.resolve()
+    assert not paths.config_file.exists()
+
+
+def test_the_port_of_the_settings_holds_until_a_flag_says_otherwise(served: list[Any], tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("server: {port: 9000, open_browser: false}\n")
+    assert cli.main(["--data-dir", str(tmp_path)]) == 0
+    assert cli.main(["--data-dir", str(tmp_path), "--port", "0"]) == 0
+    assert [options.port for _, _, options in served] == [9000, 0]
+    assert served[0][2].host == "127.0.0.1"
+    assert served[0][2].theme == ""
+
+
+@pytest.mark.parametrize(
+    ("environment", "platform", "display"),
+    [
+        ({"DISPLAY": ":0"}, "linux", True),
+        ({"WAYLAND_DISPLAY": "wayland-0"}, "linux", True),
+        ({}, "linux", False),
+        ({"DISPLAY": ":10", "SSH_CONNECTION": "1 2 3 4"}, "linux", False),
+        ({}, "win32", True),
+        ({}, "darwin", True),
+        ({"SSH_CONNECTION": "1 2 3 4"}, "darwin", False),
+        ({"DISPLAY": ":0", "CI": "true"}, "linux", False),
+    ],
+)
+def test_a_browser_opens_only_where_somebody_can_see_it(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], platform: str, display: bool
+) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SSH_CONNECTION", "CI"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(serve.sys, "platform", platform)
+    assert serve.has_display() is display
+
+
+# --- generate --------------------------------------------------------------------------------------------------------
+
+
+def test_every_parameter_is_an_option() -> None:
+    options = {
+        option.name for option in cli.typer.main.get_command(cli.command_line("generate")).commands["generate"].params
+    }  # type: ignore[attr-defined]
+    assert set(GenerationParams.model_fields) <= options
+
+
+def test_options_become_params_and_what_was_not_given_is_the_settings_or_the_default() -> None:
+    settings = changed(Settings(), {"saving.format": "webp", "saving.quality": 75})
+    params = generate.request("a", {"steps": 7, "cfg_scale": 3.0, "sigmas": "10, 3,1,0", "eta": None}, settings)
+    assert (params.prompt, params.steps, params.cfg_scale, params.sigmas) == ("a", 7, 3.0, (10.0, 3.0, 1.0, 0.0))
+    assert (params.image_format, params.image_quality) == ("webp", 75)
+    assert params.sampler == GenerationParams().sampler
+    assert generate.request("a", {"image_format": "png"}, settings).image_format == "png"
+    with pytest.raises(InvalidParams, match="--sigmas"):
+        generate.request("a", {"sigmas": "10,x"}, settings)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (["--sampler", "Eular"], 'Did you mean "Euler"'),
+        (["--width", "500"], "multiple of 8"),
+        (["--checkpoint", "nothing-like-it"], 'There is no checkpoint "nothing-like-it"'),
+        (["--steps", "0"], "steps"),
+        (["--cfg-scale", "nan"], "cfg_scale"),
+    ],
+)
+def test_a_request_that_cannot_be_met_is_a_sentence(data_dir: Path, line: list[str], reason: str) -> None:
+    done = program("generate", "a red apple", "--data-dir", str(data_dir), *line)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_picture_is_made_and_its_path_is_all_that_is_on_standard_output(data_dir: Path, tmp_path: Path) -> None:
+    line = ["a red apple", "--data-dir", str(data_dir), "--steps", "4", "--seed", "7", "--batch-count", "2"]
+    first = program("generate", *line, "--output", str(tmp_path / "first"))
+    assert first.returncode == 0, first.stderr
+    saved = [Path(path) for path in first.stdout.splitlines()]
+    assert len(saved) == 2
+    assert all(path.is_absolute() and path.is_relative_to(tmp_path / "first") for path in saved)
+    assert re.search(r"Loading weights \[[0-9a-f]{10}\] from ", first.stderr)
+    assert "\x1b" not in first.stderr
+    with Image.open(saved[0]) as picture:
+        assert picture.size == (128, 128)
+        assert "a red apple" in picture.info["parameters"]
+        assert "Seed: 7," in picture.info["parameters"]
+        pixels = picture.tobytes()
+    second = program("generate", *line, "-o", str(tmp_path / "second"))
+    with Image.open(second.stdout.splitlines()[0]) as picture:
+        assert picture.tobytes() == pixels
+
+
+@posix_only
+def test_ctrl_c_keeps_what_is_finished_and_says_so(data_dir: Path) -> None:
+    line = ["generate", "a red apple", "--data-dir", str(data_dir), "--steps", "8", "--batch-count", "500"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "webui", *line],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=REPO_ROOT,
+    )
+    pictures = data_dir / "outputs"
+    limit = time.monotonic() + 120
+    while not list(pictures.rglob("*.png")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "Interrupting" in told
+    assert "Traceback" not in told
+    assert set(out.splitlines()) == {str(path) for path in pictures.rglob("*.png")}
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
+def test_models_lists_files_with_family_size_and_hash_and_says_what_cannot_be_used(data_dir: Path) -> None:
+    folder = data_dir / "models" / "Stable-diffusion"
+    (folder / "torn.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
+    done = run("models", "--data-dir", str(data_dir))
+    assert done.exit_code == 0, done.output
+    rows = done.stdout.splitlines()
+    assert rows[0].split() == ["kind", "name", "family", "size", "hash", "remark"]
+    good = next(row for row in rows if "emoji-proto-128" in row).split()
+    assert good[:4] == ["checkpoint", "emoji-proto-128.safetensors", "SD1", "42"]
+    assert re.fullmatch(r"[0-9a-f]{10}", good[5])
+    torn = next(row for row in rows if "torn" in row)
+    assert len(torn.split()) > 6
+    assert "hashing 1 of" in done.stderr
+
+
+def test_models_can_do_without_hashes_and_knows_them_afterwards(data_dir: Path) -> None:
+    done = run("models", "--data-dir", str(data_dir), "--no-hashes")
+    assert done.stdout.splitlines()[1].split()[-1] == "-"
+    assert "hashing" not in done.stderr
+    run("models", "--data-dir", str(data_dir))
+    again = run("models", "--data-dir", str(data_dir), "--no-hashes")
+    assert re.fullmatch(r"[0-9a-f]{10}", again.stdout.splitlines()[1].split()[-1])
+
+
+def test_no_models_at_all_is_told_with_the_place_to_put_them(tmp_path: Path) -> None:
+    assert "models/Stable-diffusion" in run("models", "--data-dir", str(tmp_path)).stdout
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0 bytes"), (999, "999 bytes"), (42_476_782, "42 MB"), (2_132_000_000, "2.1 GB")]
+)
+def test_sizes_are_written_as_people_read_them(size: int, text: str) -> None:
+    assert models.human_size(size) == text
+
+
+# --- doctor ----------------------------------------------------------------------------------------------------------
+
+
+def test_doctor_reports_what_a_bug_report_needs_and_not_where_the_user_lives(data_dir: Path) -> None:
+    done = program("doctor", "--data-dir", str(data_dir), "--use-cpu", HOME=str(data_dir.parent))
+    told = done.stdout
+    assert done.returncode == 0, told + done.stderr
+    for line in (
+        r"^Latent WebUI \d",
+        r"^  Python    3\.",
+        r"^  torch      2\.\d+",
+        r"^  device     cpu: .+",
+        r"^  precision  (bf16|fp32) \(VAE (bf16|fp32)\)\. \w.+\.$",
+        r"^  attention  sdpa: available, in use",
+        r"^  attention  xformers: (available|not available: .+)",
+        r"^  checkpoint  emoji-proto-128\.safetensors",
+        r"^  outputs  ~/data/outputs: .+ free",
+        r"^  device\.use_cpu = True",
+        r"^  gradio 6\.",
+        r"^To look at\n  nothing",
+    ):
+        assert re.search(line, told, re.MULTILINE), f"{line}\n{told}"
+    assert str(data_dir.parent) not in told
+    assert "\x1b" not in told
+
+
+def _dies(*_: object) -> None:
+    os._exit(11)
+
+
+def test_a_torch_that_crashes_costs_one_section_and_not_the_report(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_engine_facts", _dies)
+    text, healthy = doctor.report(Settings(), Paths.under(data_dir))
+    assert not healthy
+    assert "was ended by the system" in text
+    assert "emoji-proto-128" in text
+
+
+def test_doctor_names_a_package_that_is_missing_or_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = doctor.installed_versions
+
+    def pretend(names: Any = doctor.WATCHED) -> dict[str, str]:
+        return {
+            name: "1.0" if name == "gradio" else version
+            for name, version in known(names).items()
+            if name != "tokenizers"
+        }
+
+    monkeypatch.setattr(doctor, "installed_versions", pretend)
+    lines, faults = doctor.packages()
+    assert "tokenizers is missing" in lines
+    assert any(fault.startswith("gradio 1.0, and gradio") for fault in faults)
+    assert any(fault.startswith("tokenizers is missing, and tokenizers") for fault in faults)
+
+
+OFFLINE = {"HF_HUB_OFFLINE": "1"}
+
+
+@pytest.mark.parametrize(
+    ("versions", "environment", "word"),
+    [
+        ({"torch": "2.14.0"}, OFFLINE, "torch 2.14.0 is newer"),
+        ({"torch": "2.13.0+cpu", "xformers": "0.0.34"}, OFFLINE, "xformers 0.0.34"),
+        ({"opencv-python": "5", "opencv-python-headless": "5"}, OFFLINE, "overwrite each other"),
+        ({"pynvml": "13.0.1"}, OFFLINE, "pynvml"),
+        ({"celery": "5.7.0", "python-dateutil": "2.9.0.post0"}, OFFLINE, "celery 5.7.0"),
+        ({}, {}, "HF_HUB_OFFLINE"),
+    ],
+)
+def test_a_combination_that_is_known_to_fail_is_told(
+    versions: dict[str, str], environment: dict[str, str], word: str
+) -> None:
+    found = bad_combinations(versions, environment)
+    assert len(found) == 1
+    assert word in found[0]
+
+
+def test_the_packages_that_are_installed_here_get_along() -> None:
+    assert bad_combinations(doctor.installed_versions(), OFFLINE) == []
+    good = {"torch": "2.13.0+cpu", "xformers": "0.0.35", "opencv-python-headless": "5", "python-dateutil": "2.9"}
+    assert bad_combinations(good, OFFLINE) == []
+    assert release("2.13.0+cpu") == (2, 13, 0)
+    assert release("") == ()
+
+
+# --- test ------------------------------------------------------------------------------------------------------------
+
+
+def test_all_checks_run_even_if_one_fails_and_pytest_gets_what_follows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[tuple[str, ...]] = []
+
+    def module(name: str, words: tuple[str, ...]) -> int:
+        ran.append(tuple(words))
+        return int(name == "mypy")
+
+    monkeypatch.setattr(check, "module", module)
+    monkeypatch.setattr(check, "install_tools", lambda steps: None)
+    monkeypatch.setattr(check, "install_chromium", lambda steps: None)
+    assert cli.main(["test", "-k", "queue", "tests/jobs", "--maxfail=1"]) == 1
+    assert [words[0] for words in ran] == ["ruff", "ruff", "mypy", "pytest"]
+    assert ran[-1] == ("pytest", "-k", "queue", "tests/jobs", "--maxfail=1")
+    assert "Failed: mypy." in capsys.readouterr().err
+
+
+def a_command(folder: Path, name: str, body: str) -> None:
+    folder.mkdir(exist_ok=True)
+    file = folder / name
+    file.write_text(f"#!/bin/sh\n{body}\n")
+    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+
+
+@posix_only
+def test_chromium_that_is_there_is_not_installed_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    a_command(tmp_path / "bin", "chromium", "exit 0")
+    a_command(tmp_path / "bin", "apt-get", f"touch {tmp_path}/asked")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    check.install_chromium(Steps())
+    assert not (tmp_path / "asked").exists()
+
+
+@posix_only
+def test_chromium_comes_from_debian_where_that_is_allowed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    a_command(tmp_path / "bin", "apt-get", f'echo "$@" >> {tmp_path}/asked')
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(check, "administrator", list)
+    check.install_chromium(Steps())
+    assert (tmp_path / "asked").read_text().splitlines() == [
+        "-q update",
+        "-q install -y --no-install-recommends chromium",
+    ]
+
+
+@posix_only
+def test_chromium_that_cannot_be_installed_is_told_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(WebUIError, match="sudo apt install chromium"):
+        check.install_chromium(Steps())
+    a_command(tmp_path / "bin", "apt-get", "echo E: no such package; exit 100")
+    monkeypatch.setattr(check, "administrator", list)
+    with pytest.raises(WebUIError, match="E: no such package"):
+        check.install_chromium(Steps())
+    monkeypatch.setattr(check, "administrator", lambda: None)
+    with pytest.raises(WebUIError, match="On Debian"):
+        check.install_chromium(Steps())
+
+
+@posix_only
+def test_the_rights_to_install_are_root_s_or_sudo_s_without_a_password(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(check.os, "geteuid", lambda: 0)
+    assert check.administrator() == []
+    monkeypatch.setattr(check.os, "geteuid", lambda: 1000)
+    assert check.administrator() is None
+    a_command(tmp_path / "bin", "sudo", "exit 1")
+    assert check.administrator() is None
+    a_command(tmp_path / "bin", "sudo", 'test "$1" = -n')
+    assert check.administrator() == [str(tmp_path / "bin" / "sudo"), "-n"]
+
+
+def test_the_catalog_that_models_lists_is_the_one_the_engine_uses(data_dir: Path) -> None:
+    catalog = Catalog(Paths.under(data_dir))
+    try:
+        assert [word for word, _ in models.listed(catalog)] == ["checkpoint"]
+    finally:
+        catalog.close()

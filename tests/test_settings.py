@@ -1,0 +1,199 @@
+"""Settings: whatever is in the file, the program starts; whatever happens while saving, the old ones are there."""
+
+from __future__ import annotations
+
+import errno
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as profile
+from hypothesis import strategies as st
+
+from webui import paths
+from webui.errors import SettingsError
+from webui.settings import (
+    BOUNDS,
+    Attention,
+    Precision,
+    Settings,
+    SettingsStore,
+    changed,
+    get,
+    keys,
+    load,
+    save,
+)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "config.yaml"
+
+
+def aside(file: Path) -> list[Path]:
+    return sorted(file.parent.glob("*.corrupt-*"))
+
+
+def test_without_a_file_the_defaults_hold_and_nothing_is_written(file: Path) -> None:
+    assert load(file) == (Settings(), [])
+    assert not file.exists()
+
+
+def test_what_was_saved_is_read_back_and_only_what_differs_is_in_the_file(file: Path) -> None:
+    chosen = changed(Settings(), {"device.precision": "bf16", "model.checkpoint": "é 'x' [1f2e3d].ckpt: #1"})
+    save(chosen, file)
+    assert load(file) == (chosen, [])
+    assert chosen.device.precision is Precision.bf16
+    assert "attention" not in file.read_text(encoding="utf-8")
+
+
+@given(st.text())
+def test_any_text_that_is_accepted_comes_back_the_same(text: str) -> None:
+    import tempfile
+
+    try:
+        chosen = changed(Settings(), {"model.checkpoint": text})
+    except SettingsError:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        save(chosen, Path(folder) / "config.yaml")
+        assert load(Path(folder) / "config.yaml") == (chosen, [])
+
+
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers()) | st.binary()
+
+
+@given(st.sampled_from(keys()), VALUES)
+def test_any_value_for_any_setting_is_accepted_within_its_bounds_or_refused(key: str, value: Any) -> None:
+    try:
+        chosen = changed(Settings(), {key: value})
+    except SettingsError:
+        return
+    found = get(chosen, key)
+    assert type(found) is type(get(Settings(), key))
+    if key in BOUNDS:
+        assert BOUNDS[key][0] <= found <= BOUNDS[key][1]
+
+
+@pytest.mark.parametrize("value", [10**400, math.inf, math.nan, "???", "${oc.env:HOME}", "\ud800", "a\nb"])
+@pytest.mark.parametrize("key", ["preview.every_seconds", "model.checkpoint", "device.precision"])
+def test_values_that_break_parsers_are_refused(key: str, value: Any) -> None:
+    if key == "model.checkpoint" and value in (10**400, math.inf):
+        assert get(changed(Settings(), {key: value}), key) == str(value)  # a file may have a number for a name
+        return
+    with pytest.raises(SettingsError):
+        changed(Settings(), {key: value})
+
+
+def test_an_unknown_setting_is_answered_with_the_near_ones() -> None:
+    with pytest.raises(SettingsError, match=r'Did you mean "model\.checkpoint"'):
+        changed(Settings(), {"model.checkpont": "x"})
+
+
+def test_a_bad_entry_is_named_and_the_others_hold(file: Path) -> None:
+    file.write_text(
+        "device: {precision: fp61, attention: sdpa}\nserver: {port: 99999}\nmodl: {vae: x}\nsaving: {quality: .nan}\n"
+        "preview: {every_seconds: 1" + "0" * 400 + "}\nmodel:\n  vae: null\n  checkpoint: ${\n"
+    )
+    found, problems = load(file)
+    assert found == changed(Settings(), {"device.attention": "sdpa"})
+    assert found.device.attention is Attention.sdpa
+    told = "\n".join(problems)
+    for name in ("device.precision", "server.port", "modl", "saving.quality", "preview.every_seconds", "model.vae"):
+        assert f'"{name}' in told
+    assert "model.checkpoint" in told
+    assert len(problems) == 7
+    assert file.exists()
+    assert not aside(file)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x00\x01\xff",
+        b"model: {checkpoint: [",
+        b"- a\n- b\n",
+        b'!!python/object/apply:os.system ["touch pwned"]',
+        b"a: &a [x,x,x,x,x,x,x,x,x,x]\n"
+        + b"".join(b"%c: &%c [*%c,*%c,*%c,*%c,*%c,*%c,*%c,*%c]\n" % (c + 1, c + 1, *[c] * 8) for c in range(97, 107)),
+        b"{" * 3000,
+        b"model: {vae: a}\nmodel: {vae: b}\n",
+        b"# " + b"x" * 2**20,
+        b"model: {vae: a}\n".decode().encode("utf-16"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_kept_aside_and_the_start_goes_on(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    found, problems = load(file)
+    assert found == Settings()
+    assert [kept.read_bytes() for kept in aside(file)] == [content]
+    assert len(problems) == 1
+    assert aside(file)[0].name in problems[0]
+    assert "\n" not in problems[0]
+    assert load(file) == (Settings(), [])
+
+
+@pytest.mark.parametrize("content", [b"", b"# nothing\n", b"\n\n", b"{}"])
+def test_an_empty_file_is_no_fault(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    assert load(file) == (Settings(), [])
+
+
+@profile(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_no_content_stops_the_start(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    found, _ = load(file)
+    assert isinstance(found, Settings)
+
+
+def test_a_torn_file_gives_way_to_the_backup(file: Path) -> None:
+    save(changed(Settings(), {"model.vae": "first"}), file)
+    save(changed(Settings(), {"model.vae": "second"}), file)
+    file.write_bytes(file.read_bytes()[:-3] + b"\x00")
+    found, problems = load(file)
+    assert found.model.vae == "first"
+    assert len(problems) == 1
+
+
+def test_a_file_that_may_not_be_read_stays_where_it_is(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("model: {vae: mine}\n")
+
+    def refused(*_: object, **__: object) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    found, problems = load(file)
+    assert found == Settings()
+    assert problems == ["config.yaml could not be read: Permission denied."]
+    assert file.exists()
+    assert not aside(file)
+
+
+def test_a_full_disk_is_told_and_the_old_settings_stay(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = changed(Settings(), {"model.vae": "old"})
+    save(old, file)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(paths.os, "fsync", full)
+    store = SettingsStore(old, file)
+    with pytest.raises(SettingsError, match=r"could not be saved: No space left on device\..*stay in force"):
+        store.change({"model.vae": "new"})
+    monkeypatch.undo()
+    assert store.current == old
+    assert load(file) == (old, [])
+
+
+def test_what_a_flag_set_for_this_run_is_in_force_but_not_saved(file: Path) -> None:
+    save(changed(Settings(), {"saving.quality": 80}), file)
+    started, _ = load(file)
+    store = SettingsStore(changed(started, {"device.use_cpu": True}), file)
+    store.change({"page.theme": "dark"})
+    assert store.current.device.use_cpu
+    assert store.current.page.theme.value == "dark"
+    assert load(file) == (changed(Settings(), {"saving.quality": 80, "page.theme": "dark"}), [])

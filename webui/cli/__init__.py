@@ -1,0 +1,93 @@
+"""The commands: serve (when none is named), generate, models, doctor, test.
+
+Reading a command line costs what that one command needs: its module is imported when it is asked for, and torch by
+none of them before the work begins.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from webui import __version__
+from webui.errors import WebUIError
+
+COMMANDS = ("serve", "generate", "models", "doctor", "test")
+_TOP_LEVEL = ("--help", "--version")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; the exit code is 0, 1 for an error that was told, 2 for a wrong flag, 130 for Ctrl+C."""
+    arguments = familiar(list(sys.argv[1:] if arguments is None else arguments))
+    try:
+        command_line(arguments[0])(arguments, prog_name="app.py")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except WebUIError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def familiar(arguments: list[str]) -> list[str]:
+    """The line as the commands read it: flags alone are `serve`'s, and `all` may follow `--use-cpu` as it used to."""
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in _TOP_LEVEL):
+        arguments = ["serve", *arguments]
+    spoken = []
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        if not (before == "--use-cpu" and word == "all"):
+            spoken.append(word)
+    return spoken
+
+
+def command_line(wanted: str) -> typer.Typer:
+    """The application with the wanted command, or with all of them when it is not the name of one."""
+    app = typer.Typer(
+        help="Latent WebUI: pictures from words, on this machine. Without a command the page is served: see "
+        "`app.py serve --help` for its flags.",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        no_args_is_help=True,
+    )
+    app.callback()(_every_command)
+    every = wanted not in COMMANDS
+    if every or wanted == "serve":
+        from webui.cli.serve import serve
+
+        app.command()(serve)
+    if every or wanted == "generate":
+        from webui.cli.generate import generate
+
+        app.command()(generate)
+    if every or wanted == "models":
+        from webui.cli.models import models
+
+        app.command()(models)
+    if every or wanted == "doctor":
+        from webui.cli.doctor import doctor
+
+        app.command()(doctor)
+    if every or wanted == "test":
+        from webui.cli.check import test
+
+        app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(test)
+    return app
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(__version__)
+        raise typer.Exit
+
+
+def _every_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Options that stand before a command."""

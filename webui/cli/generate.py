@@ -1,0 +1,152 @@
+"""`app.py generate "a red apple"`: the engine in this process, a progress bar, and at last the saved files.
+
+Every field of `GenerationParams` is an option, derived from it, so that nothing a picture depends on is out of reach.
+Standard output holds the paths of the saved files, one a line, and nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from webui import events
+from webui.cli.flags import Folders, Machine, expanded, load_settings, plain_type
+from webui.engine.control import Control
+from webui.errors import InvalidParams
+from webui.params import GenerationParams, make_params
+from webui.paths import Paths
+from webui.settings import Settings
+
+_PICTURE, _SAMPLING, _RARE = "Picture", "Sampling", "Rarely needed"
+
+# Flag, panel and help of the fields that people use; every other field has its own name and the last panel.
+_KNOWN: dict[str, tuple[tuple[str, ...], str, str]] = {
+    "negative_prompt": (("--negative-prompt", "-n"), _PICTURE, "What should not be in the picture."),
+    "checkpoint": (("--checkpoint", "-m"), _PICTURE, "Title, name or hash of the checkpoint (see `app.py models`)."),
+    "vae": (("--vae",), _PICTURE, 'A VAE\'s file name, "Automatic", or "None" for the one in the checkpoint.'),
+    "width": (("--width", "-W"), _PICTURE, "Pixels, a multiple of 8; the checkpoint's own size if not given."),
+    "height": (("--height", "-H"), _PICTURE, "Pixels, a multiple of 8."),
+    "batch_size": (("--batch-size",), _PICTURE, "Pictures drawn together: faster on a GPU, more memory."),
+    "batch_count": (("--batch-count",), _PICTURE, "Batches, one after the other."),
+    "seed": (("--seed", "-s"), _PICTURE, "Equal seeds give equal pictures; -1 draws one."),
+    "clip_skip": (("--clip-skip",), _PICTURE, "Take the prompt's meaning from this many layers before the last."),
+    "image_format": (("--image-format",), _PICTURE, "Format of the saved file."),
+    "image_quality": (("--image-quality",), _PICTURE, "Quality of JPEG and WEBP, 1 to 100."),
+    "sampler": (("--sampler",), _SAMPLING, "How noise becomes a picture: Euler a, DPM++ 2M, DDIM, ..."),
+    "schedule": (("--schedule",), _SAMPLING, "Noise levels of the steps: Automatic, Karras, Exponential, ..."),
+    "steps": (("--steps",), _SAMPLING, "Denoising steps; 20 to 30 are usual."),
+    "cfg_scale": (("--cfg-scale", "--cfg"), _SAMPLING, "How strongly the prompt leads; 5 to 9 are usual."),
+    "cfg_rescale": (("--cfg-rescale",), _SAMPLING, "Against washed-out colours of v-prediction models, 0 to 1."),
+    "eta": (("--eta",), _SAMPLING, "Noise added in each step; the sampler's own if not given."),
+    "variation_seed": (("--variation-seed",), _SAMPLING, "The seed that a variation goes towards."),
+    "variation_strength": (("--variation-strength",), _SAMPLING, "How far it goes, 0 to 1."),
+    "rng": (("--rng",), _SAMPLING, "Where noise is drawn: CPU is the same on every machine."),
+    "sigmas": (("--sigmas",), _RARE, "The noise levels themselves, as numbers with commas between them."),
+}
+
+
+def _option(name: str) -> Any:
+    field = GenerationParams.model_fields[name]
+    flag = "--" + name.replace("_", "-")
+    flags, panel, help_text = _KNOWN.get(name, ((flag,), _RARE, ""))
+    kind = plain_type(field.annotation)
+    if field.default not in (None, "") and kind is not bool:
+        help_text = f"{help_text} Default: {field.default}.".strip()
+    if kind is bool:
+        flags = (f"{flag}/--no-{flag[2:]}",)
+    return Annotated[kind | None, typer.Option(*flags, help=help_text, rich_help_panel=panel, show_default=False)]
+
+
+PictureOptions = dataclasses.make_dataclass(
+    "PictureOptions",
+    [
+        (name, _option(name), None)
+        for name in dict.fromkeys((*_KNOWN, *GenerationParams.model_fields))
+        if name != "prompt"
+    ],
+    frozen=True,
+)
+
+
+@expanded(picture=PictureOptions)
+def generate(
+    prompt: Annotated[str, typer.Argument(help='What to draw; "-" reads it from standard input.')],
+    picture: Any,
+    folders: Folders,
+    machine: Machine,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", file_okay=False, help="Save below this folder.")
+    ] = None,
+) -> None:
+    """Make pictures here and now, and print the paths of the saved files."""
+    text = sys.stdin.read().strip() if prompt == "-" else prompt
+    paths = dataclasses.replace(folders, outputs_dir=output or folders.outputs_dir).paths()
+    settings, problems = load_settings(paths, machine.overrides())
+    params = request(text, dataclasses.asdict(picture), settings)
+    paths.make_folders()
+    saved, code = run(params, settings, paths, problems)
+    for path in saved:
+        print(path)
+    raise typer.Exit(code)
+
+
+def request(prompt: str, options: dict[str, Any], settings: Settings) -> GenerationParams:
+    """The params of the given options; what was not given is the settings' or the default. Raises `InvalidParams`."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if isinstance(given.get("sigmas"), str):
+        try:
+            given["sigmas"] = tuple(float(part) for part in given["sigmas"].split(","))
+        except ValueError:
+            raise InvalidParams("--sigmas is not a list of numbers.", "Write them like this: 14.6,8,3,1,0") from None
+    saving = {"image_format": settings.saving.format.value, "image_quality": settings.saving.quality}
+    return make_params({"prompt": prompt, **saving, **given})
+
+
+def run(
+    params: GenerationParams, settings: Settings, paths: Paths, problems: Iterable[str] = ()
+) -> tuple[list[str], int]:
+    """Generate in this process, telling everything on standard error; the saved paths and the exit code."""
+    from webui.catalog import Catalog
+    from webui.console import Console
+    from webui.engine import Engine
+
+    control = Control()
+    saved, code = [], 0
+    with Console(paths.log_dir, stderr=True).running() as console, interrupting(control, console.warn):
+        for problem in problems:
+            console.warn(problem)
+        catalog = Catalog(paths)
+        engine = Engine(settings, paths, catalog)
+        for event in engine.generate(catalog.resolve(params, settings), control):
+            console.show(event)
+            if isinstance(event, events.Image):
+                saved += [event.path] if event.path else []
+                code = code or int(bool(event.error))
+            elif isinstance(event, events.Failed):
+                code = 1
+    return saved, 130 if control.interrupted and not code else code
+
+
+@contextmanager
+def interrupting(control: Control, say: Callable[[str], None]) -> Iterator[None]:
+    """The first Ctrl+C ends the job and keeps what there is of it; the second ends the program."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        if control.interrupted:
+            raise KeyboardInterrupt
+        control.interrupt()
+        say("Interrupting: the picture in the making is finished as it stands.")
+
+    before: Callable[[int, FrameType | None], Any] | int | None = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
