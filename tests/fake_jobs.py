@@ -41,6 +41,18 @@ class FakeModel:
     def stem(self) -> str:
         return self.name.rpartition(".")[0]
 
+    @property
+    def name_without_suffix(self) -> str:
+        return self.stem
+
+    @property
+    def sha256(self) -> str | None:
+        return self.short_hash and self.short_hash + "0" * 54
+
+    @property
+    def old_hash(self) -> str | None:
+        return None
+
 
 class FakeCatalog:
     def __init__(self) -> None:

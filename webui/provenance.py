@@ -60,6 +60,6 @@ SaveHook = Callable[[SavedPicture], AbstractContextManager[None]]
 """Wraps the write of one file. The write's own exceptions pass through it."""
 
 
-def no_record(picture: SavedPicture) -> AbstractContextManager[None]:
+def no_record(_picture: SavedPicture) -> AbstractContextManager[None]:
     """The hook of an engine whose pictures nobody records."""
     return nullcontext()

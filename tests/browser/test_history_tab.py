@@ -214,6 +214,11 @@ def test_the_viewer_walks_tells_and_returns_the_focus(page: Any) -> None:
     page.keyboard.press("f")
     page.wait_for_selector("[data-act=favourite][aria-pressed=true]")
     page.keyboard.press("f")
+    page.keyboard.press("Delete")
+    viewer.get_by_text("5 of 11").wait_for()  # the next one stands in its place
+    viewer.get_by_role("cell", name="106", exact=True).wait_for()
+    page.keyboard.press("Control+z")
+    viewer.get_by_text("5 of 12").wait_for()
     page.keyboard.press("Escape")
     page.wait_for_function("document.activeElement.dataset.index === '4'")
     assert "picture" not in page.url
@@ -283,6 +288,7 @@ def test_a_replay_says_that_the_pixels_are_identical_and_joins_the_family(
 
 def test_earlier_prompts_come_back_by_the_arrow_keys(new_page: NewPage, studio_server: RunningServer) -> None:
     known = [entry["prompt"] for entry in studio_server.json("/history/prompts")["prompts"]]
+    studio_server.post("/history/drafts/txt2img", b'{"data": null}', {"content-type": "application/json"})
     page = new_page()
     area = page.locator("#f-prompt textarea")
     area.focus()

@@ -275,7 +275,7 @@ def test_png_info_reads_a_comfyui_picture_and_sends_it(page: Any) -> None:
         {"name": "comfy.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
     )
     result = page.locator(".png-info .result")
-    result.get_by_text("a comfy fox").wait_for()
+    result.get_by_role("cell", name="a comfy fox").first.wait_for()
     words = result.inner_text()
     assert "ComfyUI" in words
     assert "There is no checkpoint v1-5" in words

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import EMBEDDED_CHECKPOINT
+from embedded import EMBEDDED_CHECKPOINT
 from model_files import TEXT, UNET, VAE, Shapes, header, kohya_lora, ldm_vae, sd1, sd2, sdxl, unet
 
 from webui.catalog.detect import detect

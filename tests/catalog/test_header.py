@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import EMBEDDED_CHECKPOINT
+from embedded import EMBEDDED_CHECKPOINT
 from model_files import header_json, write_entries, write_model, write_raw
 from safetensors import safe_open
 from safetensors.numpy import save_file

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import EMBEDDED_CHECKPOINT
+from embedded import EMBEDDED_CHECKPOINT
 from model_files import folders, kohya_lora, ldm_vae, sd1, write_model
 
 from webui.catalog import Catalog, hasher

@@ -6,7 +6,7 @@ import json
 import os
 
 import pytest
-from conftest import EMBEDDED_CHECKPOINT
+from embedded import EMBEDDED_CHECKPOINT
 
 from webui.catalog.header import read_header
 from webui.catalog.sidecar import (

@@ -91,11 +91,14 @@ def test_a_migration_that_fails_changes_nothing(studio: Studio) -> None:
 
 
 def test_openers_that_migrate_at_once_do_it_once(tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite"
+    with Database(path, MIGRATIONS).write() as db:
+        db.execute("INSERT INTO folders (path) VALUES ('/x')")
     faults: list[Exception] = []
 
     def open_it() -> None:
         try:
-            with Database(tmp_path / "history.sqlite", (*MIGRATIONS, *ADDED)).read() as db:
+            with Database(path, (*MIGRATIONS, *ADDED), busy_seconds=60).read() as db:
                 db.execute("SELECT rating FROM pictures")
         except Exception as error:
             faults.append(error)
@@ -106,6 +109,7 @@ def test_openers_that_migrate_at_once_do_it_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert faults == []
+    assert sorted(one.name for one in tmp_path.glob("*.bak*")) == [f"history.sqlite.v{len(MIGRATIONS)}.bak"]
 
 
 def test_F21_a_newer_version_is_refused_and_left_as_it_is(studio: Studio) -> None:

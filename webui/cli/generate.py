@@ -132,7 +132,9 @@ def run(
                 code = code or int(bool(event.error))
             elif isinstance(event, events.Failed):
                 code = 1
-    return saved, 130 if control.interrupted and not code else code
+            elif isinstance(event, events.Finished) and event.interrupted:
+                code = code or 130
+    return saved, code
 
 
 @contextmanager

@@ -111,4 +111,5 @@ class SamplingPlan:
             s_tmin=params.s_tmin,
             s_tmax=params.s_tmax,
             s_noise=params.s_noise,
+            table=self.table,
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import secrets
 import sqlite3
 import threading
 import time
@@ -227,7 +228,7 @@ class Database:
                 raise sqlite3.DatabaseError("its tables are missing, the database is malformed")
             self._use_wal(connection)
             if 0 < version < len(self._migrations):
-                self._keep_copy(connection, version)
+                self._keep_copy(connection)
             migrate(connection, self._migrations)
 
     def _use_wal(self, connection: sqlite3.Connection) -> None:
@@ -242,14 +243,23 @@ class Database:
                     raise
                 time.sleep(0.02)
 
-    def _keep_copy(self, connection: sqlite3.Connection, version: int) -> None:
-        """What an older version wrote stays beside the file before it is changed."""
-        target = self.path.with_name(f"{self.path.name}.v{version}.bak")
-        temporary = target.with_name(target.name + ".tmp")
-        temporary.unlink(missing_ok=True)
-        with contextlib.closing(sqlite3.connect(temporary)) as copy:
-            connection.backup(copy)
-        temporary.replace(target)
+    def _keep_copy(self, connection: sqlite3.Connection) -> None:
+        """What an older version wrote stays beside the file before it is changed; nobody migrates it meanwhile."""
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            version = _version(connection)  # under the lock: another opener may have been faster
+            target = self.path.with_name(f"{self.path.name}.v{version}.bak")
+            if version == len(self._migrations) or target.exists():
+                return
+            temporary = target.with_name(f"{target.name}.{secrets.token_hex(4)}.tmp")
+            try:
+                with contextlib.closing(sqlite3.connect(temporary)) as copy:
+                    connection.backup(copy)
+                temporary.replace(target)
+            finally:
+                temporary.unlink(missing_ok=True)
+        finally:
+            _roll_back(connection)
 
     def _set_aside(self, error: Exception) -> None:
         """Move the broken file (and what belongs to it) to another name. Raises `HistoryUnavailable` if it stays."""

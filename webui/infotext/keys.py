@@ -101,6 +101,7 @@ EXTRA_KEYS = (
     Key("Pad conds", "pad_conds", flag),
     Key("Old prompt editing timelines", "old_prompt_timelines", flag),
     Key("Emphasis", "emphasis", str),
+    Key("Wildcards", "wildcards", flag),
     Key("A1111 prompt parsing", "prompt_compatibility", flag),
     Key("Comma backtrack", "comma_backtrack", integer),
     Key("Image format", "image_format", str),

@@ -21,7 +21,7 @@ from webui.infotext.keys import (
     real,
 )
 from webui.infotext.model import NotUnderstood, ParsedInfotext, Reading, Resource, split_hashes
-from webui.infotext.versions import needs_compatibility, old_schedule
+from webui.infotext.versions import holds_written_out_choices, needs_compatibility, old_schedule
 from webui.infotext.writer import EXACT_NEGATIVE, EXACT_PROMPT
 from webui.names import AUTOMATIC, find_sampler, find_schedule
 from webui.params import SIDE_MULTIPLE, make_params
@@ -114,6 +114,8 @@ def finish(reading: Reading) -> ParsedInfotext:
     _rest(take)
     if reading.complete and needs_compatibility(prompt, negative, reading.fields):
         take.params.setdefault("prompt_compatibility", True)
+    if reading.complete and holds_written_out_choices(prompt + negative, reading.fields):
+        take.params.setdefault("wildcards", False)
     if reading.complete:
         for name in _ABSENT_MEANS_DEFAULT:
             take.params.setdefault(name, getattr(DEFAULTS, name))

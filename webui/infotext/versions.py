@@ -69,3 +69,13 @@ def needs_compatibility(prompt: str, negative_prompt: str, fields: dict[str, str
     if _TRAILING_NUMBER.search(prompt[-_TAIL:]) and " AND " not in prompt:
         return True
     return any("BREAK" in text and ("(" in text or "[" in text) for text in (prompt, negative_prompt))
+
+
+def holds_written_out_choices(prompts: str, fields: dict[str, str]) -> bool:
+    """Whether the prompts hold `{a|b}` or `__name__` as words: a picture's text is written after choices were made.
+
+    Our own texts say so themselves ("Wildcards: False").
+    """
+    if fields.get("Version", "").startswith("Latent WebUI"):
+        return False
+    return prompts.count("__") > 1 or ("{" in prompts and "|" in prompts)

@@ -15,9 +15,10 @@ from webui.prompt.composable import split_and
 from webui.prompt.networks import ExtraNetwork, split_networks, strip_networks
 from webui.prompt.plan import PromptPart, PromptPlan, parse_prompt
 from webui.prompt.schedule import ScheduledText, denoiser_calls, parse_schedule, text_at
+from webui.prompt.stylebook import StyleBook
 from webui.prompt.styles import Style, apply_styles, find_styles, read_styles, recognise, save_styles
 from webui.prompt.tokenizer import ClipTokenizer, clip_tokenizer
-from webui.prompt.wildcards import expand_wildcards, list_wildcards
+from webui.prompt.wildcards import expand_wildcards, has_wildcards, list_wildcards
 
 __all__ = [
     "BracketProblem",
@@ -32,6 +33,7 @@ __all__ = [
     "PromptPlan",
     "ScheduledText",
     "Style",
+    "StyleBook",
     "apply_styles",
     "bracket_problems",
     "chunk_text",
@@ -40,6 +42,7 @@ __all__ = [
     "denoiser_calls",
     "expand_wildcards",
     "find_styles",
+    "has_wildcards",
     "list_wildcards",
     "parse_attention",
     "parse_pieces",

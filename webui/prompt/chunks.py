@@ -129,15 +129,18 @@ def count_tokens(
     comma_backtrack: int = DEFAULT_COMMA_BACKTRACK,
     compatible: bool = False,
     embeddings: EmbeddingNames | None = None,
+    negative: bool = False,
 ) -> tuple[int, int]:
     """(tokens, room): what the counter beside the prompt shows, for example (12, 75).
 
     Comments and network tags do not count; of several parts or scheduled texts the longest counts. Chunks that BREAK
-    or the comma backtrack closed early count in full. Raises `InvalidParams` as `webui.prompt.parse_prompt` does.
+    or the comma backtrack closed early count in full. In a `negative` prompt network tags and AND are words.
+    Raises `InvalidParams` as `webui.prompt.parse_prompt` does.
     """
-    text = strip_networks(strip_comments(text, compatible=compatible))
+    text = strip_comments(text, compatible=compatible)
+    parts = [[text]] if negative else split_and(strip_networks(text), compatible=compatible)
     most = 0
-    for part, _ in split_and(text, compatible=compatible):
+    for part, *_ in parts:
         schedule, _ = scheduled_texts(str(part), steps)
         for scheduled in {entry.text for entry in schedule}:
             _, tokens = _fill(scheduled, tokenizer, emphasis, comma_backtrack, compatible, EOS, embeddings)

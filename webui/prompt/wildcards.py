@@ -71,6 +71,13 @@ def expand_wildcards(
     return expanded, tuple(state.warnings.values())
 
 
+def has_wildcards(text: str) -> bool:
+    """Whether `expand_wildcards` would look for anything: a wildcard of a possible name, or a group with bars."""
+    if "__" not in text and "{" not in text:
+        return False
+    return any(part.name or part.options for part in _split(text))
+
+
 def list_wildcards(root: Path) -> list[str]:
     """The names that `__name__` can use, sorted, for completion."""
     found = (path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.txt") if path.is_file())

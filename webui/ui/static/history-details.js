@@ -128,7 +128,7 @@ latent.history.details = (() => {
         const here = member.card.id === picture.id;
         return el("li", { style: `--generation: ${Math.min(member.generation, 6)}`, role: "treeitem", "aria-level": member.generation + 1, "aria-selected": String(here) },
           thumb(member.card, here ? `This picture: ${words}` : `Open: ${words}`, () => { if (!here) open(cards, index); }, { "aria-current": here ? "true" : null }),
-          el("span", {}, words), el("span", { class: "muted" }, here ? "this one" : member.card.seed === null ? "" : `seed ${member.card.seed}`));
+          el("span", {}, words), el("span", { class: "muted" }, here ? "this one" : member.card.seed === null || words.includes("seed ") ? "" : `seed ${member.card.seed}`));
       };
       host.hidden = false;
       host.replaceChildren(el("h3", {}, "Family"), el("ul", { class: "family", role: "tree", "aria-label": "Family of the picture" }, ...members.map(item)),

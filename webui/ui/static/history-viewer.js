@@ -5,7 +5,7 @@ latent.history.viewer = (() => {
   const { el, icon, iconButton, call, complain, setText, dialog, store } = latent.tools;
   const { actions, details, replay, compare } = latent.history;
 
-  const listOf = (cards) => ({ cards, get total() { return this.cards.length; }, cardAt: async (index) => cards[index] ?? null });
+  const listOf = (list) => ({ list, get total() { return this.list.length; }, card: (index) => list[index], cardAt: async (index) => list[index] ?? null });
   const image = el("img", { alt: "", draggable: "false" });
   const trouble = el("p", { class: "trouble", hidden: true });
   const place = el("p", { class: "place", "aria-live": "polite" });
@@ -44,7 +44,7 @@ latent.history.viewer = (() => {
   async function go(index) {
     const now = ++turn, at = here();
     at.index = index;
-    card = (at.source.cards?.[index] ?? at.source.card?.(index)) || null; // at once where it is known
+    card = at.source.card(index) ?? null; // at once where it is known
     if (card) drawCard();
     try {
       card = await at.source.cardAt(index);
@@ -130,11 +130,9 @@ latent.history.viewer = (() => {
   /* After pictures came or went: the one that now stands in the place, or the last one. */
   actions.on("moved", async (ids) => {
     if (!box.open) return;
-    for (const level of stack) {
-      if (!level.source.cards) continue;
-      level.source.cards.splice(0, level.source.cards.length, ...level.source.cards.filter((other) => !ids.includes(other.id)));
-    }
-    await latent.history.settled?.(); // the grid has read its new shape
+    for (const { source: { list } } of stack) list?.splice(0, list.length, ...list.filter((other) => !ids.includes(other.id)));
+    await null; // whoever hears of it after this one has begun, too
+    await latent.history.settled(); // the grid has read its new shape
     while (stack.length && here().source.total === 0) stack.pop();
     if (!stack.length) { box.close(); return; }
     await go(Math.min(here().index, here().source.total - 1));
@@ -162,7 +160,7 @@ latent.history.viewer = (() => {
     stack = [];
     image.removeAttribute("src");
     history.replaceState(history.state, "", location.pathname);
-    leave(bottom?.source.cards ? null : bottom?.index ?? null);
+    leave(bottom?.source.list ? null : bottom?.index ?? null);
   });
 
   // a swipe to the side turns the page

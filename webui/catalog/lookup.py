@@ -1,0 +1,48 @@
+"""Which LoRA or embedding a name in a prompt means, or a hash in a parameters text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from webui.catalog.models import ModelFile
+
+_MIN_DIGITS = 8  # of a hash; fewer could be any file
+
+
+def lora_names(model: ModelFile) -> tuple[str, ...]:
+    """Every name that a `<lora:NAME>` tag may use for the file: its stem, its path, the name given in training."""
+    return tuple(dict.fromkeys((model.stem, model.name_without_suffix, *_alias(model))))
+
+
+def find_network(models: Sequence[ModelFile], name: str) -> ModelFile | None:
+    """The file that a prompt means by `name`; upper and lower case count only where two files differ in nothing else.
+
+    A file's own name comes before the names that others were given in training.
+    """
+    folded = name.strip().casefold()
+    for fold in (False, True):
+        for model in models:
+            own = (model.stem, model.name_without_suffix, model.name)
+            if (folded in (known.casefold() for known in own)) if fold else (name in own):
+                return model
+    return next((model for model in models if folded in (alias.casefold() for alias in _alias(model))), None)
+
+
+def with_hash(models: Iterable[ModelFile], digest: str) -> ModelFile | None:
+    """The file whose known sha256 begins with `digest`, or whose training program wrote that hash into it."""
+    digest = digest.strip().lower()
+    if len(digest) < _MIN_DIGITS:
+        return None
+    for model in models:
+        known = (model.sha256 or "", model.old_hash or "", *(model.metadata.get(key, "") for key in _HASH_KEYS))
+        if any(value.lower().removeprefix("0x").startswith(digest) for value in known):
+            return model
+    return None
+
+
+_HASH_KEYS = ("sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256")
+
+
+def _alias(model: ModelFile) -> tuple[str, ...]:
+    alias = model.metadata.get("ss_output_name", "").strip()
+    return (alias,) if alias and alias != "None" else ()
