@@ -253,8 +253,12 @@ class Database:
                 return
             temporary = target.with_name(f"{target.name}.{secrets.token_hex(4)}.tmp")
             try:
-                with contextlib.closing(sqlite3.connect(temporary)) as copy:
-                    connection.backup(copy)
+                # Read through a second connection: a backup waits for ever for the lock that its own source holds.
+                with (
+                    contextlib.closing(self._connect()) as source,
+                    contextlib.closing(sqlite3.connect(temporary)) as copy,
+                ):
+                    source.backup(copy)
                 temporary.replace(target)
             finally:
                 temporary.unlink(missing_ok=True)
