@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 import webui.server
 from webui import cli
 from webui.catalog import Catalog
-from webui.cli import check, doctor, generate, models, serve
+from webui.cli import check, doctor, generate, history, models, serve
 from webui.cli.combinations import bad_combinations, release
 from webui.cli.flags import Folders, Machine, PrecisionFlag, load_settings
 from webui.errors import InvalidParams, SettingsError, WebUIError
@@ -303,6 +303,43 @@ def test_ctrl_c_keeps_what_is_finished_and_says_so(data_dir: Path) -> None:
     assert "Interrupting" in told
     assert "Traceback" not in told
     assert set(out.splitlines()) == {str(path) for path in pictures.rglob("*.png")}
+
+
+# --- history ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_history_lists_what_was_generated_and_takes_in_a_folder(data_dir: Path, tmp_path: Path) -> None:
+    here = ("--data-dir", str(data_dir))
+    made = program("generate", "a red apple", *here, "--steps", "2", "--seed", "7", "--output", str(tmp_path / "other"))
+    assert made.returncode == 0, made.stderr
+    listed = run("history", "list", "--outputs-dir", str(tmp_path / "other"), *here)
+    assert listed.exit_code == 0, listed.output
+    assert re.fullmatch(r" +1 +\S+ \S+ +128x128 +7 a red apple\n", listed.stdout)
+    assert run("history", "list", *here).stdout == ""
+    imported = run("history", "import", str(tmp_path / "other"), *here)
+    assert imported.stdout == "1 picture found: 1 added, 0 known already.\n", imported.output
+    assert run("history", "list", "apple seed:7", *here).stdout.split()[3:] == ["128x128", "7", "a", "red", "apple"]
+    assert Path(made.stdout.strip()).is_file()
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("seed=5", ("seed", 5)),
+        ("cfg-scale=3.5", ("cfg_scale", 3.5)),
+        ("prompt=1 = one", ("prompt", "1 = one")),
+        ("sigmas=10,3,0", ("sigmas", [10, 3, 0])),
+        ("image_format=webp", ("image_format", "webp")),
+    ],
+)
+def test_a_replay_can_change_any_parameter(text: str, meant: tuple[str, Any]) -> None:
+    assert history.change(text) == meant
+
+
+@pytest.mark.parametrize("text", ["seed", "sede=5", "=5"])
+def test_a_change_of_nothing_is_told(text: str) -> None:
+    with pytest.raises(InvalidParams, match="names no parameter"):
+        history.change(text)
 
 
 # --- models ----------------------------------------------------------------------------------------------------------

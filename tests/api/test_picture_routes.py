@@ -89,6 +89,18 @@ def test_only_pictures_below_outputs_are_served(web: Any, fake_jobs: FakeJobs, n
     assert str(outputs) not in answer.text
 
 
+@pytest.mark.parametrize("name", [".trash/1/one.png", "day/.kept/one.png", "day/../.trash/1/one.png", "link/one.png"])
+def test_what_lies_in_a_hidden_folder_is_not_served(web: Any, fake_jobs: FakeJobs, name: str) -> None:
+    outputs = fake_jobs.outputs
+    for folder in (outputs / ".trash" / "1", outputs / "day" / ".kept"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "one.png").write_bytes(png())
+    if not (outputs / "link").is_symlink():
+        (outputs / "link").symlink_to(outputs / ".trash" / "1")
+    assert (outputs / name).is_file()
+    assert web.get(f"/outputs/{name.replace('..', '%2e%2e')}").status_code == 404
+
+
 @pytest.mark.parametrize(("suffix", "kind"), [("png", "image/png"), ("jpg", "image/jpeg"), ("webp", "image/webp")])
 def test_each_format_has_its_content_type(web: Any, fake_jobs: FakeJobs, suffix: str, kind: str) -> None:
     path = fake_jobs.outputs / f"one.{suffix}"

@@ -42,6 +42,14 @@ def test_others_get_401_and_a_page_that_asks(app) -> None:
     assert b"hello" not in page.body
 
 
+def test_a_shared_picture_is_open_to_whoever_has_its_link_and_nothing_else_is(app) -> None:
+    for path in ("/shared/aB3_-x", "/shared/aB3_-x/picture"):
+        assert ask(app, path=path, client=PEER).status == 200
+        assert ask(app, "POST", path, client=PEER).status == 401
+    for path in ("/shared", "/shared/", "/shared/a/file", "/shared/../jobs", "/shared/a/../../jobs", "/sharedness/a"):
+        assert ask(app, path=path, client=PEER).status == 401, path
+
+
 def test_the_link_signs_in_and_takes_the_token_out_of_the_address(app) -> None:
     answer = ask(app, client=PEER, query=f"token={TOKEN}&__theme=dark", headers=PAGE)
     assert answer.status == 303

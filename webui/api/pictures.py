@@ -21,10 +21,11 @@ MAX_PICTURE = 64 * 2**20  # bytes
 
 
 def picture_file(outputs: Path, name: str) -> tuple[Path, str]:
-    """The saved picture of that relative name, and its media type. Raises `NotFound`."""
+    """The saved picture of that relative name, and its media type. Raises `NotFound`, also for what is hidden."""
     path = safe_path(outputs, name)
     media_type = MEDIA_TYPES.get(path.suffix.lower())
-    if media_type is None or path.name.startswith("."):
+    parts = (*name.split("/"), *path.relative_to(outputs.resolve()).parts)  # as asked for, and where a link leads
+    if media_type is None or any(part.startswith(".") for part in parts):
         raise NotFound("There is no such file.", "Refresh the list; it may have been moved or deleted.")
     return path, media_type
 

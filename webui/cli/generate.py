@@ -10,7 +10,7 @@ import dataclasses
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -117,15 +117,21 @@ def run(
     from webui.catalog import Catalog
     from webui.console import Console
     from webui.engine import Engine
+    from webui.history import Recorder
 
     control = Control()
     saved, code = [], 0
-    with Console(paths.log_dir, stderr=True).running() as console, interrupting(control, console.warn):
+    with (
+        Console(paths.log_dir, stderr=True).running() as console,
+        interrupting(control, console.warn),
+        closing(Recorder(paths)) as recorder,
+    ):
         for problem in problems:
             console.warn(problem)
         catalog = Catalog(paths)
-        engine = Engine(settings, paths, catalog)
-        for event in engine.generate(catalog.resolve(params, settings), control):
+        resolved = catalog.resolve(params, settings)
+        engine = Engine(settings, paths, catalog, recorder.saving)
+        for event in recorder.following(engine.generate(resolved, control)):
             console.show(event)
             if isinstance(event, events.Image):
                 saved += [event.path] if event.path else []

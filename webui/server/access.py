@@ -2,7 +2,8 @@
 
 At its start the server prints a link with a random token. Opening it sets a signed cookie; without one a remote peer
 gets a small sign-in page (navigation) or 401 (everything else). The signing key is kept, so a cookie outlives a
-restart; the token does not. Accounts take this file's place later.
+restart; the token does not. A link to a single picture that somebody shared is its own permission. Accounts take this
+file's place later.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import re
 import secrets
 import time
 from collections import deque
@@ -27,6 +29,7 @@ SIGN_IN_PATH = "/sign-in"
 MAX_WRONG_TRIES = 5
 WRONG_TRY_SECONDS = 30.0
 KEY_BYTES = 32
+_SHARED = re.compile(r"/shared/[A-Za-z0-9_-]+(/picture)?")  # the two routes of a link, and nothing below or beside
 
 
 def is_loopback(address: str) -> bool:
@@ -65,6 +68,11 @@ def cookie_is_valid(key: bytes, value: str, now: float) -> bool:
     return hmac.compare_digest(value.encode(), sign(key, int(expires)).encode()) and int(expires) > now
 
 
+def is_shared(scope: Scope) -> bool:
+    """Whether a link to a shared picture is opened: making one was an explicit act, and its token is checked there."""
+    return scope["method"] == "GET" and _SHARED.fullmatch(scope["path"]) is not None
+
+
 class Access:
     """The check itself: `Access(token, key).guard(app)`."""
 
@@ -77,7 +85,7 @@ class Access:
         """Let through whoever may come in; ask everybody else for the token."""
 
         async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] != "http" or self.admits(scope):
+            if scope["type"] != "http" or is_shared(scope) or self.admits(scope):
                 await app(scope, receive, send)
             else:
                 await self._ask(scope, receive, send)
