@@ -285,7 +285,7 @@ def test_png_info_reads_a_comfyui_picture_and_sends_it(page: Any) -> None:
     values = page.evaluate("latent.form.values")
     assert (values["negative_prompt"], values["steps"], values["seed"]) == ("rain", 9, "77")
     assert (values["sampler"], values["schedule"], values["width"]) == ("Euler a", "Karras", 96)
-    assert page.locator(".taken").is_visible()
+    page.locator(".taken").wait_for()
 
 
 def test_what_had_no_effect_is_said_under_the_picture(page: Any) -> None:

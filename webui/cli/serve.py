@@ -78,7 +78,15 @@ def serve(
         allowed_hosts=tuple(allow_host or ()),
         access_token=access_token,
     )
-    raise typer.Exit(run_server(settings, paths, options, say=console.say, on_event=console.handle))
+    code = run_server(
+        settings,
+        paths,
+        options,
+        say=console.say,
+        on_event=console.handle,
+        on_ready=lambda stages: console.started(stages, ()),
+    )
+    raise typer.Exit(code)
 
 
 def has_display() -> bool:

@@ -17,7 +17,7 @@ import threading
 import time
 import traceback
 import webbrowser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from webui.jobs.service import JobService
 
 Say = Callable[[str], None]
+Ready = Callable[[Mapping[str, float]], None]
 STOP_SECONDS = 4.0  # for the worker, after the connections had theirs
 GRACEFUL_SECONDS = 2
 REMEMBERED_JOBS = 5000  # that are asked for pictures without a row at the start
@@ -79,6 +80,7 @@ class _Builder:
         progress: Progress,
         say: Say,
         on_event: Callable[[str, Event], None] | None,
+        on_ready: Ready | None,
     ) -> None:
         self._settings = settings
         self._paths = paths
@@ -87,6 +89,7 @@ class _Builder:
         self._progress = progress
         self._say = say
         self._on_event = on_event
+        self._on_ready = on_ready
         self._began = time.monotonic()
         self.jobs: JobService | None = None
         self.history: History | None = None
@@ -127,6 +130,8 @@ class _Builder:
         with progress.step(BUILD):
             app = build_app(jobs, catalog, store, self._paths, self._options, history)
             self._switchboard.hand_over(app)
+        if self._on_ready is not None:
+            self._on_ready(progress.seconds)
         self._say(f"The page is ready after {time.monotonic() - self._began:.1f} s.")
         catalog.hash_in_background()
         self._keep_history(jobs, history)
@@ -169,10 +174,12 @@ def serve(
     *,
     say: Say = print,
     on_event: Callable[[str, Event], None] | None = None,
+    on_ready: Ready | None = None,
 ) -> int:
     """Serve until Ctrl+C or SIGTERM; returns the exit code. Raises `WebUIError` when the address cannot be had.
 
-    `say` prints a line for the user; `on_event` hears every job's events (the console).
+    `say` prints a line for the user; `on_event` hears every job's events (the console); `on_ready` is told what each
+    step of the start took, in seconds, once the page is there.
     """
     options = options or ServeOptions(port=settings.server.port)
     sock = bind(options.host, options.port)
@@ -188,7 +195,7 @@ def serve(
     access = Access(token, signing_key(paths.cache_dir / "access.key"))
     progress = Progress((MODELS, PAGE, BUILD))
     switchboard = Switchboard(progress, options.theme or settings.page.theme.value)
-    builder = _Builder(settings, paths, options, switchboard, progress, say, on_event)
+    builder = _Builder(settings, paths, options, switchboard, progress, say, on_event, on_ready)
 
     shown = addresses(options, port, token)
 

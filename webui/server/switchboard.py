@@ -22,6 +22,7 @@ class Progress:
         self._states = dict.fromkeys(names, "waiting")
         self._details = dict.fromkeys(names, "")
         self._began = dict.fromkeys(names, 0.0)
+        self.seconds: dict[str, float] = {}  # of the steps that are done
         self.error = ""
         self.engine: Callable[[], str] = lambda: ""  # the worker's state, once there is one
 
@@ -32,7 +33,8 @@ class Progress:
         self._states[name] = "now"
         yield
         self._states[name] = "done"
-        self._details[name] = f"{time.monotonic() - self._began[name]:.1f} s"
+        self.seconds[name] = time.monotonic() - self._began[name]
+        self._details[name] = f"{self.seconds[name]:.1f} s"
 
     def as_dict(self) -> dict[str, Any]:
         steps = [{"name": n, "state": s, "detail": self._details[n]} for n, s in self._states.items()]
