@@ -282,7 +282,7 @@ def test_a_replay_says_that_the_pixels_are_identical_and_joins_the_family(
     viewer.get_by_text("The new picture is a child of this one.").wait_for(timeout=120_000)
     viewer.get_by_role("treeitem", name="seed 77").wait_for()
     viewer.get_by_role("button", name="Use in txt2img").click()
-    page.wait_for_function("document.querySelector('#f-prompt textarea').value === 'a rocket'")
+    page.wait_for_function("document.querySelector('#f-prompt textarea')?.value === 'a rocket'")
     assert page.locator("#f-seed textarea, #f-seed input").first.input_value() == "6"
 
 
@@ -291,7 +291,8 @@ def test_earlier_prompts_come_back_by_the_arrow_keys(new_page: NewPage, studio_s
     studio_server.post("/history/drafts/txt2img", b'{"data": null}', {"content-type": "application/json"})
     page = new_page()
     area = page.locator("#f-prompt textarea")
-    area.focus()
+    with page.expect_response(lambda response: "/history/prompts?" in response.url):
+        area.fill("")
     page.wait_for_timeout(500)
     for prompt in known[:2]:
         page.keyboard.press("ArrowUp")
@@ -307,7 +308,7 @@ def test_earlier_prompts_come_back_by_the_arrow_keys(new_page: NewPage, studio_s
     page.get_by_role("option", name="a lighthouse").wait_for()
     page.wait_for_function("document.querySelectorAll('#prompt-list li').length === 1")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('#f-prompt textarea').value === 'a lighthouse'")
+    page.wait_for_function("document.querySelector('#f-prompt textarea')?.value === 'a lighthouse'")
 
 
 def test_what_is_typed_is_there_in_another_browser(new_page: NewPage, studio_server: RunningServer) -> None:
@@ -318,7 +319,7 @@ def test_what_is_typed_is_there_in_another_browser(new_page: NewPage, studio_ser
         assert time.monotonic() < deadline
         time.sleep(0.1)
     second = new_page()
-    second.wait_for_function("document.querySelector('#f-prompt textarea').value === 'typed on the first machine'")
+    second.wait_for_function("document.querySelector('#f-prompt textarea')?.value === 'typed on the first machine'")
     assert first.evaluate("latent.drafts.wins({data: {}, updated: 5}, {seen: 4, typed: 0})")
     assert not first.evaluate("latent.drafts.wins({data: {}, updated: 5}, {seen: 4, typed: 6})")
     assert not first.evaluate("latent.drafts.wins({data: null, updated: null}, {seen: 0, typed: 0})")

@@ -261,8 +261,19 @@ def test_on_a_phone_the_picture_comes_right_below_generate(pages: Any, width: in
     assert small == []
 
 
+def test_at_the_first_visit_a_prompt_is_in_the_box_and_an_emptied_box_stays_empty(page: Any) -> None:
+    box = page.get_by_label("Prompt", exact=True)
+    assert box.input_value() == "a red apple"
+    box.fill("")
+    page.wait_for_function("latent.form.values.prompt === ''")
+    page.reload()
+    ready(page)
+    assert box.input_value() == ""
+
+
 def test_the_keyboard_alone_is_enough(page: Any) -> None:
     page.get_by_label("Prompt", exact=True).focus()
+    page.keyboard.press("Control+a")
     page.keyboard.type("a mushroom")
     set_values(page, steps=150, **SLOW)
     job = generate(page, lambda: page.keyboard.press("Control+Enter"))

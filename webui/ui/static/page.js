@@ -247,6 +247,7 @@ window.latent = (() => {
       const values = this.named(list);
       values.checkpoint = models.list.default_checkpoint;
       values.vae = this.defaults("vae");
+      if (!store.get("form", null)) values.prompt = examples(values.checkpoint)[0]; // a first visit: Generate works at once
       Object.assign(values, this.fitAll(store.get("form", {}))[0]);
       if (models.checkpoint(values.checkpoint)?.runnable === false) values.checkpoint = models.list.default_checkpoint;
       this.values = values;
@@ -294,6 +295,9 @@ window.latent = (() => {
     },
   };
   window.addEventListener("pagehide", () => { if (form.ready) form.save(); });
+
+  /* Prompts that suit the checkpoint. */
+  const examples = (checkpoint) => boot.examples[models.nativeSize(checkpoint) < 256 ? "small" : "large"];
 
   const tabs = {
     go(id) { find(`#tab-${id}-button`)?.click(); },
@@ -690,13 +694,13 @@ window.latent = (() => {
     showEmpty() {
       if (this.root.dataset.state && !["empty"].includes(this.root.dataset.state)) return;
       this.setFrame(form.values.width || models.nativeSize(), form.values.height || models.nativeSize());
-      const kind = models.nativeSize(form.values.checkpoint) < 256 ? "small" : "large";
-      if (this.root.dataset.state === "empty" && this.examplesKind === kind) return;
-      this.examplesKind = kind;
+      const prompts = examples(form.values.checkpoint);
+      if (this.root.dataset.state === "empty" && this.examples === prompts) return;
+      this.examples = prompts;
       this.setState("empty");
       const make = async (prompt) => { await form.set({ prompt }); find("#generate").click(); };
       this.center.replaceChildren(el("div", { class: "examples" }, el("p", {}, "Describe a picture, or start with one of these"),
-        el("div", { class: "chips" }, ...boot.examples[kind].map((prompt) => el("button", { type: "button", class: "chip", onclick: () => make(prompt) }, prompt)))));
+        el("div", { class: "chips" }, ...prompts.map((prompt) => el("button", { type: "button", class: "chip", onclick: () => make(prompt) }, prompt)))));
       this.center.hidden = false;
     },
 
