@@ -72,3 +72,8 @@ def data_dir(tmp_path: Path) -> Path:
     for source in (EMBEDDED_CHECKPOINT, EMBEDDED_CHECKPOINT.with_suffix(".yaml")):
         link_or_copy(source, checkpoints / source.name)
     return root
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browser tests last: Playwright keeps an event loop running in this thread, and then asyncio.run refuses to start."""
+    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
