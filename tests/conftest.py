@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,5 +76,9 @@ def data_dir(tmp_path: Path) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Browser tests last: Playwright keeps an event loop running in this thread, and then asyncio.run refuses to start."""
-    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
+    """Browser tests last: Playwright leaves an event loop running in this thread, and then asyncio.run refuses."""
+    items.sort(key=lambda item: "browser" in item.path.parts)
+
+
+# A suite started in the background inherits an ignored SIGINT, and with it every program that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
