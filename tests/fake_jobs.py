@@ -161,9 +161,10 @@ class FakeJobs:
         job = self._jobs.get(job_id)
         return job.preview if job else None
 
-    def list(self, limit: int = 50) -> list[dict[str, Any]]:
+    def list(self, limit: int = 50, user: str | None = None) -> list[dict[str, Any]]:
         with self._lock:
-            return [dict(j.view) for j in reversed(self._jobs.values())][:limit]
+            views = [dict(j.view) for j in reversed(self._jobs.values())]
+            return [view for view in views if user is None or view["user"] == user][:limit]
 
     def interrupt(self, job_id: str) -> bool:
         job = self._jobs[job_id]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -59,6 +59,7 @@ from webui.api.history_responses import (
     plan_view,
 )
 from webui.api.pictures import MEDIA_TYPES
+from webui.api.viewer import CurrentViewer, Viewer, ViewerOf, identify_by, only_viewer
 from webui.errors import HistoryUnavailable, InvalidParams, NotFound
 from webui.history.query import MAX_QUERY
 from webui.history.search import MAX_PAGE
@@ -86,44 +87,14 @@ PictureId = Annotated[int, InPath(ge=1, lt=2**63)]
 IdList = Annotated[str, Query(max_length=60_000, pattern=r"^\d{1,19}(,\d{1,19})*$")]
 
 
-@dataclass(frozen=True, slots=True)
-class Viewer:
-    """Who asks. `name` owns what they make; an administrator sees everybody's."""
-
-    name: str = ""
-    admin: bool = False
-
-    @property
-    def scope(self) -> str | None:
-        """Whose pictures they see; None: everybody's."""
-        return None if self.admin else self.name
-
-
-def only_viewer(_: Request) -> Viewer:
-    """Without accounts: whoever may come in sees everything, and what they make is nobody's in particular."""
-    return Viewer("", admin=True)
-
-
-def _current_viewer(request: Request) -> Viewer:
-    viewer: Viewer = request.state.viewer
-    return viewer
-
-
-CurrentViewer = Annotated[Viewer, Depends(_current_viewer)]
-
-
 def history_routes(
     history: History,
     jobs: JobService,
     catalog: Catalog,
-    viewer_of: Callable[[Request], Viewer] = only_viewer,
+    viewer_of: ViewerOf = only_viewer,
 ) -> APIRouter:
     """The routes below /history, and /shared for people with a link. `viewer_of` may raise to refuse a request."""
-
-    def identify(request: Request) -> None:  # runs before every route's own dependencies
-        request.state.viewer = viewer_of(request)
-
-    router = APIRouter(tags=["history"], responses=ERRORS, dependencies=[Depends(identify)])
+    router = APIRouter(tags=["history"], responses=ERRORS, dependencies=[Depends(identify_by(viewer_of))])
     router.include_router(_finding(history))
     router.include_router(_selections(history))
     router.include_router(_in_and_out(history))

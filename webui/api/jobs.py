@@ -1,121 +1,228 @@
 """The native job routes: submit, list, watch, steer. The page itself lives on them.
 
-A client polls `GET /jobs/{id}?rev=N`: 204 while nothing changed since revision N, so a poll costs next to nothing.
+A client follows `GET /jobs/{id}/events`, or polls `GET /jobs/{id}?rev=N`: 204 while nothing changed since revision N,
+so a poll costs next to nothing. A job of somebody else is answered like one that does not exist.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
 
 from webui.api.common import ERRORS, AsciiJSON, JsonBody
-from webui.api.responses import Accepted, ErrorView, JobCreated, JobList, JobView
-from webui.errors import NotFound
+from webui.api.responses import Accepted, ErrorView, JobCreated, JobList, JobView, Position
+from webui.api.streaming import OVER, event_stream, until_over
+from webui.api.viewer import CurrentViewer, Viewer, own_job
+from webui.errors import InvalidParams, NotFound
 from webui.params import params_from_json
 
 if TYPE_CHECKING:
     from webui.jobs.service import JobService
 
 MAX_LISTED = 500
+MAX_WAIT = 60.0  # seconds; proxies give up after that
 NO_STORE = {"cache-control": "no-store"}
+NOTHING_NEW: dict[int | str, dict[str, Any]] = {204: {"description": "Nothing changed since `rev`"}}
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+    204: {"description": "The job is over and everything was read: stop asking"},
+}
+JPEG: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/jpeg": {}}},
+    204: {"description": "There is no preview (yet)"},
+}
+_SUBMIT_EXAMPLE = {"prompt": "a red apple on a table", "steps": 20, "sampler": "Euler a", "seed": 7}
+_SUBMIT_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {"$ref": "#/components/schemas/GenerationParams"},
+                "example": _SUBMIT_EXAMPLE,
+            }
+        },
+    }
+}
+
+After = Annotated[int | None, Query(ge=0, description="The last sequence number that was seen")]
+LastEventId = Annotated[str | None, Header(max_length=40, description="The same, as EventSource sends it")]
 
 
-def job_routes(jobs: JobService) -> APIRouter:
+def job_routes(jobs: JobService, outputs: Path) -> APIRouter:
     """The routes below /jobs."""
-    router = APIRouter(prefix="/jobs", tags=["jobs"], responses=ERRORS)
+    router = APIRouter(tags=["jobs"], responses=ERRORS)
+    router.include_router(_in_and_out(jobs))
+    router.include_router(_events(jobs, outputs))
+    router.include_router(_looking(jobs))
+    router.include_router(_steering(jobs))
+    return router
+
+
+def _in_and_out(jobs: JobService) -> APIRouter:
+    router = APIRouter(prefix="/jobs")
 
     @router.post(
         "",
         status_code=201,
         response_model=JobCreated,
         responses={429: {"model": ErrorView, "description": "The queue is full"}},
+        openapi_extra=_SUBMIT_BODY,
     )
     def submit(
-        body: JsonBody, idempotency_key: Annotated[str | None, Header(max_length=200)] = None
+        body: JsonBody,
+        viewer: CurrentViewer,
+        idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
     ) -> AsciiJSON | JobCreated:
         """Queue a job. The body is one JSON object of generation parameters; what is left out has its default.
 
-        The same `Idempotency-Key` again answers with the job that the first request made.
+        The answer comes at once. The same `Idempotency-Key` again answers with the job that the first request made.
         """
-        return JobCreated(id=jobs.submit(params_from_json(body), key=idempotency_key))
+        return JobCreated(id=jobs.submit(params_from_json(body), user=viewer.name, key=idempotency_key))
 
     @router.get("", response_model=JobList)
     def list_jobs(
         response: Response,
+        viewer: CurrentViewer,
         state: Annotated[str | None, Query(max_length=20)] = None,
         limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 50,
     ) -> dict[str, Any]:
         """The newest jobs first; `state` keeps those in that state alone."""
         response.headers.update(NO_STORE)
-        views = jobs.list(MAX_LISTED if state else limit)
+        views = jobs.list(MAX_LISTED if state else limit, viewer.scope)
         return {"jobs": [v for v in views if state is None or v["state"] == state][:limit]}
 
-    @router.get("/{job_id}", response_model=JobView, responses={204: {"description": "Nothing changed since `rev`"}})
-    def view(job_id: str, response: Response, rev: Annotated[int | None, Query()] = None) -> Any:
-        """One job as it stands."""
-        found = jobs.view(job_id)
-        if found is None:
-            raise _no_such_job()
+    @router.post("/{job_id}/retry", status_code=201, response_model=JobCreated)
+    def retry(job_id: str, viewer: CurrentViewer) -> JobCreated:
+        """Queue a job that is over once more, under a new id."""
+        own_job(jobs, viewer, job_id)
+        return JobCreated(id=jobs.retry(job_id))
+
+    return router
+
+
+def _events(jobs: JobService, outputs: Path) -> APIRouter:
+    router = APIRouter(prefix="/jobs")
+
+    @router.get("/{job_id}/events", response_class=StreamingResponse, responses=STREAM)
+    async def events(
+        job_id: str, viewer: CurrentViewer, after: After = None, last_event_id: LastEventId = None
+    ) -> Response:
+        """What the job says, from its beginning to its end, as server-sent events.
+
+        The kinds are loading, loaded, started, step, preview, image, warning, memory, and at last one of finished and
+        failed; then the stream ends. Every event has a sequence number as its id. Whoever comes back with the last
+        one in `Last-Event-ID` goes on behind it: steps and previews may be missing then, pictures, warnings and the
+        end never are.
+        """
+        seen = _sequence(after, last_event_id)
+
+        def watch() -> tuple[bool, Any]:
+            over = own_job(jobs, viewer, job_id)["state"] in OVER
+            return over, jobs.watch(job_id, seen)
+
+        over, watcher = await run_in_threadpool(watch)
+        if over and watcher.caught_up:
+            watcher.close()
+            return Response(status_code=204, headers=NO_STORE)
+        return _stream(event_stream(watcher, outputs))
+
+    return router
+
+
+def _looking(jobs: JobService) -> APIRouter:
+    router = APIRouter(prefix="/jobs/{job_id}")
+
+    @router.get("", response_model=JobView, responses=NOTHING_NEW)
+    async def view(
+        job_id: str,
+        response: Response,
+        viewer: CurrentViewer,
+        rev: Annotated[int | None, Query(description="The revision that is known already")] = None,
+        wait: Annotated[float, Query(ge=0, le=MAX_WAIT, description="Seconds to wait for the job's end")] = 0.0,
+    ) -> Any:
+        """One job as it stands; with `wait`, once it is over or the time is up."""
+        found = await run_in_threadpool(own_job, jobs, viewer, job_id)
+        if wait and found["state"] not in OVER:
+            found = await until_over(jobs, job_id, wait)
         if rev is not None and found["rev"] == rev:
             return Response(status_code=204, headers=NO_STORE)
         response.headers.update(NO_STORE)
         return found
 
-    @router.get("/{job_id}/preview.jpg", response_class=Response, responses={200: {"content": {"image/jpeg": {}}}})
-    def preview(job_id: str) -> Response:
+    @router.get("/preview.jpg", response_class=Response, responses=JPEG)
+    def preview(job_id: str, viewer: CurrentViewer) -> Response:
         """The picture in the making, from memory; it never touches the disk. 204 while there is none."""
+        own_job(jobs, viewer, job_id)
         jpeg = jobs.preview(job_id)
         if jpeg is None:
-            if jobs.view(job_id) is None:
-                raise _no_such_job()
             return Response(status_code=204, headers=NO_STORE)
         return Response(jpeg, media_type="image/jpeg", headers=NO_STORE)
 
-    @router.post("/{job_id}/interrupt", response_model=Accepted)
-    def interrupt(job_id: str) -> Accepted:
-        """End a running job early and keep what it finished; a waiting job is cancelled."""
-        return _steer(job_id, jobs.interrupt)
-
-    @router.post("/{job_id}/skip", response_model=Accepted)
-    def skip(job_id: str) -> Accepted:
-        """Leave the picture (batch) in the making and go on with the next."""
-        return _steer(job_id, jobs.skip)
-
-    @router.post("/{job_id}/cancel", response_model=Accepted)
-    def cancel(job_id: str) -> Accepted:
-        """Take a waiting job out of the queue."""
-        return _steer(job_id, jobs.cancel)
-
-    @router.post("/{job_id}/move-up", response_model=Accepted)
-    def move_up(job_id: str) -> Accepted:
-        """Let a waiting job run one place earlier."""
-        found = jobs.view(job_id)
-        if found is None:
-            raise _no_such_job()
-        position = found["position"]
-        return Accepted(changed=bool(position) and jobs.move(job_id, position - 1))
-
-    @router.get("/{job_id}/pictures/{index}.png", response_class=Response)
-    def unsaved(job_id: str, index: int) -> Response:
+    @router.get("/pictures/{index}.png", response_class=Response, responses={200: {"content": {"image/png": {}}}})
+    def unsaved(job_id: str, index: int, viewer: CurrentViewer) -> Response:
         """A finished picture that the disk did not take, from memory."""
+        own_job(jobs, viewer, job_id)
         png = jobs.picture(job_id, index)
         if png is None:
             raise NotFound("There is no such picture.", "Pictures that were saved are below /outputs/.")
         return Response(png, media_type="image/png", headers=NO_STORE)
 
-    @router.post("/{job_id}/retry", status_code=201, response_model=JobCreated)
-    def retry(job_id: str) -> JobCreated:
-        """Queue a job that is over once more, under a new id."""
-        return JobCreated(id=jobs.retry(job_id))
+    return router
 
-    def _steer(job_id: str, action: Any) -> Accepted:
-        if jobs.view(job_id) is None:
-            raise _no_such_job()
+
+def _steering(jobs: JobService) -> APIRouter:
+    router = APIRouter(prefix="/jobs/{job_id}")
+
+    @router.post("/interrupt", response_model=Accepted)
+    def interrupt(job_id: str, viewer: CurrentViewer) -> Accepted:
+        """End a running job early and keep what it finished; a waiting job is cancelled."""
+        return steer(job_id, viewer, jobs.interrupt)
+
+    @router.post("/skip", response_model=Accepted)
+    def skip(job_id: str, viewer: CurrentViewer) -> Accepted:
+        """Leave the picture (batch) in the making and go on with the next."""
+        return steer(job_id, viewer, jobs.skip)
+
+    @router.post("/cancel", response_model=Accepted)
+    def cancel(job_id: str, viewer: CurrentViewer) -> Accepted:
+        """Take a waiting job out of the queue; one that began a moment before is interrupted."""
+        return steer(job_id, viewer, jobs.cancel)
+
+    @router.post("/move-up", response_model=Accepted)
+    def move_up(job_id: str, viewer: CurrentViewer) -> Accepted:
+        """Let a waiting job run one place earlier."""
+        position = own_job(jobs, viewer, job_id)["position"]
+        return Accepted(changed=bool(position) and jobs.move(job_id, position - 1))
+
+    @router.post("/move", response_model=Accepted)
+    def move(job_id: str, body: Position, viewer: CurrentViewer) -> Accepted:
+        """Let a waiting job run at another place of the queue; 0 is the next."""
+        own_job(jobs, viewer, job_id)
+        return Accepted(changed=jobs.move(job_id, body.position))
+
+    def steer(job_id: str, viewer: Viewer, action: Any) -> Accepted:
+        own_job(jobs, viewer, job_id)
         return Accepted(changed=bool(action(job_id)))
 
     return router
 
 
-def _no_such_job() -> NotFound:
-    return NotFound("There is no such job.", "It may have been removed from the list; make the picture again.")
+def _stream(parts: AsyncIterator[str]) -> StreamingResponse:
+    """Not stored by caches, and not collected by a proxy until it is whole (nginx reads the last header)."""
+    headers = {**NO_STORE, "x-accel-buffering": "no"}
+    return StreamingResponse(parts, media_type="text/event-stream", headers=headers)
+
+
+def _sequence(after: int | None, last_event_id: str | None) -> int | None:
+    """Where to go on. What EventSource sends is newer than the address it was first given."""
+    if not last_event_id:
+        return after
+    if not re.fullmatch(r"\d{1,19}", last_event_id, re.ASCII):
+        raise InvalidParams("Last-Event-ID is not a sequence number of this server.", "Leave it out to start anew.")
+    return int(last_event_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 
 class ErrorView(BaseModel):
@@ -23,6 +23,12 @@ class Accepted(BaseModel):
     """The request was taken; `changed` is false when the job was not in a state where it does anything."""
 
     changed: bool
+
+
+class Position(BaseModel):
+    """A place in the queue; 0 is the next to run."""
+
+    position: int = Field(ge=0, le=10**6, strict=True)
 
 
 class ImageView(BaseModel):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from weakref import WeakSet
 
@@ -46,6 +46,7 @@ class Bus:
         self._last = int(time.time() * 1000)
         self._closed = False
         self._watchers: WeakSet[Watcher] = WeakSet()  # a forgotten one leaves by itself
+        self._calls: dict[Watcher, Callable[[], None]] = {}  # of those that do not wait in a thread
 
     @property
     def last(self) -> int:
@@ -75,8 +76,21 @@ class Bus:
                     self._drop(self._preview_of.pop(job, None))
             while len(self._kept) > KEPT_ENTRIES or (self._bytes > KEPT_BYTES and self._kept):
                 self._drop(self._kept.popleft())
-            self._changed.notify_all()
+            self._wake(job)
             return self._last
+
+    def _wake(self, job: str | None) -> None:
+        """Those who wait in a thread, and those who are called: of one job, or with None everybody."""
+        self._changed.notify_all()
+        for watcher, call in self._calls.items():
+            if job is None or watcher.job in (None, job):
+                call()
+
+    def call(self, watcher: Watcher, back: Callable[[], None]) -> None:
+        """Have `back` called whenever there may be something for the watcher, until it leaves. It must be quick, must
+        not raise, and may be called from any thread."""
+        with self._changed:
+            self._calls[watcher] = back
 
     def watch(self, job: str | None = None, after: int | None = None, retold: Sequence[Event] | None = None) -> Watcher:
         """A watcher of one job, or of everything with None. It starts behind sequence number `after`, or now.
@@ -99,7 +113,7 @@ class Bus:
         """No more events: every watcher ends once it has read what is there."""
         with self._changed:
             self._closed = True
-            self._changed.notify_all()
+            self._wake(None)
 
     def _drop(self, sequence: int | None) -> None:
         entry = self._log.pop(sequence, None) if sequence is not None else None
@@ -137,6 +151,7 @@ class Bus:
         """A watcher has gone (`Watcher.close` calls this)."""
         with self._changed:
             self._watchers.discard(watcher)
+            self._calls.pop(watcher, None)
 
 
 class Watcher:
@@ -145,7 +160,7 @@ class Watcher:
     def __init__(self, bus: Bus, job: str | None, after: int, backlog: Sequence[Entry] = ()) -> None:
         self._bus = bus
         self._backlog = deque(backlog)
-        self._job = job
+        self.job = job
         self._open = True
         self.sequence = after  # of the last event that was read
 
@@ -156,13 +171,13 @@ class Watcher:
         if self._backlog:
             entry: Entry | None = self._backlog.popleft()
         else:
-            entry = self._bus.next_after(self.sequence, self._job, timeout)
+            entry = self._bus.next_after(self.sequence, self.job, timeout)
         if entry is None:
             if self._bus.closed:
                 self.close()
             return None
         self.sequence = entry.sequence
-        if self._job is not None and _ends(entry, self._job):
+        if self.job is not None and _ends(entry, self.job):
             self.close()
         return entry
 
@@ -170,6 +185,15 @@ class Watcher:
     def ended(self) -> bool:
         """Whether nothing more will come."""
         return not self._open
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything there is was read."""
+        return not self._backlog and self._bus.next_after(self.sequence, self.job, 0) is None
+
+    def call(self, back: Callable[[], None]) -> None:
+        """Have `back` called, from any thread, when `get(0)` may have something; it must be quick and not raise."""
+        self._bus.call(self, back)
 
     def entries(self) -> Iterator[Entry]:
         """Like iterating, with the job's id beside each event."""

@@ -21,6 +21,8 @@ from webui.events import (
     Started,
     Step,
     Warning,
+    kind_of,
+    to_json_dict,
 )
 from webui.jobs.queue import JobRecord
 from webui.jobs.states import JobState
@@ -58,10 +60,7 @@ def fold(live: Live, event: Event, rev: int, outputs: Path) -> Live:
 
 def _fold(live: Live, event: Event, outputs: Path) -> Live:
     if isinstance(event, Loading):
-        # Not the console's line: that one holds a path, and the page may be seen by others.
-        return replace(
-            live, phase="loading", line=f"Loading {'VAE ' if event.what == 'vae' else ''}{event.name}".strip()
-        )
+        return replace(live, phase="loading", line=loading_line(event))
     if isinstance(event, Loaded):
         return replace(live, phase="loading", line="")
     if isinstance(event, Started):
@@ -102,6 +101,25 @@ def _fold(live: Live, event: Event, outputs: Path) -> Live:
             progress=live.progress if event.interrupted else 1.0,
         )
     return replace(live, phase="", line="", seconds_left=0.0, error=dict(event.error))  # Failed
+
+
+def loading_line(event: Loading) -> str:
+    """Not the console's line: that one holds a path, and the page may be seen by others."""
+    return f"Loading {'VAE ' if event.what == 'vae' else ''}{event.name}".strip()
+
+
+def event_dict(event: Event, outputs: Path) -> dict[str, Any]:
+    """An event as a watcher over the network gets it: its kind, its facts, no pixels and no path of this machine."""
+    if isinstance(event, Image):
+        return {"kind": kind_of(event), **image_dict(event, outputs)}
+    data = to_json_dict(event)
+    if isinstance(event, Loading):
+        data["line"] = loading_line(event)
+    elif isinstance(event, Loaded):
+        del data["source"]
+    if isinstance(event, Finished):
+        data["seconds"] = {name: _finite(value) for name, value in event.seconds.items()}
+    return {key: _finite(value) if isinstance(value, float) else value for key, value in data.items()}
 
 
 def image_dict(event: Image, outputs: Path) -> dict[str, Any]:

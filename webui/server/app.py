@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.responses import FileResponse, HTMLResponse
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -22,11 +22,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from webui import __version__
 from webui.api.catalog import catalog_routes, model_list
 from webui.api.common import add_error_handlers
+from webui.api.description import describe
 from webui.api.history import history_routes
 from webui.api.jobs import job_routes
 from webui.api.parameters import ParametersReader
 from webui.api.pictures import picture_routes
 from webui.api.prompts import prompt_routes
+from webui.api.viewer import ViewerOf, identify_by, only_viewer
 from webui.errors import NotFound
 from webui.history import History
 from webui.paths import Paths, safe_path
@@ -110,23 +112,29 @@ def build_app(
     paths: Paths,
     options: ServeOptions,
     history: History | None = None,
+    viewer_of: ViewerOf = only_viewer,
 ) -> FastAPI:
-    """Everything on one ASGI app. Without `history`, one of `paths` that only reads and writes when it is asked to."""
+    """Everything on one ASGI app. Without `history`, one of `paths` that only reads and writes when it is asked to.
+
+    `viewer_of` tells whose a request is.
+    """
     app = FastAPI(
         title="Latent WebUI",
         version=__version__,
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json" if options.api else None,
+        dependencies=[Depends(identify_by(viewer_of))],
     )
     add_error_handlers(app)
-    app.include_router(job_routes(jobs))
+    app.include_router(job_routes(jobs, paths.outputs))
     styles = StyleBook(paths.styles_files, paths.styles_file)
     reader = ParametersReader(catalog, store, styles)
     app.include_router(catalog_routes(jobs, catalog, store, paths.outputs, secrets.token_hex(8)))
     app.include_router(prompt_routes(catalog, styles, paths.wildcards, reader))
     app.include_router(picture_routes(paths.outputs, reader))
-    app.include_router(history_routes(history or History(paths), jobs, catalog))
+    app.include_router(history_routes(history or History(paths), jobs, catalog, viewer_of))
+    describe(app)
     _add_static(app)
     if options.api:
         _add_docs(app)
@@ -141,7 +149,7 @@ def build_app(
         CORSMiddleware,
         allow_origins=list(options.cors_origins),
         allow_methods=["GET", "POST"],
-        allow_headers=["content-type", "authorization", "idempotency-key"],
+        allow_headers=["content-type", "authorization", "idempotency-key", "last-event-id"],
     )
     app.add_middleware(GZipText)
     return mount_page(app, page.build(jobs, catalog, store, styles))
