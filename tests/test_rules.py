@@ -21,32 +21,34 @@ SOURCES = [REPO_ROOT / "app.py", *sorted(WEBUI.rglob("*.py"))]
 PYENV = Path("~/.pyenv/versions").expanduser()
 
 # Where an arrow may go: a part of webui/ and the parts that it may import. A part not named here does not exist.
-DATA = {"errors", "names", "events", "params", "paths", "settings"}
-MAKING = {"sampling", "catalog", "prompt", "infotext", "pictures", "provenance"}
-FACE = DATA | {"jobs", "catalog", "prompt", "infotext", "pictures", "history", "provenance"}
+DATA = {"errors", "names", "events", "operations", "params", "paths", "settings"}
+MAKING = {"sampling", "catalog", "prompt", "infotext", "pictures", "inputs", "provenance"}
+FACE = DATA | {"jobs", "catalog", "prompt", "infotext", "pictures", "inputs", "history", "provenance"}
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "names": {"errors"},
     "events": {"errors"},
-    "params": {"errors", "names"},
+    "operations": {"errors", "names"},
+    "params": {"errors", "names", "operations"},
     "paths": {"errors"},
     "settings": {"errors", "paths"},
     "sampling": {"errors", "names"},
     "prompt": {"errors", "names", "params", "events", "paths"},
-    "infotext": {"errors", "names", "params", "events"},
+    "infotext": {"errors", "names", "operations", "params", "events"},
     "pictures": {"errors", "names", "params", "infotext"},
+    "inputs": {"errors", "params", "paths", "pictures"},
     "provenance": DATA,
-    "catalog": DATA,
+    "catalog": DATA | {"inputs"},
     "engine": DATA | MAKING,
     "history": DATA | MAKING - {"sampling"},
     "console": DATA,
-    "jobs": DATA | {"engine", "catalog", "history", "provenance", "infotext"},
+    "jobs": DATA | {"engine", "catalog", "history", "provenance", "infotext", "inputs"},
     "api": FACE,
     "ui": FACE,
     "server": FACE | {"api", "ui"},
     "install": {"errors", "paths"},
     "launcher": {"errors", "paths", "install", "cli"},
-    "cli": DATA | {"server", "engine", "jobs", "catalog", "history", "console", "install", "launcher"},
+    "cli": DATA | {"server", "engine", "jobs", "catalog", "history", "inputs", "console", "install", "launcher"},
     "__main__": {"launcher", "cli"},
     "__init__": set(),
 }

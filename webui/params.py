@@ -12,14 +12,15 @@ import json
 import secrets
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from webui.errors import InvalidParams
 from webui.names import AUTOMATIC, find_sampler, find_schedule
+from webui.operations import MAX_PROMPT_LENGTH as MAX_PROMPT_LENGTH
+from webui.operations import Extras, Hires, Init, Inpaint, Plain, SdUpscale, clean_text
 
 MAX_SEED = 2**63 - 1
 RANDOM_SEED_LIMIT = 2**32 - 2  # the range that every other tool can read back
-MAX_PROMPT_LENGTH = 200_000  # characters
 MAX_PIXELS = 64 * 2**20  # of one picture
 MAX_PICTURES = 10_000  # of one job
 SIDE_MULTIPLE = 8  # one latent cell
@@ -27,16 +28,15 @@ SIDE_MULTIPLE = 8  # one latent cell
 Side = Annotated[int, Field(ge=16, le=16_384, multiple_of=SIDE_MULTIPLE)]
 Seed = Annotated[int, Field(ge=-1, le=MAX_SEED)]
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
+Kind = Literal["txt2img", "img2img", "extras"]
 
 
-class GenerationParams(BaseModel):
+class GenerationParams(Plain):
     """What to make, in full. Equal params on the same machine and versions give equal pixels.
 
     A seed of -1 and a `None` for checkpoint or size mean "choose for me"; the door fills them in
     (`with_fixed_seeds`, `webui.catalog`) before the job is queued, so that a queued job is complete.
     """
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
     # What is in the picture
     prompt: str = Field("", max_length=MAX_PROMPT_LENGTH)
@@ -97,6 +97,15 @@ class GenerationParams(BaseModel):
     seed_resize_height: Annotated[int, Field(ge=0, le=16_384, multiple_of=SIDE_MULTIPLE)] = 0
     ensd: int = Field(0, ge=-(2**31), le=2**31 - 1)  # eta noise seed delta
 
+    # Pictures to start from and passes to add; see `webui.operations`
+    init: Init | None = None
+    inpaint: Inpaint | None = None
+    hires: Hires | None = None
+    sd_upscale: SdUpscale | None = None
+    extras: Extras | None = None
+    tiling_x: bool = False  # the left edge continues the right one
+    tiling_y: bool = False
+
     # The saved file
     image_format: Literal["png", "jpeg", "webp"] = "png"
     image_quality: int = Field(90, ge=1, le=100)  # JPEG and WEBP; PNG is lossless
@@ -104,22 +113,7 @@ class GenerationParams(BaseModel):
     @field_validator("prompt", "negative_prompt", "checkpoint", "vae", mode="after")
     @classmethod
     def _clean_text(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError:
-            raise ValueError("holds a broken character (a lone surrogate); delete it and type it again") from None
-        value = value.replace("\r\n", "\n").replace("\r", "\n")
-        return "".join(ch for ch in value if ch >= " " or ch in "\n\t")
-
-    @field_validator("*", mode="after")
-    @classmethod
-    def _one_zero(cls, value: Any) -> Any:
-        """-0.0 equals 0.0 but is written otherwise; equal params have equal text."""
-        if isinstance(value, tuple):
-            return tuple(number + 0.0 for number in value)
-        return value + 0.0 if isinstance(value, float) else value
+        return None if value is None else clean_text(value)
 
     @model_validator(mode="before")
     @classmethod
@@ -152,7 +146,38 @@ class GenerationParams(BaseModel):
             raise ValueError("sigma_min is not below sigma_max")
         if bool(self.seed_resize_width) != bool(self.seed_resize_height):
             raise ValueError("seed resize needs both a width and a height")
+        self._check_operations()
         return self
+
+    def _check_operations(self) -> None:
+        if self.init is None:
+            for name in ("inpaint", "sd_upscale"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} needs a picture to start from (init)")
+        elif self.hires is not None:
+            raise ValueError("hires is for pictures made from nothing; with init, set a larger size or use sd_upscale")
+        elif self.init.frame is not None and self.inpaint is None:
+            raise ValueError("init.frame adds pixels that have to be drawn; add inpaint")
+        if self.sd_upscale is not None and self.inpaint is not None:
+            raise ValueError("sd_upscale draws the whole picture anew; leave inpaint out")
+
+    @property
+    def kind(self) -> Kind:
+        """What the job does."""
+        if self.extras is not None:
+            return "extras"
+        return "txt2img" if self.init is None else "img2img"
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """References of the pictures it needs from the store of inputs, in order, each once."""
+        found = (
+            self.init and self.init.image,
+            self.inpaint and self.inpaint.mask,
+            self.hires and self.hires.first_pass,
+            self.extras and self.extras.image,
+        )
+        return tuple(dict.fromkeys(reference for reference in found if reference))
 
     @property
     def pictures(self) -> int:

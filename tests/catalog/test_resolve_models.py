@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from model_files import VAE, folders, kohya_lora, ldm_vae, sd1, sdxl, write_model
+from PIL import Image
 
 from webui.catalog import Catalog
-from webui.errors import ModelNotFound, UnsupportedModel
+from webui.errors import InvalidParams, ModelNotFound, NotFound, UnsupportedModel
+from webui.inputs import InputStore
 from webui.params import GenerationParams, make_params
 from webui.paths import Paths
 from webui.settings import Settings, changed
@@ -151,3 +154,22 @@ def test_F25_a_checkpoint_deleted_before_the_job_is_an_error_at_the_door(paths: 
     (paths.checkpoints[0] / "usual.safetensors").unlink()
     with pytest.raises(ModelNotFound, match="not there any more"):
         catalog.resolve(make_params({"checkpoint": "usual"}), Settings())
+
+
+def test_a_picture_to_start_from_gives_the_size_that_was_left_open(paths: Paths) -> None:
+    buffer = BytesIO()
+    Image.new("RGB", (203, 100)).save(buffer, "PNG")
+    reference = InputStore(paths.outputs).add(buffer.getvalue()).reference
+    plain = resolve(paths, init={"image": reference})
+    assert (plain.width, plain.height) == (200, 96)
+    framed = resolve(paths, init={"image": reference, "frame": {"left": 20, "bottom": 60}}, inpaint={})
+    assert (framed.width, framed.height) == (216, 160)
+    chosen = resolve(paths, init={"image": reference}, width=64, height=72)
+    assert (chosen.width, chosen.height) == (64, 72)
+
+
+def test_a_request_without_its_picture_is_refused_at_the_door(paths: Paths) -> None:
+    with pytest.raises(InvalidParams, match="no picture to start from"):
+        resolve(paths, init={"denoising_strength": 0.5})
+    with pytest.raises(NotFound):
+        resolve(paths, init={"image": "a" * 64})

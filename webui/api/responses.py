@@ -31,6 +31,17 @@ class Position(BaseModel):
     position: int = Field(ge=0, le=10**6, strict=True)
 
 
+class InputView(BaseModel):
+    """A stored picture to start from; jobs name it by `reference`. Size in pixels, upright."""
+
+    reference: str
+    width: int
+    height: int
+    format: str
+    has_alpha: bool
+    url: str
+
+
 class ImageView(BaseModel):
     """A finished picture; `path` is relative to the outputs folder and served below /outputs/."""
 

@@ -20,9 +20,10 @@ from webui.catalog.models import ModelFile, VaeChoice
 from webui.catalog.scan import SUFFIXES, VAE_ENDINGS, Role, look_again
 from webui.catalog.snapshot import Key, Reading, Seen, Snapshot, take_snapshot
 from webui.catalog.vae_choice import NONE, canonical_selection, choose_vae, find_vae, near
-from webui.errors import ModelNotFound, UnsupportedModel, near_matches
+from webui.errors import InvalidParams, ModelNotFound, UnsupportedModel, near_matches
+from webui.inputs import InputStore
 from webui.names import AUTOMATIC
-from webui.params import GenerationParams
+from webui.params import SIDE_MULTIPLE, GenerationParams
 from webui.paths import Paths
 from webui.settings import Settings
 
@@ -38,6 +39,7 @@ class Catalog:
 
     def __init__(self, paths: Paths) -> None:
         self.paths = paths
+        self._inputs = InputStore(paths.outputs)
         self._cache = Cache(paths.cache_dir / "models.sqlite")
         self._hasher = Hasher(self._cache, self._hash_known)
         self._lock = threading.RLock()
@@ -181,8 +183,14 @@ class Catalog:
     def resolve(self, params: GenerationParams, settings: Settings) -> GenerationParams:
         """The request with everything filled in that was left to us: checkpoint (its name), VAE, size, seeds.
 
-        Raises `ModelNotFound` for a checkpoint or VAE that is not there, `UnsupportedModel` for one that cannot run.
+        Raises `ModelNotFound` for a checkpoint or VAE that is not there, `UnsupportedModel` for one that cannot run,
+        `NotFound` for a picture to start from that is not there, `InvalidParams` when none was chosen.
         """
+        self._inputs.require(params)
+        if params.init is not None and params.init.image is None:
+            raise InvalidParams("There is no picture to start from.", "Choose one, or leave init out.")
+        if params.extras is not None:
+            return params.with_fixed_seeds()
         checkpoint = self._requested(params, settings)
         if not can_run(checkpoint, settings):
             raise UnsupportedModel(
@@ -198,12 +206,8 @@ class Catalog:
         self.resolve_vae(
             checkpoint, vae, settings.model.vae_overrides_preferences, allow_pickle=settings.model.allow_pickle
         )
-        return params.changed(
-            checkpoint=checkpoint.name,
-            vae=vae,
-            width=params.width or checkpoint.native_size,
-            height=params.height or checkpoint.native_size,
-        ).with_fixed_seeds()
+        width, height = self._size(params, checkpoint)
+        return params.changed(checkpoint=checkpoint.name, vae=vae, width=width, height=height).with_fixed_seeds()
 
     # Hashes -------------------------------------------------------------------------------------------------------
 
@@ -226,6 +230,17 @@ class Catalog:
             self._hasher.sha256(model, wait=False)
 
     # Inside -------------------------------------------------------------------------------------------------------
+
+    def _size(self, params: GenerationParams, checkpoint: ModelFile) -> tuple[int, int]:
+        """(width, height) as asked for; what is left open is the picture's own, or the checkpoint's native size."""
+        width = height = checkpoint.native_size
+        if params.init is not None and params.init.image is not None and not (params.width and params.height):
+            picture, frame = self._inputs.look(params.init.image), params.init.frame
+            width, height = picture.width, picture.height
+            if frame is not None:
+                width, height = width + frame.left + frame.right, height + frame.top + frame.bottom
+            width, height = (max(2, side // SIDE_MULTIPLE) * SIDE_MULTIPLE for side in (width, height))
+        return params.width or width, params.height or height
 
     def _requested(self, params: GenerationParams, settings: Settings) -> ModelFile:
         if params.checkpoint:

@@ -24,6 +24,7 @@ from webui.api.catalog import catalog_routes, model_list
 from webui.api.common import add_error_handlers
 from webui.api.description import describe
 from webui.api.history import history_routes
+from webui.api.inputs import input_routes
 from webui.api.jobs import job_routes
 from webui.api.parameters import ParametersReader
 from webui.api.pictures import picture_routes
@@ -31,6 +32,7 @@ from webui.api.prompts import prompt_routes
 from webui.api.viewer import ViewerOf, identify_by, only_viewer
 from webui.errors import NotFound
 from webui.history import History
+from webui.inputs import InputStore
 from webui.paths import Paths, safe_path
 from webui.prompt import StyleBook
 from webui.server.options import ServeOptions
@@ -57,7 +59,9 @@ class GZipText:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
-        picture = path.startswith("/outputs/") or path.endswith((".jpg", ".webp", "/file", "/picture", "/zip"))
+        picture = path.startswith(("/outputs/", "/inputs/")) or path.endswith(
+            (".jpg", ".webp", "/file", "/picture", "/zip")
+        )
         await (self._plain if picture else self._zipped)(scope, receive, send)
 
 
@@ -133,6 +137,7 @@ def build_app(
     app.include_router(catalog_routes(jobs, catalog, store, paths.outputs, secrets.token_hex(8)))
     app.include_router(prompt_routes(catalog, styles, paths.wildcards, reader))
     app.include_router(picture_routes(paths.outputs, reader))
+    app.include_router(input_routes(InputStore(paths.outputs), paths.outputs))
     app.include_router(history_routes(history or History(paths), jobs, catalog, viewer_of))
     describe(app)
     _add_static(app)

@@ -1,0 +1,106 @@
+"""The store of pictures to start from: addressed by content, opened safely, never cleaned while needed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from webui.errors import BadPicture, NotFound
+from webui.inputs import FOLDER, KEEP_UNUSED_SECONDS, InputStore, references_in
+from webui.params import make_params
+
+
+def png(colour: str = "red", mode: str = "RGB", size: tuple[int, int] = (24, 16)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, size, colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> InputStore:
+    return InputStore(tmp_path)
+
+
+def make_old(path: Path) -> None:
+    past = time.time() - 2 * KEEP_UNUSED_SECONDS
+    os.utime(path, (past, past))
+
+
+def test_a_picture_is_kept_under_the_sha256_of_its_bytes_and_comes_back_as_it_was(store: InputStore) -> None:
+    data = png()
+    kept = store.add(data)
+    assert kept.reference == hashlib.sha256(data).hexdigest()
+    assert (kept.width, kept.height, kept.format, kept.has_alpha) == (24, 16, "PNG", False)
+    assert store.read(kept.reference) == data
+    assert store.open(kept.reference).getpixel((0, 0)) == (255, 0, 0)
+    assert store.look(kept.reference) == kept
+
+
+def test_equal_files_are_kept_once(store: InputStore, tmp_path: Path) -> None:
+    assert store.add(png()) == store.add(png())
+    assert len(list((tmp_path / FOLDER).rglob("*.png"))) == 1
+
+
+def test_transparency_is_known(store: InputStore) -> None:
+    assert store.add(png("#ff000080", "RGBA")).has_alpha
+
+
+@pytest.mark.parametrize("data", [b"", b"#!/bin/sh\n", b"GIF89a" + b"\0" * 50, png()[:60]])
+def test_what_is_no_picture_is_refused_and_nothing_is_written(store: InputStore, tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(BadPicture):
+        store.add(data)
+    assert not (tmp_path / FOLDER).exists()
+
+
+@pytest.mark.parametrize("reference", ["", "a", "../../etc/passwd", "a" * 64, "A" * 64, "a" * 64 + "\n"])
+def test_what_is_not_there_is_not_found(store: InputStore, reference: str) -> None:
+    with pytest.raises(NotFound):
+        store.path(reference)
+
+
+def test_a_file_that_was_changed_on_the_disk_is_not_taken(store: InputStore) -> None:
+    kept = store.add(png())
+    store.path(kept.reference).write_bytes(png("blue"))
+    with pytest.raises(BadPicture, match="damaged"):
+        store.open(kept.reference)
+
+
+def test_cleaning_takes_what_is_old_and_not_needed_and_nothing_else(store: InputStore) -> None:
+    needed, unused, fresh = (store.add(png(colour)).reference for colour in ("red", "green", "blue"))
+    for reference in (needed, unused):
+        make_old(store.path(reference))
+    cleaned = store.clean({needed})
+    assert (cleaned.removed, cleaned.kept) == (1, 2)
+    assert cleaned.removed_bytes == len(png("green"))
+    assert store.read(needed)
+    assert store.read(fresh)
+    with pytest.raises(NotFound):
+        store.read(unused)
+
+
+def test_using_a_picture_keeps_it_for_another_day(store: InputStore) -> None:
+    again, named = store.add(png("red")).reference, store.add(png("green")).reference
+    for reference in (again, named):
+        make_old(store.path(reference))
+    store.add(png("red"))
+    store.require(make_params({"init": {"image": named}}))
+    assert store.clean(set()).removed == 0
+
+
+def test_a_request_whose_picture_is_gone_is_refused(store: InputStore) -> None:
+    with pytest.raises(NotFound, match="Choose it again"):
+        store.require(make_params({"init": {"image": "a" * 64}}))
+
+
+def test_references_are_found_in_the_text_of_any_request(store: InputStore) -> None:
+    a, b, c = "a" * 64, "b" * 64, "c" * 64
+    params = make_params({"init": {"image": a}, "inpaint": {"mask": b}, "prompt": f'say "{"d" * 63}"'})
+    assert references_in(params.canonical_json()) == {a, b}
+    assert references_in(make_params({"hires": {"first_pass": c}}).canonical_json()) == {c}
+    assert references_in(make_params({"prompt": "a picture"}).canonical_json()) == set()

@@ -1,0 +1,155 @@
+"""Pictures that jobs start from: masks and pictures that came from outside, kept under the sha256 of their bytes.
+
+They lie below `outputs/.inputs`, a hidden folder: nothing there is listed, served as an output or indexed. Equal files
+are kept once. A job names them by reference (`GenerationParams.inputs`), so a replay starts from the same bytes. A file
+stays as long as a job or a picture of the history needs it; the rest is removed by `clean`, a day after its last use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from webui import pictures
+from webui.errors import BadPicture, NotFound, SaveError
+from webui.params import GenerationParams
+from webui.paths import write_new
+
+FOLDER = ".inputs"
+KEEP_UNUSED_SECONDS = 24 * 3600.0
+MAX_BYTES = 64 * 2**20  # of one file; the largest request that the server takes
+_REFERENCE = re.compile(r"[0-9a-f]{64}\Z")
+_SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}
+_ANY_REFERENCE = re.compile(r'"([0-9a-f]{64})"')
+
+
+@dataclass(frozen=True, slots=True)
+class InputPicture:
+    """A stored picture: its reference and its size in pixels, upright. `has_alpha`: some of it can be transparent."""
+
+    reference: str
+    width: int
+    height: int
+    format: str  # "PNG", "JPEG" or "WEBP"
+    has_alpha: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """What `clean` did: files and bytes removed, files and bytes left."""
+
+    removed: int
+    removed_bytes: int
+    kept: int
+    kept_bytes: int
+
+
+class InputStore:
+    """The store below an outputs folder. Cheap to make; any thread and process may use it at the same time."""
+
+    def __init__(self, outputs: Path) -> None:
+        self._root = outputs / FOLDER
+
+    def add(self, data: bytes) -> InputPicture:
+        """Keep a picture file. Raises `BadPicture` for what is no picture, `SaveError` when the disk refuses."""
+        if len(data) > MAX_BYTES:
+            raise BadPicture(f"The file is larger than {MAX_BYTES // 2**20} MB.", "Use a smaller picture.")
+        image = pictures.open_image(data)
+        reference = hashlib.sha256(data).hexdigest()
+        kind = str(image.format)
+        path = self._folder(reference) / f"{reference}{_SUFFIXES[kind]}"
+        try:
+            with contextlib.suppress(FileExistsError):
+                write_new(path, data)
+            os.utime(path)  # it is in use, whoever brought it first
+        except OSError as error:
+            raise SaveError(
+                f"The picture could not be stored: {error.strerror or error}.",
+                f"Make room or give write access in {self._root}.",
+            ) from error
+        return _facts(reference, image, kind)
+
+    def path(self, reference: str) -> Path:
+        """The stored file. Raises `NotFound`."""
+        if _REFERENCE.match(reference):
+            for suffix in _SUFFIXES.values():
+                path = self._folder(reference) / f"{reference}{suffix}"
+                if path.is_file():
+                    return path
+        raise NotFound(
+            f"The picture {reference[:12]} to start from is not here (any more).",
+            "Choose it again; pictures that no job and no picture needs are removed after a day.",
+        )
+
+    def read(self, reference: str) -> bytes:
+        """The file's bytes. Raises `NotFound`, and `BadPicture` when they are not what was stored."""
+        try:
+            data = self.path(reference).read_bytes()
+        except OSError:
+            raise NotFound("The picture to start from cannot be read.", "Choose it again.") from None
+        if hashlib.sha256(data).hexdigest() != reference:
+            raise BadPicture(
+                f"The stored picture {reference[:12]} is damaged.", "Choose it again; its file was changed."
+            )
+        return data
+
+    def open(self, reference: str) -> Image.Image:
+        """The picture, decoded and upright, in the mode it was stored in. Raises `NotFound` and `BadPicture`."""
+        return pictures.open_image(self.read(reference))
+
+    def look(self, reference: str) -> InputPicture:
+        """What is known of a stored picture. Raises `NotFound` and `BadPicture`."""
+        image = self.open(reference)
+        return _facts(reference, image, str(image.format))
+
+    def require(self, params: GenerationParams) -> None:
+        """See that everything a request starts from is here, and keep it from being cleaned. Raises `NotFound`."""
+        for reference in params.inputs:
+            with contextlib.suppress(OSError):
+                os.utime(self.path(reference))
+
+    def clean(self, needed: Collection[str], older_than: float = KEEP_UNUSED_SECONDS) -> Cleaned:
+        """Remove the files that are not `needed` and were not touched for `older_than` seconds."""
+        removed = removed_bytes = kept = kept_bytes = 0
+        limit = time.time() - older_than
+        for entry in self._entries():
+            try:
+                status = entry.stat()
+                if entry.name[:64] not in needed and status.st_mtime < limit:
+                    Path(entry.path).unlink()
+                    removed, removed_bytes = removed + 1, removed_bytes + status.st_size
+                    continue
+            except OSError:
+                continue  # somebody else removed it, or the disk does not let us
+            kept, kept_bytes = kept + 1, kept_bytes + status.st_size
+        return Cleaned(removed, removed_bytes, kept, kept_bytes)
+
+    def _folder(self, reference: str) -> Path:
+        return self._root / reference[:2]
+
+    def _entries(self) -> Iterator[os.DirEntry[str]]:
+        try:
+            folders = [entry.path for entry in os.scandir(self._root) if entry.is_dir(follow_symlinks=False)]
+        except OSError:
+            return
+        for folder in folders:
+            with contextlib.suppress(OSError), os.scandir(folder) as listing:
+                yield from (entry for entry in listing if _REFERENCE.match(entry.name[:64]))
+
+
+def references_in(text: str) -> set[str]:
+    """Everything in a params JSON that looks like a reference; cheaper than reading it, and it never misses one."""
+    return set(_ANY_REFERENCE.findall(text))
+
+
+def _facts(reference: str, image: Image.Image, kind: str) -> InputPicture:
+    has_alpha = "A" in image.getbands() or "transparency" in image.info
+    return InputPicture(reference, image.width, image.height, kind, has_alpha)
