@@ -20,6 +20,8 @@ os.environ.update(
     GRADIO_RUN_HISTORY="false",
     TOKENIZERS_PARALLELISM="false",
 )
+if "PYTEST_XDIST_WORKER" in os.environ:  # several tests at once: one thread each, here and in every program they start
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 # No test is failed by a clock, and CI sees the same examples each time.
 settings.register_profile(
@@ -73,11 +75,6 @@ def data_dir(tmp_path: Path) -> Path:
     for source in (EMBEDDED_CHECKPOINT, EMBEDDED_CHECKPOINT.with_suffix(".yaml")):
         link_or_copy(source, checkpoints / source.name)
     return root
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Browser tests last: Playwright leaves an event loop running in this thread, and then asyncio.run refuses."""
-    items.sort(key=lambda item: "browser" in item.path.parts)
 
 
 # A suite started in the background inherits an ignored SIGINT, and with it every program that it starts.

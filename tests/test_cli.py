@@ -155,6 +155,8 @@ def test_flags_win_over_the_file_and_do_not_change_it(tmp_path: Path) -> None:
 
 
 def test_folder_flags_come_before_the_usual_folders(tmp_path: Path) -> None:
+    paths = Folders(data_dir=tmp_path, styles_file=[tmp_path / "s.csv"]).paths()
+    assert paths.styles_file == tmp_path / "s.csv"
     paths = Folders(data_dir=tmp_path, ckpt_dir=[tmp_path / "a", tmp_path / "b"], outputs_dir=tmp_path / "o").paths()
     assert [folder.name for folder in paths.checkpoints] == ["a", "b", "Stable-diffusion"]
     assert paths.outputs == (tmp_path / "o").resolve()
@@ -475,17 +477,38 @@ def test_all_checks_run_even_if_one_fails_and_pytest_gets_what_follows(
 ) -> None:
     ran: list[tuple[str, ...]] = []
 
-    def module(name: str, words: tuple[str, ...]) -> int:
+    def module(words: tuple[str, ...], *, quiet: bool = False) -> tuple[int, str]:
         ran.append(tuple(words))
-        return int(name == "mypy")
+        return int(words[0] == "mypy"), "what it found\n" if quiet else ""
 
     monkeypatch.setattr(check, "module", module)
     monkeypatch.setattr(check, "install_tools", lambda steps: None)
     monkeypatch.setattr(check, "install_chromium", lambda steps: None)
+    monkeypatch.setattr(check, "cores", lambda: 2)
     assert cli.main(["test", "-k", "queue", "tests/jobs", "--maxfail=1"]) == 1
     assert [words[0] for words in ran] == ["ruff", "ruff", "mypy", "pytest"]
-    assert ran[-1] == ("pytest", "-k", "queue", "tests/jobs", "--maxfail=1")
-    assert "Failed: mypy." in capsys.readouterr().err
+    assert ran[-1] == ("pytest", "-n", "2", "--dist", "loadfile", "-k", "queue", "tests/jobs", "--maxfail=1")
+    said = capsys.readouterr()
+    assert "Failed: mypy." in said.err
+    assert said.out.count("what it found") == 3
+
+
+@pytest.mark.parametrize(
+    ("there", "words", "spread"),
+    [
+        (1, ["-x"], []),
+        (2, ["-x"], ["-n", "2", "--dist", "loadfile"]),
+        (64, [], ["-n", "4", "--dist", "loadfile"]),
+        (8, ["-n", "0"], []),
+        (8, ["-n3"], []),
+        (8, ["--pdb", "tests/jobs"], []),
+    ],
+)
+def test_pytest_uses_the_cores_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, there: int, words: list[str], spread: list[str]
+) -> None:
+    monkeypatch.setattr(check, "cores", lambda: there)
+    assert check.spread(words) == spread
 
 
 def a_command(folder: Path, name: str, body: str) -> None:

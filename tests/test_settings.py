@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import math
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +96,7 @@ def test_an_unknown_setting_is_answered_with_the_near_ones() -> None:
         changed(Settings(), {"model.checkpont": "x"})
 
 
-def test_a_bad_entry_is_named_and_the_others_hold(file: Path) -> None:
+def test_F20_a_bad_entry_is_named_and_the_others_hold(file: Path) -> None:
     file.write_text(
         "device: {precision: fp61, attention: sdpa}\nserver: {port: 99999}\nmodl: {vae: x}\nsaving: {quality: .nan}\n"
         "preview: {every_seconds: 1" + "0" * 400 + "}\nmodel:\n  vae: null\n  checkpoint: ${\n"
@@ -125,7 +128,7 @@ def test_a_bad_entry_is_named_and_the_others_hold(file: Path) -> None:
         b"model: {vae: a}\n".decode().encode("utf-16"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_kept_aside_and_the_start_goes_on(file: Path, content: bytes) -> None:
+def test_F20_a_file_that_cannot_be_read_is_kept_aside_and_the_start_goes_on(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     found, problems = load(file)
     assert found == Settings()
@@ -144,19 +147,64 @@ def test_an_empty_file_is_no_fault(file: Path, content: bytes) -> None:
 
 @profile(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
-def test_no_content_stops_the_start(file: Path, content: bytes) -> None:
+def test_F20_no_content_stops_the_start(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     found, _ = load(file)
     assert isinstance(found, Settings)
 
 
-def test_a_torn_file_gives_way_to_the_backup(file: Path) -> None:
+def test_F20_a_file_of_a_hundred_megabytes_is_not_even_read(file: Path) -> None:
+    with file.open("wb") as huge:
+        huge.truncate(100 * 2**20)
+    found, problems = load(file)
+    assert found == Settings()
+    assert "larger than a megabyte" in problems[0]
+    assert len(aside(file)) == 1
+
+
+@pytest.mark.parametrize("torn", [lambda whole: whole[:-3] + b"\x00", lambda whole: b""])
+def test_F18_a_torn_or_emptied_file_gives_way_to_the_backup(file: Path, torn: Callable[[bytes], bytes]) -> None:
     save(changed(Settings(), {"model.vae": "first"}), file)
     save(changed(Settings(), {"model.vae": "second"}), file)
-    file.write_bytes(file.read_bytes()[:-3] + b"\x00")
+    file.write_bytes(torn(file.read_bytes()))
     found, problems = load(file)
     assert found.model.vae == "first"
     assert len(problems) == 1
+    assert len(aside(file)) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("call", range(1, 10))
+def test_F18_a_kill_at_any_moment_of_a_save_leaves_the_old_settings_or_the_new(file: Path, call: int) -> None:
+    """`call`: the file system call of the save at which the process dies."""
+    save(changed(Settings(), {"model.vae": "older"}), file)
+    old, new = (changed(Settings(), {"model.vae": name}) for name in ("old", "new"))
+    save(old, file)
+    child = os.fork()
+    if child == 0:
+        with pytest.MonkeyPatch.context() as patch:
+            made = 0
+
+            def dying(real: Callable[..., Any]) -> Callable[..., Any]:
+                def counted(*arguments: Any, **words: Any) -> Any:
+                    nonlocal made
+                    made += 1
+                    if made == call:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    return real(*arguments, **words)
+
+                return counted
+
+            for owner, name in ((paths.os, "open"), (paths.os, "fsync"), (Path, "replace"), (Path, "read_bytes")):
+                patch.setattr(owner, name, dying(getattr(owner, name)))
+            save(new, file)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status), "the save makes fewer calls than this"
+    found, problems = load(file)
+    assert found in (old, new)
+    assert problems == []
+    assert load(file.with_name("config.yaml.bak"))[0] in (changed(Settings(), {"model.vae": "older"}), old)
 
 
 def test_a_file_that_may_not_be_read_stays_where_it_is(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +221,7 @@ def test_a_file_that_may_not_be_read_stays_where_it_is(file: Path, monkeypatch: 
     assert not aside(file)
 
 
-def test_a_full_disk_is_told_and_the_old_settings_stay(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_F15_a_full_disk_is_told_and_the_old_settings_stay(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = changed(Settings(), {"model.vae": "old"})
     save(old, file)
 

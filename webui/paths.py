@@ -32,6 +32,7 @@ class Paths:
     embeddings: tuple[Path, ...]
     upscalers: tuple[Path, ...]
     controlnets: tuple[Path, ...]
+    styles: tuple[Path, ...] = ()  # files of styles given by the user; a name may hold * and ?
 
     @classmethod
     def under(
@@ -43,8 +44,9 @@ class Paths:
         vaes: tuple[Path, ...] = (),
         loras: tuple[Path, ...] = (),
         embeddings: tuple[Path, ...] = (),
+        styles: tuple[Path, ...] = (),
     ) -> Paths:
-        """The usual layout below `data_dir`; folders given by the user come before the usual ones."""
+        """The usual layout below `data_dir`; folders and files given by the user come before the usual ones."""
         root = data_dir.expanduser().resolve()
         models = root / "models"
 
@@ -61,6 +63,7 @@ class Paths:
             embeddings=search(embeddings, "embeddings"),
             upscalers=search((), "ESRGAN", "upscalers"),
             controlnets=search((), "ControlNet"),
+            styles=tuple(path.expanduser().absolute() for path in styles),
         )
 
     @property
@@ -74,13 +77,17 @@ class Paths:
 
     @property
     def styles_file(self) -> Path:
-        """Where new styles are written."""
-        return self.data_dir / "styles.csv"
+        """Where new styles are written: the first file that the user gave by its whole name, else `styles.csv`."""
+        return next((path for path in self.styles if not _is_pattern(path)), self.data_dir / "styles.csv")
 
     def styles_files(self) -> tuple[Path, ...]:
-        """Every file of styles in the order of reading: `styles.csv`, then those of the folder `styles`."""
-        more = sorted((self.data_dir / "styles").glob("*.csv"), key=lambda path: path.name.casefold())
-        return (self.styles_file, *more)
+        """Every file of styles in the order of reading: `styles.csv`, those of the folder `styles`, then the user's.
+
+        A later file's style wins over an earlier one's of that name.
+        """
+        more = _matching(self.data_dir / "styles" / "*.csv")
+        given = [found for path in self.styles for found in (_matching(path) if _is_pattern(path) else (path,))]
+        return tuple(dict.fromkeys((self.data_dir / "styles.csv", *more, *given)))
 
     @property
     def cache_dir(self) -> Path:
@@ -107,6 +114,15 @@ class Paths:
             *self.embeddings,
         ):
             folder.mkdir(parents=True, exist_ok=True)
+
+
+def _is_pattern(path: Path) -> bool:
+    return any(sign in path.name for sign in "*?")
+
+
+def _matching(pattern: Path) -> list[Path]:
+    """The files that a pattern in the last part of a path stands for, by name."""
+    return sorted(pattern.parent.glob(pattern.name), key=lambda path: path.name.casefold())
 
 
 def safe_path(root: Path, name: str) -> Path:

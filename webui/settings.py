@@ -163,9 +163,9 @@ def load(path: Path) -> tuple[Settings, list[str]]:
     if not path.exists():
         return settings, []
     problems: list[str] = []
-    entries = _read(path, problems)
+    backup = path.with_name(path.name + ".bak")
+    entries = _read(path, problems, torn=backup.exists() and path.stat().st_size == 0)  # `save` writes at least a line
     if entries is None:
-        backup = path.with_name(path.name + ".bak")
         entries = (_read(backup, problems) if backup.exists() else None) or {}
     known = keys()
     config = OmegaConf.structured(settings)
@@ -200,9 +200,11 @@ def save(settings: Settings, path: Path) -> None:
         ) from error
 
 
-def _read(path: Path, problems: list[str]) -> dict[str, Any] | None:
+def _read(path: Path, problems: list[str], torn: bool = False) -> dict[str, Any] | None:
     """The file as plain nested dicts, or None after setting a broken file aside."""
     try:
+        if torn:
+            raise ValueError("it is empty")
         if path.stat().st_size > MAX_FILE_SIZE:
             raise ValueError("it is larger than a megabyte")
         text = path.read_text(encoding="utf-8-sig").replace("${", f"{_DOLLAR}{{")  # or one "${" costs the whole file

@@ -1,4 +1,4 @@
-"""One real server and one real Chromium for all browser tests; a fresh context for each."""
+"""One real server for all browser tests, a real Chromium a module, a fresh context a test."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ CHROMIUM_FLAGS = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    """Chromium, ended with the module: Playwright runs an event loop in this thread, and asyncio.run refuses beside it."""
     playwright_api = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:

@@ -117,10 +117,15 @@ def digest(pixels: np.ndarray) -> str:
 
 
 def make_engine(root: Path, **settings: Any) -> Engine:
-    """An engine of its own on a data folder; dots in setting names are written as two underscores."""
+    """An engine of its own on a data folder; dots in setting names are written as two underscores.
+
+    In fp32 unless told otherwise, so that numbers can be held against references on every processor: "auto" means bf16
+    where the processor has it.
+    """
     paths = Paths.under(root)
     paths.make_folders()
-    return Engine(changed(Settings(), {key.replace("__", "."): value for key, value in settings.items()}), paths)
+    values = {"device__precision": "fp32", **settings}
+    return Engine(changed(Settings(), {key.replace("__", "."): value for key, value in values.items()}), paths)
 
 
 def rewrite(source: Path, target: Path, change: Callable[[dict[str, Any]], Iterable[tuple[str, Any]]]) -> Path:

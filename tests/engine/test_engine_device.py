@@ -128,7 +128,7 @@ def test_frugal_modes_make_the_same_picture(
     data_dir: Any, engine: Any, monkeypatch: pytest.MonkeyPatch, mode: MemoryMode
 ) -> None:
     """On the CPU nothing is saved by them, but everything they do is done."""
-    chosen = dataclasses.replace(choose_device(DeviceSettings()), memory=mode)
+    chosen = dataclasses.replace(choose_device(DeviceSettings(precision=Precision.fp32)), memory=mode)
     monkeypatch.setattr("webui.engine.engine.choose_device", lambda _: chosen)
     own = make_engine(data_dir)
     for _ in range(2):

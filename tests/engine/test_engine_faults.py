@@ -211,7 +211,7 @@ def test_the_save_hook_surrounds_each_file(data_dir: Path) -> None:
     assert str(picture.path) == done.images[0].path
     assert picture.models[0].name == "emoji-proto-128.safetensors"
     assert len(picture.models[0].sha256) == 64
-    assert picture.environment.dtype == "float32"
+    assert picture.environment.dtype == str(engine._tools.device.dtype).removeprefix("torch.")
     engine.close()
 
 

@@ -45,6 +45,20 @@ def test_a_new_style_goes_into_the_first_file_and_the_old_file_stays_as_backup(b
     assert paths.styles_file.with_name("styles.csv.bak").read_text(encoding="utf-8") == CSV
 
 
+def test_files_of_the_user_win_and_the_first_takes_new_styles(paths: Paths, tmp_path: Path) -> None:
+    old = tmp_path / "old webui"
+    old.mkdir()
+    for name, text in (("b.csv", "Ink,from b,"), ("a.csv", "Ink,from a,"), ("mine.csv", "Chalk,chalk,")):
+        (old / name).write_text(f"name,prompt,negative_prompt\n{text}\n")
+    given = Paths.under(paths.data_dir, styles=(old / "?.csv", old / "mine.csv", old / "not-yet.csv"))
+    book = StyleBook(given.styles_files, given.styles_file)
+    assert names(book) == ["Photo", "Ink", "Night", "Chalk"]
+    assert book.apply("x", "", ["Ink"]) == ("x, from b", "")
+    book.save(Style("New", "new"))
+    assert "New,new," in (old / "mine.csv").read_text()
+    assert "New" not in paths.styles_file.read_text()
+
+
 def test_a_style_is_changed_where_it_is_and_other_columns_stay(book: StyleBook, paths: Paths) -> None:
     book.save(Style("Portrait", "portrait of {prompt}"), before="Photo")
     assert "Portrait,portrait of {prompt},,calm" in paths.styles_file.read_text()

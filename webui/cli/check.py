@@ -1,6 +1,8 @@
 """`app.py test`: install what the tests need, then run every check there is.
 
 Checks: ruff (lint and format), mypy, pytest. All of them run even if one fails, so that one look shows everything.
+pytest runs in as many processes as there are cores, up to four: the tests start servers, browsers and engines of their
+own, and each wants memory. The linters run beside Chromium's installation, which mostly waits for the network.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import typer
@@ -19,6 +22,7 @@ from webui.errors import WebUIError
 from webui.install import Steps, pip_install
 from webui.paths import REPO_ROOT, write_atomic
 
+MAX_PROCESSES = 4
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 LINTS = (
     ("ruff check", ("ruff", "check", ".")),
@@ -31,20 +35,49 @@ def test(context: typer.Context) -> None:
     """Run all tests and checks; what follows goes to pytest, such as -k or a path."""
     steps = Steps()
     install_tools(steps)
-    install_chromium(steps)
-    failed = [name for name, words in LINTS if module(name, words) != 0]
-    code = module("pytest", ("pytest", *context.args))
-    if code != 0:
+    with ThreadPoolExecutor(1) as beside:
+        lints = beside.submit(lambda: [(name, *module(words, quiet=True)) for name, words in LINTS])
+        install_chromium(steps)
+        found = lints.result()
+    failed = []
+    for name, code, output in found:
+        print(f"== {name}\n{output}", end="", flush=True)
+        if code != 0:
+            failed.append(name)
+    print("== pytest", flush=True)
+    if module(("pytest", *spread(context.args), *context.args))[0] != 0:
         failed.append("pytest")
     if failed:
         print(f"Failed: {', '.join(failed)}.", file=sys.stderr)
     raise typer.Exit(1 if failed else 0)
 
 
-def module(name: str, words: Sequence[str]) -> int:
-    """Run a tool of .venv in the project's folder; returns its exit code."""
-    print(f"== {name}", flush=True)
-    return subprocess.run([sys.executable, "-m", *words], cwd=REPO_ROOT, check=False).returncode
+def spread(words: Sequence[str]) -> list[str]:
+    """How pytest divides the tests among processes: a file stays whole, for its tests share a server or an engine.
+
+    [] where the user says how many by himself, debugs, or has one core.
+    """
+    own = any(word.startswith(("-n", "--numprocesses", "--pdb", "--dist", "-s")) for word in words)
+    count = min(cores(), MAX_PROCESSES)
+    return [] if own or count < 2 else ["-n", str(count), "--dist", "loadfile"]
+
+
+def cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def module(words: Sequence[str], *, quiet: bool = False) -> tuple[int, str]:
+    """Run a tool of .venv in the project's folder; returns its exit code and, where it was to be quiet, its words."""
+    done = subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=REPO_ROOT,
+        stdout=subprocess.PIPE if quiet else None,
+        stderr=subprocess.STDOUT if quiet else None,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout or ""
 
 
 def install_tools(steps: Steps) -> None:

@@ -66,6 +66,17 @@ class Folders:
     vae_dir: Annotated[list[Path] | None, _models("--vae-dir", "VAEs")] = None
     lora_dir: Annotated[list[Path] | None, _models("--lora-dir", "LoRAs")] = None
     embeddings_dir: Annotated[list[Path] | None, _models("--embeddings-dir", "embeddings")] = None
+    styles_file: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--styles-file",
+            rich_help_panel=_FOLDERS,
+            help="Also read styles from this CSV file; its name may hold * and ?. The first one is where new styles are"
+            " written. May be given several times.",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None
 
     def paths(self) -> Paths:
         return Paths.under(
@@ -75,6 +86,7 @@ class Folders:
             vaes=tuple(self.vae_dir or ()),
             loras=tuple(self.lora_dir or ()),
             embeddings=tuple(self.embeddings_dir or ()),
+            styles=tuple(self.styles_file or ()),
         )
 
 

@@ -54,8 +54,11 @@ class Plan:
 def _without_xformers() -> Iterator[None]:
     """diffusers imports xformers wherever it is installed, which takes a second and prints a warning when its compiled
     part does not fit. Our own backend (`attention.py`) imports it where it is wanted.
+
+    Whether there is an xformers, diffusers asks once, as it is imported: where somebody else (a script, an extension)
+    did that before, it is too late to hide it.
     """
-    hidden = "xformers" not in sys.modules
+    hidden = "xformers" not in sys.modules and "diffusers.utils.import_utils" not in sys.modules
     if hidden:
         sys.modules["xformers"] = None  # type: ignore[assignment]
     try:
