@@ -22,7 +22,7 @@ CHROMIUM_FLAGS = [
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium, ended with the module: Playwright runs an event loop in this thread, and asyncio.run refuses beside it."""
+    """Chromium, ended with the module: Playwright runs a loop in this thread, and asyncio.run refuses beside it."""
     playwright_api = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
