@@ -8,9 +8,19 @@ from typing import Any
 import pytest
 from fake_jobs import FakeCatalog, FakeJobs
 
+from webui.identity import OWNER, Viewer
 from webui.paths import Paths
 from webui.server.options import ServeOptions
 from webui.settings import Settings, SettingsStore
+
+
+def as_viewer(app: Any, viewer: Viewer = OWNER) -> Any:
+    """The app as the access guard hands a request on to it: with the one who asks."""
+
+    async def asked(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "viewer": viewer} if scope["type"] == "http" else scope, receive, send)
+
+    return asked
 
 
 @pytest.fixture(scope="session")
@@ -44,5 +54,5 @@ def web(full_app: Any) -> Iterator[Any]:
     """A client of the full app, as the browser on this machine sees it."""
     from starlette.testclient import TestClient
 
-    with TestClient(full_app, base_url="http://127.0.0.1:7860", client=("127.0.0.1", 50000)) as client:
+    with TestClient(as_viewer(full_app), base_url="http://127.0.0.1:7860", client=("127.0.0.1", 50000)) as client:
         yield client

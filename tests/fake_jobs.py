@@ -184,7 +184,14 @@ class FakeJobs:
             self._changed(job_id, state="cancelled", phase="", finished=time.time())
             return True
 
-    def move(self, job_id: str, position: int = 0) -> bool:
+    def move_up(self, job_id: str, user: str | None = None) -> bool:
+        with self._lock:
+            waiting = [
+                i for i, j in self._jobs.items() if j.view["state"] == "pending" and user in (None, j.view["user"])
+            ]
+            return job_id in waiting[1:] and self.move(job_id, waiting.index(job_id) - 1)
+
+    def move(self, job_id: str, position: int = 0, user: str | None = None) -> bool:
         with self._lock:
             waiting = [i for i, j in self._jobs.items() if j.view["state"] == "pending"]
             if job_id not in waiting:
@@ -199,7 +206,7 @@ class FakeJobs:
     def retry(self, job_id: str) -> str:
         if job_id not in self._jobs:
             raise NotFound("There is no such job.")
-        return self.submit(GenerationParams(**self._jobs[job_id].view["params"]))
+        return self.submit(GenerationParams(**self._jobs[job_id].view["params"]), self._jobs[job_id].view["user"])
 
     problem = ""
 

@@ -21,7 +21,7 @@ SOURCES = [REPO_ROOT / "app.py", *sorted(WEBUI.rglob("*.py"))]
 PYENV = Path("~/.pyenv/versions").expanduser()
 
 # Where an arrow may go: a part of webui/ and the parts that it may import. A part not named here does not exist.
-DATA = {"errors", "names", "events", "operations", "params", "paths", "settings"}
+DATA = {"errors", "names", "events", "operations", "params", "paths", "settings", "identity"}
 MAKING = {"sampling", "catalog", "prompt", "infotext", "pictures", "inputs", "provenance"}
 FACE = DATA | {"jobs", "catalog", "prompt", "infotext", "pictures", "inputs", "history", "provenance"}
 ARROWS: dict[str, set[str]] = {
@@ -32,6 +32,8 @@ ARROWS: dict[str, set[str]] = {
     "params": {"errors", "names", "operations"},
     "paths": {"errors"},
     "settings": {"errors", "paths"},
+    "identity": set(),
+    "accounts": {"errors", "paths"},
     "sampling": {"errors", "names"},
     "prompt": {"errors", "names", "params", "events", "paths"},
     "infotext": {"errors", "names", "operations", "params", "events"},
@@ -45,10 +47,11 @@ ARROWS: dict[str, set[str]] = {
     "jobs": DATA | {"engine", "catalog", "history", "provenance", "infotext", "inputs"},
     "api": FACE,
     "ui": FACE,
-    "server": FACE | {"api", "ui"},
+    "server": FACE | {"api", "ui", "accounts"},
     "install": {"errors", "paths"},
     "launcher": {"errors", "paths", "install", "cli"},
-    "cli": DATA | {"server", "engine", "jobs", "catalog", "history", "inputs", "console", "install", "launcher"},
+    "cli": DATA
+    | {"accounts", "server", "engine", "jobs", "catalog", "history", "inputs", "console", "install", "launcher"},
     "__main__": {"launcher", "cli"},
     "__init__": set(),
 }

@@ -52,6 +52,22 @@ class NotFound(WebUIError):
     status = 404
 
 
+class NotSignedIn(WebUIError):
+    """The request carries no credential that is valid here."""
+
+    status = 401
+
+
+class Forbidden(WebUIError):
+    """Whoever asks is known, but this is not theirs to do."""
+
+    status = 403
+
+
+class AccountError(WebUIError):
+    """A user's name or password that cannot be, or a users file that cannot be read."""
+
+
 class ModelNotFound(InvalidParams):
     """No model file answers to the name that was given."""
 

@@ -98,6 +98,10 @@ class Paths:
         return self.data_dir / "logs"
 
     @property
+    def users_file(self) -> Path:
+        return self.data_dir / "users.json"
+
+    @property
     def queue_db(self) -> Path:
         return self.cache_dir / "queue.sqlite"
 

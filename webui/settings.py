@@ -92,6 +92,7 @@ class SavingSettings:
 @dataclass
 class QueueSettings:
     max_pending: int = 500
+    max_pending_per_user: int = 100  # of one who signed in by a name
     worker_timeout_seconds: float = 120.0  # without a heartbeat
 
 
@@ -125,6 +126,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "preview.max_side": (64, 2048),
     "saving.quality": (1, 100),
     "queue.max_pending": (1, 100_000),
+    "queue.max_pending_per_user": (1, 100_000),
     "queue.worker_timeout_seconds": (5, 3600),
     "server.port": (0, 65_535),
 }

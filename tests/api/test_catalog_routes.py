@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from faces import as_viewer
 from fake_jobs import FakeJobs
 
 
@@ -72,7 +73,7 @@ def test_the_worker_is_started_anew_on_request(web: Any, fake_jobs: FakeJobs) ->
 def test_only_this_machine_is_told_where_the_outputs_are(full_app: Any, fake_jobs: FakeJobs) -> None:
     from starlette.testclient import TestClient
 
-    near = TestClient(full_app, client=("127.0.0.1", 1)).get("/status").json()
-    far = TestClient(full_app, client=("192.168.1.9", 1)).get("/status").json()
+    near = TestClient(as_viewer(full_app), client=("127.0.0.1", 1)).get("/status").json()
+    far = TestClient(as_viewer(full_app), client=("192.168.1.9", 1)).get("/status").json()
     assert near["outputs"] == str(fake_jobs.outputs)
     assert far["outputs"] == ""

@@ -16,8 +16,8 @@ from painter import Atelier, atelier
 from starlette.requests import Request
 
 from webui.api.streaming import entries, event_stream
-from webui.api.viewer import Viewer
 from webui.events import Finished, Image, Loading, Warning
+from webui.identity import Viewer
 from webui.jobs.bus import Bus
 
 

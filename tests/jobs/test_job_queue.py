@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import sqlite3
 import threading
@@ -12,6 +13,7 @@ import pytest
 
 from webui.errors import InvalidParams, NotFound, QueueFull
 from webui.jobs import queue as queue_module
+from webui.jobs.database import migrate
 from webui.jobs.queue import MIGRATIONS, JobQueue
 from webui.jobs.states import JobState
 
@@ -238,17 +240,91 @@ def test_F21_a_file_that_another_program_locks_for_good_does_not_stop_the_work(
     assert JobQueue(path).get(second).state is JobState.running
 
 
-def test_a_file_of_the_first_version_is_migrated_and_a_copy_of_it_kept(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_of_the_first_version_is_migrated_and_a_copy_of_it_kept(path: Path) -> None:
+    db = sqlite3.connect(path, isolation_level=None)
+    migrate(db, MIGRATIONS[:1])
+    for number, params in enumerate(('{"checkpoint": "a.safetensors"}', "{", '{"checkpoint": "b.safetensors"}')):
+        db.execute(
+            "INSERT INTO jobs (id, user, state, rank, params, rev, created) VALUES (?, '', 'pending', ?, ?, 1, 1.0)",
+            (f"job{number}", number, params),
+        )
+    db.close()
     queue = JobQueue(path)
-    job = queue.enqueue("{}").id
-    queue.close()
-    monkeypatch.setattr(queue_module, "MIGRATIONS", (*MIGRATIONS, "ALTER TABLE jobs ADD COLUMN note TEXT"))
-    queue = JobQueue(path)
-    assert queue.get(job).state is JobState.pending
+    assert queue.pending_ids() == ["job0", "job1", "job2"]
     queue.close()
     assert path.with_name("queue.sqlite.v1.bak").exists()
     db = sqlite3.connect(path)
-    assert db.execute("PRAGMA user_version").fetchone() == (2,)
-    assert db.execute("SELECT note FROM jobs").fetchone() == (None,)
+    assert db.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+    assert [row[0] for row in db.execute("SELECT model FROM jobs ORDER BY number")] == [
+        "a.safetensors",
+        "",
+        "b.safetensors",
+    ]
+
+
+def wants(checkpoint: str) -> str:
+    return json.dumps({"checkpoint": checkpoint})
+
+
+def test_users_take_turns_and_each_sees_the_place_that_it_will_have(path: Path) -> None:
+    queue = JobQueue(path)
+    many = [queue.enqueue(wants("a"), user="ann").id for _ in range(4)]
+    one = queue.enqueue(wants("a"), user="bob").id
+    assert queue.position(one) == 1
+    assert [queue.position(job) for job in many] == [0, 2, 3, 4]
+    assert queue.pending_ids("ann") == many
+    assert [queue.claim().id for _ in range(5)] == [many[0], one, *many[1:]]  # type: ignore[union-attr]
+
+
+def test_whose_turn_it_is_survives_a_restart(path: Path) -> None:
+    queue = JobQueue(path)
+    ann = [queue.enqueue(wants("a"), user="ann").id for _ in range(3)]
+    assert queue.claim().id == ann[0]  # type: ignore[union-attr]
+    bob = queue.enqueue(wants("a"), user="bob").id
+    del queue
+    again = JobQueue(path)
+    again.recover({})
+    assert again.claim().id == bob  # type: ignore[union-attr]
+
+
+def test_jobs_of_one_checkpoint_are_grouped_and_the_overtaken_one_has_its_turn(path: Path) -> None:
+    queue = JobQueue(path)
+    first = queue.enqueue(wants("a")).id
+    other = queue.enqueue(wants("b")).id
+    rest = [queue.enqueue(wants("a")).id for _ in range(6)]
+    order = [first, *rest[:4], other, *rest[4:]]
+    assert queue.pending_ids() == order
+    assert [queue.claim().id for _ in order] == order  # type: ignore[union-attr]
+
+
+def test_what_is_moved_stays_where_it_was_put_whatever_comes_later(path: Path) -> None:
+    queue = JobQueue(path)
+    queue.enqueue(wants("a"))
+    queue.claim()
+    a, b, c = (queue.enqueue(wants(name)).id for name in "aba")
+    assert queue.pending_ids() == [a, c, b]
+    assert queue.reorder(b, 0)
+    assert queue.pending_ids() == [b, a, c]
+    queue.enqueue(wants("a"), user="bob")
+    assert queue.pending_ids()[0] == b
+
+
+def test_a_user_moves_jobs_among_their_own_alone(path: Path) -> None:
+    queue = JobQueue(path)
+    ann = [queue.enqueue(wants("a"), user="ann").id for _ in range(3)]
+    bob = [queue.enqueue(wants("a"), user="bob").id for _ in range(2)]
+    assert queue.reorder(ann[2], 0, user="ann")
+    assert queue.pending_ids("ann") == [ann[2], ann[0], ann[1]]
+    assert queue.pending_ids() == [ann[2], bob[0], ann[0], bob[1], ann[1]]
+    assert not queue.reorder(bob[0], 0, user="ann")
+
+
+def test_one_user_has_a_limit_of_their_own(path: Path) -> None:
+    queue = JobQueue(path)
+    for _ in range(2):
+        queue.enqueue("{}", user="ann", max_own=2)
+    with pytest.raises(QueueFull, match="of your jobs"):
+        queue.enqueue("{}", user="ann", max_own=2)
+    queue.enqueue("{}", user="bob", max_own=2)
+    queue.claim()
+    queue.enqueue("{}", user="ann", max_own=2)

@@ -9,8 +9,10 @@ from fastapi import APIRouter, Request, Response
 
 from webui.api.common import ERRORS, JsonBody, fields_of
 from webui.api.responses import ActivityView, ModelList, ModelView, StatusView, WorkerView
+from webui.api.viewer import AdminOnly, CurrentViewer
 from webui.catalog import can_run
 from webui.errors import InvalidParams, UnsupportedModel
+from webui.identity import OWNER, Viewer
 from webui.names import AUTOMATIC
 
 if TYPE_CHECKING:
@@ -56,14 +58,17 @@ def activity(view: dict[str, Any]) -> ActivityView:
     return ActivityView(**{name: view[name] for name in ActivityView.model_fields})
 
 
-def queue_state(jobs: JobService, *, busy: bool) -> tuple[list[ActivityView], int]:
-    """What runs, and how many jobs wait. Looks at the newest jobs alone unless the one that runs is older."""
+def queue_state(jobs: JobService, viewer: Viewer, *, busy: bool) -> tuple[list[ActivityView], int]:
+    """What runs of the viewer's jobs, and how many jobs of everybody wait.
+
+    Looks at the newest jobs alone unless the one that runs is older.
+    """
     views = jobs.list(RECENT)
     running = [v for v in views if v["state"] == "running"]
     if busy and not running and len(views) == RECENT:
         running = [v for v in jobs.list(MAX_LISTED) if v["state"] == "running"]
     positions = [v["position"] for v in views if v["position"] is not None]
-    return [activity(v) for v in running], max(positions, default=-1) + 1
+    return [activity(v) for v in running if viewer.owns(v["user"])], max(positions, default=-1) + 1
 
 
 def catalog_routes(jobs: JobService, catalog: Catalog, store: SettingsStore, outputs: Path, boot: str) -> APIRouter:
@@ -75,15 +80,18 @@ def catalog_routes(jobs: JobService, catalog: Catalog, store: SettingsStore, out
         """Checkpoints and VAEs with size, family, and why one cannot run."""
         return model_list(catalog, store)
 
-    @router.post("/models/refresh", response_model=ModelList)
+    @router.post("/models/refresh", response_model=ModelList, dependencies=[AdminOnly])
     def refresh() -> ModelList:
         """Look into the model folders again."""
         catalog.refresh()
         return model_list(catalog, store)
 
     @router.post("/models/select", response_model=ModelView)
-    def select(body: JsonBody) -> ModelView:
-        """Have a model loaded before a job asks for it: `{"checkpoint": ..., "vae": ...}`."""
+    def select(body: JsonBody, viewer: CurrentViewer) -> ModelView:
+        """Have a model loaded before a job asks for it: `{"checkpoint": ..., "vae": ...}`.
+
+        For users it is looked up and not loaded: what is in memory serves everybody, and each job brings its own.
+        """
         data = fields_of(body)
         checkpoint, vae = data.get("checkpoint", ""), data.get("vae", AUTOMATIC)
         if not isinstance(checkpoint, str) or not isinstance(vae, str):
@@ -91,15 +99,16 @@ def catalog_routes(jobs: JobService, catalog: Catalog, store: SettingsStore, out
         model = catalog.find_checkpoint(checkpoint)
         if not can_run(model, store.current):
             raise UnsupportedModel(f'The checkpoint "{model.name}" cannot be used: {model.reason}')
-        jobs.set_selected(model.name, vae)
+        if viewer.admin:
+            jobs.set_selected(model.name, vae)
         return model_view(model, store.current)
 
     @router.get("/status", response_model=StatusView)
-    def status(request: Request, response: Response) -> StatusView:
+    def status(request: Request, response: Response, viewer: CurrentViewer) -> StatusView:
         """The worker, its memory, what runs and how much waits."""
         response.headers["cache-control"] = "no-store"
         worker = WorkerView.model_validate(jobs.worker())
-        running, waiting = queue_state(jobs, busy=worker.state == "busy")
+        running, waiting = queue_state(jobs, viewer, busy=worker.state == "busy")
         peer = request.client.host if request.client else ""
         return StatusView(
             boot=boot,
@@ -107,10 +116,10 @@ def catalog_routes(jobs: JobService, catalog: Catalog, store: SettingsStore, out
             running=running,
             waiting=waiting,
             problem=jobs.problem,
-            outputs=str(outputs) if peer.startswith(LOOPBACK) else "",
+            outputs=str(outputs) if viewer == OWNER and peer.startswith(LOOPBACK) else "",
         )
 
-    @router.post("/worker/restart", response_model=WorkerView)
+    @router.post("/worker/restart", response_model=WorkerView, dependencies=[AdminOnly])
     def restart_worker() -> WorkerView:
         """Start the engine worker anew: at once if it was given up, else when it has nothing to do."""
         jobs.restart_worker()

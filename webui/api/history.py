@@ -59,12 +59,13 @@ from webui.api.history_responses import (
     plan_view,
 )
 from webui.api.pictures import MEDIA_TYPES
-from webui.api.viewer import CurrentViewer, Viewer, ViewerOf, identify_by, only_viewer
+from webui.api.viewer import CurrentViewer, ViewerOf, identify_by, only_viewer
 from webui.errors import HistoryUnavailable, InvalidParams, NotFound
 from webui.history.query import MAX_QUERY
 from webui.history.search import MAX_PAGE
 from webui.history.store import History
 from webui.history.thumbnails import read_picture
+from webui.identity import Viewer
 
 if TYPE_CHECKING:
     from webui.catalog import Catalog

@@ -14,8 +14,9 @@ from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
 
 from webui.api.common import ERRORS, AsciiJSON
-from webui.api.pictures import IMMUTABLE, MEDIA_TYPES, picture_file
+from webui.api.pictures import IMMUTABLE, MEDIA_TYPES, Owns, own_picture_file
 from webui.api.responses import ErrorView, InputView
+from webui.api.viewer import CurrentViewer
 from webui.errors import BadPicture, InvalidParams
 from webui.inputs import MAX_BYTES, InputPicture, InputStore
 
@@ -45,7 +46,7 @@ def view_of(found: InputPicture) -> InputView:
     )
 
 
-def input_routes(store: InputStore, outputs: Path) -> APIRouter:
+def input_routes(store: InputStore, outputs: Path, owns: Owns) -> APIRouter:
     """The routes below /inputs."""
     router = APIRouter(prefix="/inputs", tags=["inputs"], responses=ERRORS)
 
@@ -58,6 +59,7 @@ def input_routes(store: InputStore, outputs: Path) -> APIRouter:
     )
     async def upload(
         request: Request,
+        viewer: CurrentViewer,
         output: Annotated[str | None, Query(max_length=1024)] = None,
     ) -> AsciiJSON:
         """Keep a picture to start from. The body is the file itself (PNG, JPEG or WEBP, at most 64 MB).
@@ -65,7 +67,7 @@ def input_routes(store: InputStore, outputs: Path) -> APIRouter:
         `?output=NAME` takes a saved picture (its name below /outputs/) instead; the body is then empty.
         """
         if output is not None:
-            path, _ = picture_file(outputs, output)
+            path, _ = await run_in_threadpool(own_picture_file, outputs, owns, viewer, output)
             if path.stat().st_size > MAX_BYTES:
                 raise BadPicture(f"The file is larger than {MAX_BYTES // 2**20} MB.", "Use a smaller picture.")
             data = await run_in_threadpool(path.read_bytes)

@@ -18,8 +18,9 @@ from starlette.concurrency import run_in_threadpool
 from webui.api.common import ERRORS, AsciiJSON, JsonBody
 from webui.api.responses import Accepted, ErrorView, JobCreated, JobList, JobView, Position
 from webui.api.streaming import OVER, event_stream, until_over
-from webui.api.viewer import CurrentViewer, Viewer, own_job
+from webui.api.viewer import CurrentViewer, own_job
 from webui.errors import InvalidParams, NotFound
+from webui.identity import Viewer
 from webui.params import params_from_json
 
 if TYPE_CHECKING:
@@ -196,15 +197,15 @@ def _steering(jobs: JobService) -> APIRouter:
 
     @router.post("/move-up", response_model=Accepted)
     def move_up(job_id: str, viewer: CurrentViewer) -> Accepted:
-        """Let a waiting job run one place earlier."""
-        position = own_job(jobs, viewer, job_id)["position"]
-        return Accepted(changed=bool(position) and jobs.move(job_id, position - 1))
+        """Let a waiting job run one place earlier: among the jobs of whoever asks, for administrators among all."""
+        own_job(jobs, viewer, job_id)
+        return Accepted(changed=jobs.move_up(job_id, viewer.scope))
 
     @router.post("/move", response_model=Accepted)
     def move(job_id: str, body: Position, viewer: CurrentViewer) -> Accepted:
-        """Let a waiting job run at another place of the queue; 0 is the next."""
+        """Let a waiting job run at another place; 0 is the next of all, or for users the next of their own."""
         own_job(jobs, viewer, job_id)
-        return Accepted(changed=jobs.move(job_id, body.position))
+        return Accepted(changed=jobs.move(job_id, body.position, viewer.scope))
 
     def steer(job_id: str, viewer: Viewer, action: Any) -> Accepted:
         own_job(jobs, viewer, job_id)

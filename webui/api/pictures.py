@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from fastapi import APIRouter, Request
@@ -11,7 +12,9 @@ from webui import infotext, pictures
 from webui.api.common import ERRORS, AsciiJSON
 from webui.api.parameters import ParametersReader
 from webui.api.responses import PictureText
+from webui.api.viewer import CurrentViewer
 from webui.errors import InvalidParams, NotFound
+from webui.identity import Viewer
 from webui.paths import safe_path
 
 MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
@@ -26,6 +29,18 @@ def picture_file(outputs: Path, name: str) -> tuple[Path, str]:
     media_type = MEDIA_TYPES.get(path.suffix.lower())
     parts = (*name.split("/"), *path.relative_to(outputs.resolve()).parts)  # as asked for, and where a link leads
     if media_type is None or any(part.startswith(".") for part in parts):
+        raise NotFound("There is no such file.", "Refresh the list; it may have been moved or deleted.")
+    return path, media_type
+
+
+Owns = Callable[[Viewer, str], bool]
+"""Whether a saved picture, by its relative name, is a viewer's to see."""
+
+
+def own_picture_file(outputs: Path, owns: Owns, viewer: Viewer, name: str) -> tuple[Path, str]:
+    """The same, of the viewer's own pictures. Raises `NotFound`, in the same words for what is somebody else's."""
+    path, media_type = picture_file(outputs, name)
+    if not owns(viewer, path.relative_to(outputs.resolve()).as_posix()):
         raise NotFound("There is no such file.", "Refresh the list; it may have been moved or deleted.")
     return path, media_type
 
@@ -45,14 +60,14 @@ def describe(data: bytes, reader: ParametersReader) -> PictureText:
     )
 
 
-def picture_routes(outputs: Path, reader: ParametersReader) -> APIRouter:
+def picture_routes(outputs: Path, reader: ParametersReader, owns: Owns) -> APIRouter:
     """/outputs/<name> and /png-info."""
     router = APIRouter(tags=["pictures"], responses=ERRORS)
 
     @router.get("/outputs/{name:path}", response_class=FileResponse)
-    def output(name: str) -> FileResponse:
+    def output(name: str, viewer: CurrentViewer) -> FileResponse:
         """A saved picture, exactly as it lies on the disk."""
-        path, media_type = picture_file(outputs, name)
+        path, media_type = own_picture_file(outputs, owns, viewer, name)
         return FileResponse(path, media_type=media_type, headers=IMMUTABLE)
 
     @router.post(

@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Request
 
-from webui.errors import NotFound
+from webui.errors import Forbidden, NotFound, NotSignedIn
+from webui.identity import OWNER, Viewer
 
 if TYPE_CHECKING:
     from webui.jobs.service import JobService
-
-
-@dataclass(frozen=True, slots=True)
-class Viewer:
-    """Who asks. `name` owns what they make; an administrator sees everybody's."""
-
-    name: str = ""
-    admin: bool = False
-
-    @property
-    def scope(self) -> str | None:
-        """Whose things they see; None: everybody's."""
-        return None if self.admin else self.name
 
 
 ViewerOf = Callable[[Request], Viewer]
@@ -32,8 +19,16 @@ ViewerOf = Callable[[Request], Viewer]
 
 
 def only_viewer(_: Request) -> Viewer:
-    """Without accounts: whoever may come in sees everything, and what they make is nobody's in particular."""
-    return Viewer("", admin=True)
+    """Where no server stands before the app: whoever may come in sees everything, and what they make is nobody's."""
+    return OWNER
+
+
+def guarded_viewer(request: Request) -> Viewer:
+    """Who the server's guard let in. Raises `NotSignedIn` where none has spoken, rather than letting anybody in."""
+    viewer = request.scope.get("viewer")
+    if not isinstance(viewer, Viewer):
+        raise NotSignedIn("Nobody is signed in.", "Open the page's address and sign in.")
+    return viewer
 
 
 def identify_by(viewer_of: ViewerOf) -> Callable[[Request], None]:
@@ -53,9 +48,18 @@ def _current_viewer(request: Request) -> Viewer:
 CurrentViewer = Annotated[Viewer, Depends(_current_viewer)]
 
 
+def _require_admin(viewer: CurrentViewer) -> None:
+    if not viewer.admin:
+        raise Forbidden("This is for administrators alone.", "Ask one of them.")
+
+
+AdminOnly = Depends(_require_admin)
+"""A dependency of routes that change what is everybody's. Raises `Forbidden`."""
+
+
 def own_job(jobs: JobService, viewer: Viewer, job_id: str) -> dict[str, Any]:
     """The job's view. Raises `NotFound`, in the same words for what is somebody else's."""
     view = jobs.view(job_id)
-    if view is None or (viewer.scope is not None and view["user"] != viewer.scope):
+    if view is None or not viewer.owns(view["user"]):
         raise NotFound("There is no such job.", "It may have been removed from the list; make the picture again.")
     return view

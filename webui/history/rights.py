@@ -10,6 +10,7 @@ from pathlib import Path
 from webui.errors import InvalidParams, NotFound
 from webui.history import rows, trash
 from webui.history.records import Record, State
+from webui.history.schema import OUTPUTS
 from webui.paths import safe_path
 
 MAX_SELECTED = 10_000  # pictures in one action
@@ -53,6 +54,12 @@ def own_ids(db: sqlite3.Connection, user: str | None, picture_ids: Sequence[int]
 def own_pictures(db: sqlite3.Connection, user: str | None, picture_ids: Sequence[int]) -> list[Picture]:
     """The pictures of `own_ids`."""
     return [get_picture(db, user, one) for one in own_ids(db, user, picture_ids)]
+
+
+def owns_file(db: sqlite3.Connection, user: str | None, path: str) -> bool:
+    """Whether the file of that name below the outputs folder is a picture of the user's."""
+    statement = "SELECT 1 FROM pictures WHERE folder=? AND path=? AND user=? AND state IN ('present', 'writing')"
+    return user is None or db.execute(statement, (OUTPUTS, path, user)).fetchone() is not None
 
 
 def file_of(outputs: Path, picture: Picture, *, trashed: bool = False) -> Path:

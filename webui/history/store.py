@@ -23,7 +23,7 @@ from webui.history.reconcile import Origin, Reconciled
 from webui.history.recorder import WARNING, history_file
 from webui.history.records import MAX_NOTES, Record, State, clean_tags
 from webui.history.replay import Models, ReplayPlan, plan_replay
-from webui.history.rights import MAX_SELECTED, Picture, file_of, get_picture, own_ids, own_pictures
+from webui.history.rights import MAX_SELECTED, Picture, file_of, get_picture, own_ids, own_pictures, owns_file
 from webui.history.schema import MIGRATIONS
 from webui.history.thumbnails import Thumbnails, read_picture
 from webui.history.upkeep import Upkeep
@@ -155,6 +155,13 @@ class History:
     def file(self, user: str | None, picture_id: int) -> Path:
         """The picture's file. Raises `NotFound`, also when the file is missing or in the trash."""
         return file_of(self.outputs, self.get(user, picture_id))
+
+    def owns_file(self, user: str | None, path: str) -> bool:
+        """Whether the file of that name below the outputs folder is a picture of the user's."""
+        if user is None:
+            return True
+        with self._database.read() as db:
+            return owns_file(db, user, path)
 
     def thumbnail(self, user: str | None, picture_id: int) -> tuple[str, bytes]:
         """(key, WEBP). Raises `NotFound` when there is neither a thumbnail nor a file to make one from."""

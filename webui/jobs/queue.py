@@ -1,5 +1,7 @@
 """The queue: every job's record in one SQLite file, and the only place where a job's state changes.
 
+In which order jobs run is decided by `policy`; here is what it goes by, kept so that a restart changes nothing.
+
 A change of state is one statement, `UPDATE ... WHERE id=? AND state=?`, and counts only if it changed a row. So of two
 claims, or of a claim and a cancel, exactly one wins, in whatever thread or process they run.
 """
@@ -11,11 +13,13 @@ import secrets
 import sqlite3
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from webui.errors import InvalidParams, NotFound, QueueFull
+from webui.jobs import policy
 from webui.jobs.database import Database, Tell
 from webui.jobs.states import OVER, JobState, require_transition
 
@@ -48,6 +52,15 @@ MIGRATIONS = (
         data TEXT NOT NULL,
         PRIMARY KEY (job, number)
     ) WITHOUT ROWID;
+    """,
+    # what `policy` goes by; `turn` counts claims, since the clock may jump
+    """
+    ALTER TABLE jobs ADD COLUMN model TEXT NOT NULL DEFAULT '';
+    ALTER TABLE jobs ADD COLUMN overtaken INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE jobs ADD COLUMN placed INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE jobs ADD COLUMN turn INTEGER NOT NULL DEFAULT 0;
+    UPDATE jobs SET model=coalesce(json_extract(params, '$.checkpoint'), '') WHERE json_valid(params);
+    CREATE INDEX jobs_turn ON jobs(turn);
     """,
 )
 
@@ -84,9 +97,16 @@ class JobRecord:
 
 
 class JobQueue:
-    """The jobs in `path`, for any thread. `tell` gets a sentence for each trouble with the file."""
+    """The jobs in `path`, for any thread. `tell` gets a sentence for each trouble with the file.
 
-    def __init__(self, path: Path, *, tell: Tell = lambda _: None, revisions: Revisions | None = None) -> None:
+    `resident`: how many checkpoints stay in memory, so that going back to one of them costs nothing.
+    """
+
+    def __init__(
+        self, path: Path, *, tell: Tell = lambda _: None, revisions: Revisions | None = None, resident: int = 1
+    ) -> None:
+        self.resident = resident
+        self._order: tuple[int, int, tuple[str, ...]] = (0, 0, ())  # of which revision and residency, ids
         self.revisions = revisions or Revisions()
         self.order_rev = self.revisions.next()  # grows when positions may have changed
         self._ended = 0
@@ -102,15 +122,25 @@ class JobQueue:
 
     # In and out
 
-    def enqueue(self, params_json: str, *, user: str = "", key: str | None = None, max_pending: int = 500) -> JobRecord:
-        """Add a job at the end. The same user's same `key` gives the job that was made before instead.
+    def enqueue(
+        self,
+        params_json: str,
+        *,
+        user: str = "",
+        key: str | None = None,
+        max_pending: int = 500,
+        max_own: int | None = None,
+    ) -> JobRecord:
+        """Add a job at the end of the user's own. The same user's same `key` gives the job that was made before.
 
-        Raises `QueueFull` when `max_pending` jobs wait already, `InvalidParams` for a name out of bounds.
+        Raises `QueueFull` when `max_pending` jobs wait already, or `max_own` of this user; `InvalidParams` for a name
+        out of bounds.
         """
         for what, text in (("user", user), ("key", key or "")):
             if len(text) > MAX_NAME or not text.isprintable():
                 raise InvalidParams(f"The {what} has more than {MAX_NAME} characters or one that cannot be printed.")
         job_id, now, rev = secrets.token_hex(8), time.time(), self.revisions.next()
+        model = _checkpoint(params_json)
 
         def work(db: sqlite3.Connection) -> JobRecord:
             if key is not None:
@@ -125,10 +155,16 @@ class JobQueue:
                     f"The queue is full: {waiting} jobs wait already.",
                     "Wait for some to finish, or cancel some of them.",
                 )
+            own = len(_pending_ids(db, user)) if max_own is not None else 0
+            if max_own is not None and own >= max_own:
+                raise QueueFull(
+                    f"{own} of your jobs wait already, which is as many as one user may have.",
+                    "Wait for some to finish, or cancel some of them.",
+                )
             db.execute(
-                "INSERT INTO jobs (id, user, key, state, rank, params, rev, created) VALUES (?,?,?,?,"
-                " (SELECT coalesce(max(rank), 0) + 1 FROM jobs), ?,?,?)",
-                (job_id, user, key, JobState.pending.value, params_json, rev, now),
+                "INSERT INTO jobs (id, user, key, state, rank, params, model, rev, created) VALUES (?,?,?,?,"
+                " (SELECT coalesce(max(rank), 0) + 1 FROM jobs), ?,?,?,?)",
+                (job_id, user, key, JobState.pending.value, params_json, model, rev, now),
             )
             return _get(db, job_id)
 
@@ -137,17 +173,18 @@ class JobQueue:
         return record
 
     def claim(self) -> JobRecord | None:
-        """Take the next pending job and make it running, or None. No two callers get the same one."""
+        """Take the job whose turn it is and make it running, or None. No two callers get the same one."""
 
         def work(db: sqlite3.Connection) -> JobRecord | None:
-            while True:
-                row = db.execute(
-                    "SELECT id FROM jobs WHERE state=? ORDER BY rank, number LIMIT 1", (JobState.pending.value,)
-                ).fetchone()
-                if row is None:
-                    return None
-                if _change(db, row["id"], JobState.pending, JobState.running, self.revisions.next()):
-                    return _get(db, row["id"])
+            turn = next(_turns(db, self.resident), None)
+            if turn is None:
+                return None
+            # in one immediate transaction with the look at what waits: nobody else can have been faster
+            _change(db, turn.job.id, JobState.pending, JobState.running, self.revisions.next())
+            db.execute("UPDATE jobs SET turn=(SELECT max(turn) + 1 FROM jobs) WHERE id=?", (turn.job.id,))
+            if turn.overtakes is not None:
+                db.execute("UPDATE jobs SET overtaken=overtaken + 1 WHERE id=?", (turn.overtakes.id,))
+            return _get(db, turn.job.id)
 
         record = self._database.run(work)
         if record is not None:
@@ -191,17 +228,33 @@ class JobQueue:
 
     # Order
 
-    def reorder(self, job_id: str, position: int = 0) -> bool:
-        """Move a pending job to `position` (0 = next). False if it does not wait (any more)."""
+    def reorder(self, job_id: str, position: int = 0, *, user: str | None = None) -> bool:
+        """Move a pending job to `position` (0 = next). False if it does not wait (any more).
+
+        With `user` it is moved among that user's own jobs, and what the others wait for stays as it is. Without one
+        everything up to the job keeps the order that it has now, whoever else comes.
+        """
 
         def work(db: sqlite3.Connection) -> bool:
-            ids = _pending_ids(db)
+            every = [turn.job.id for turn in _turns(db, self.resident)]
+            own = set(every if user is None else _pending_ids(db, user))
+            ids = [name for name in every if name in own]
             if job_id not in ids:
                 return False
-            first: int = db.execute("SELECT min(rank) FROM jobs WHERE state=?", (JobState.pending.value,)).fetchone()[0]
             ids.remove(job_id)
             ids.insert(max(0, position), job_id)
-            db.executemany("UPDATE jobs SET rank=? WHERE id=?", [(first + n, name) for n, name in enumerate(ids)])
+            if user is None:
+                ranks = list(range(_first_rank(db), _first_rank(db) + len(ids)))
+            else:
+                marks = ",".join("?" * len(ids))
+                found = db.execute(f"SELECT rank FROM jobs WHERE id IN ({marks})", ids).fetchall()
+                ranks = sorted(row["rank"] for row in found)
+            db.executemany("UPDATE jobs SET rank=? WHERE id=?", list(zip(ranks, ids, strict=True)))
+            if user is None:
+                kept = ids[: ids.index(job_id) + 1]
+                db.executemany("UPDATE jobs SET placed=1 WHERE id=?", [(name,) for name in kept])
+            else:  # its owner wants it now: no job overtakes it for its checkpoint's sake
+                db.execute("UPDATE jobs SET overtaken=? WHERE id=?", (policy.MAX_OVERTAKEN, job_id))
             return True
 
         moved = self._database.run(work)
@@ -211,22 +264,25 @@ class JobQueue:
 
     def position(self, job_id: str) -> int | None:
         """How many jobs run before this one, the running one aside; None unless pending."""
-
-        def work(db: sqlite3.Connection) -> int | None:
-            row = db.execute("SELECT state, rank, number FROM jobs WHERE id=?", (job_id,)).fetchone()
-            if row is None or row["state"] != JobState.pending.value:
-                return None
-            count: int = db.execute(
-                "SELECT count(*) FROM jobs WHERE state=? AND (rank, number) < (?, ?)",
-                (JobState.pending.value, row["rank"], row["number"]),
-            ).fetchone()[0]
-            return count
-
-        return self._database.run(work)
+        order = self._in_order()
+        return order.index(job_id) if job_id in order else None
 
     def pending_ids(self, user: str | None = None) -> list[str]:
         """The waiting jobs in the order they will run, of one user or of all."""
-        return self._database.run(lambda db: _pending_ids(db, user))
+        order = self._in_order()
+        if user is None:
+            return list(order)
+        own = set(self._database.run(lambda db: _pending_ids(db, user)))
+        return [job_id for job_id in order if job_id in own]
+
+    def _in_order(self) -> tuple[str, ...]:
+        """What waits, in order; worked out anew only after a change."""
+        now, resident = self.order_rev, self.resident
+        known_rev, known_resident, order = self._order
+        if (known_rev, known_resident) != (now, resident):
+            order = self._database.run(lambda db: tuple(turn.job.id for turn in _turns(db, resident)))
+            self._order = (now, resident, order)
+        return order
 
     # Reading
 
@@ -286,6 +342,36 @@ def _change(
     if changed and new is JobState.pending:  # it starts anew
         db.execute("DELETE FROM images WHERE job=(SELECT number FROM jobs WHERE id=?)", (job_id,))
     return changed
+
+
+def _turns(db: sqlite3.Connection, resident: int) -> Iterator[policy.Turn]:
+    """What `policy` makes of the jobs that wait, of who was served when, and of the models in memory."""
+    rows = db.execute(
+        "SELECT id, user, model, rank, number, overtaken, placed FROM jobs WHERE state=?", (JobState.pending.value,)
+    ).fetchall()
+    if not rows:
+        return iter(())
+    waiting = [
+        policy.Waiting(r["id"], r["user"], r["model"], (r["rank"], r["number"]), r["overtaken"], bool(r["placed"]))
+        for r in rows
+    ]
+    served = {r["user"]: r["last"] for r in db.execute("SELECT user, max(turn) AS last FROM jobs GROUP BY user")}
+    newest = db.execute("SELECT model FROM jobs WHERE turn > 0 ORDER BY turn DESC LIMIT ?", (20 * resident,))
+    return policy.turns(waiting, served, [r["model"] for r in newest], resident)
+
+
+def _first_rank(db: sqlite3.Connection) -> int:
+    first: int = db.execute("SELECT min(rank) FROM jobs WHERE state=?", (JobState.pending.value,)).fetchone()[0]
+    return first
+
+
+def _checkpoint(params_json: str) -> str:
+    """The checkpoint that a job needs, "" where its params do not say."""
+    try:
+        named = json.loads(params_json).get("checkpoint")
+    except (ValueError, AttributeError, RecursionError):
+        return ""
+    return named if isinstance(named, str) else ""
 
 
 def _pending_ids(db: sqlite3.Connection, user: str | None = None) -> list[str]:

@@ -94,7 +94,9 @@ class JobService:
         Raises `AlreadyRunning` when another instance has the folder.
         """
         self._instance = InstanceLock(self._paths.cache_dir / "instance.lock")
-        self._queue_or_none = JobQueue(self._paths.queue_db, tell=self._tell)
+        self._queue_or_none = JobQueue(
+            self._paths.queue_db, tell=self._tell, resident=self._settings.model.checkpoints_in_memory
+        )
         lost = self._queue.recover(failed_result(LOST))
         if lost:
             logger.warning("%d job(s) ran when the program ended last time; they can be run again", len(lost))
@@ -134,8 +136,13 @@ class JobService:
         Raises `QueueFull`, and `InvalidParams` or `ModelNotFound` for what cannot be made.
         """
         complete = self._catalog.resolve(params, self._settings).with_fixed_seeds()
+        limits = self._settings.queue
         record = self._queue.enqueue(
-            complete.canonical_json(), user=user, key=key, max_pending=self._settings.queue.max_pending
+            complete.canonical_json(),
+            user=user,
+            key=key,
+            max_pending=limits.max_pending,
+            max_own=limits.max_pending_per_user if user else None,  # whoever sits at the machine has no limit of theirs
         )
         self._supervisor.revive()
         return record.id
@@ -172,9 +179,14 @@ class JobService:
         ids = self._queue.pending_ids(user)
         return sum(self._cancel(job_id) for job_id in ids)
 
-    def move(self, job_id: str, position: int = 0) -> bool:
-        """Let a waiting job run at `position` (0 = next)."""
-        return self._queue.reorder(job_id, position)
+    def move(self, job_id: str, position: int = 0, user: str | None = None) -> bool:
+        """Let a waiting job run at `position` (0 = next): of all jobs, or among those of `user`."""
+        return self._queue.reorder(job_id, position, user=user)
+
+    def move_up(self, job_id: str, user: str | None = None) -> bool:
+        """Let a waiting job run one place earlier, of all jobs or among those of `user`."""
+        ids = self._queue.pending_ids(user)
+        return job_id in ids[1:] and self.move(job_id, ids.index(job_id) - 1, user)
 
     def _cancel(self, job_id: str) -> bool:
         done = self._queue.transition(job_id, JobState.pending, JobState.cancelled)
@@ -276,6 +288,8 @@ class JobService:
     def apply_settings(self, settings: Settings) -> None:
         """Put new settings in force. The worker is replaced, when idle, if they change what the engine does."""
         old, self._settings = self._settings, settings
+        if self._queue_or_none is not None:
+            self._queue_or_none.resident = settings.model.checkpoints_in_memory
         if _engine_part(old) != _engine_part(settings):
             self._supervisor.restart()
 

@@ -19,6 +19,7 @@ from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from urllib.parse import parse_qs, parse_qsl, urlencode
 
+from webui.identity import OWNER
 from webui.paths import write_atomic
 from webui.server.asgi import App, Receive, Scope, Send, header, read_body, refuse, respond, respond_page, wants_page
 from webui.server.start_page import sign_in_page
@@ -86,6 +87,7 @@ class Access:
 
         async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] != "http" or is_shared(scope) or self.admits(scope):
+                scope["viewer"] = OWNER
                 await app(scope, receive, send)
             else:
                 await self._ask(scope, receive, send)

@@ -5,6 +5,7 @@ The guards (host, size, origin, access) stand outside, around the switchboard; s
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 from collections.abc import Callable
@@ -30,8 +31,9 @@ from webui.api.parameters import ParametersReader
 from webui.api.pictures import picture_routes
 from webui.api.prompts import prompt_routes
 from webui.api.viewer import ViewerOf, identify_by, only_viewer
-from webui.errors import NotFound
+from webui.errors import HistoryUnavailable, NotFound
 from webui.history import History
+from webui.identity import Viewer
 from webui.inputs import InputStore
 from webui.paths import Paths, safe_path
 from webui.prompt import StyleBook
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
 STATIC_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 MAX_UPLOAD = "64mb"
+RECENT_JOBS = 50  # whose pictures are found while the history cannot be read
 _FOREIGN_META = re.compile(r"<meta\s[^>]*(?:og|twitter):[^>]*>\s*")
 _MANIFEST = '<link rel="manifest" href="/manifest.json" />'
 
@@ -136,9 +139,11 @@ def build_app(
     reader = ParametersReader(catalog, store, styles)
     app.include_router(catalog_routes(jobs, catalog, store, paths.outputs, secrets.token_hex(8)))
     app.include_router(prompt_routes(catalog, styles, paths.wildcards, reader))
-    app.include_router(picture_routes(paths.outputs, reader))
-    app.include_router(input_routes(InputStore(paths.outputs), paths.outputs))
-    app.include_router(history_routes(history or History(paths), jobs, catalog, viewer_of))
+    records = history or History(paths)
+    owns = picture_rights(jobs, records)
+    app.include_router(picture_routes(paths.outputs, reader, owns))
+    app.include_router(input_routes(InputStore(paths.outputs), paths.outputs, owns))
+    app.include_router(history_routes(records, jobs, catalog, viewer_of))
     describe(app)
     _add_static(app)
     if options.api:
@@ -158,6 +163,20 @@ def build_app(
     )
     app.add_middleware(GZipText)
     return mount_page(app, page.build(jobs, catalog, store, styles))
+
+
+def picture_rights(jobs: JobService, history: History) -> Callable[[Viewer, str], bool]:
+    """Whether a saved picture is a viewer's to see: the history knows it, or the job that made it just now."""
+
+    def owns(viewer: Viewer, name: str) -> bool:
+        if viewer.admin:
+            return True
+        with contextlib.suppress(HistoryUnavailable):
+            if history.owns_file(viewer.scope, name):
+                return True
+        return any(image["path"] == name for job in jobs.list(RECENT_JOBS, user=viewer.name) for image in job["images"])
+
+    return owns
 
 
 def mount_page(app: FastAPI, demo: gr.Blocks) -> FastAPI:

@@ -126,9 +126,10 @@ class _Builder:
         # what pages uploaded in an earlier run; the jobs' lock says that no other instance uses it
         shutil.rmtree(self._paths.cache_dir / "gradio", ignore_errors=True)
         with progress.step(PAGE):
+            from webui.api.viewer import guarded_viewer
             from webui.server.app import build_app
         with progress.step(BUILD):
-            app = build_app(jobs, catalog, store, self._paths, self._options, history)
+            app = build_app(jobs, catalog, store, self._paths, self._options, history, guarded_viewer)
             self._switchboard.hand_over(app)
         if self._on_ready is not None:
             self._on_ready(progress.seconds)

@@ -7,7 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from webui.errors import InvalidParams
+from webui.errors import InvalidParams, NotSignedIn
+from webui.identity import Viewer
 from webui.params import GenerationParams, make_params
 from webui.prompt import StyleBook
 from webui.ui.fields import BY_NAME, FIELDS, GROUPS, KEYS, Field
@@ -118,6 +119,17 @@ def _sigmas(field: Field, value: Any) -> tuple[float, ...] | None:
         return tuple(float(part) for part in value.replace(";", ",").split(",") if part.strip())
     except ValueError:
         raise InvalidParams(f"{field.label}: not a list of numbers.", "Separate the numbers by commas.") from None
+
+
+def viewer_of(request: Any) -> Viewer:
+    """Who asks, of the request that Gradio hands to a handler: its own wrapper, or the plain one of a server function.
+
+    Raises `NotSignedIn` where no guard has said so.
+    """
+    viewer = getattr(request, "request", request).scope.get("viewer")
+    if not isinstance(viewer, Viewer):
+        raise NotSignedIn("Nobody is signed in.", "Reload the page.")
+    return viewer
 
 
 # --- widgets ----------------------------------------------------------------------------------------------------------

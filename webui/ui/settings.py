@@ -7,11 +7,13 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, cast
 
+import gradio as gr
+
 from webui import settings as all_settings
 from webui.errors import SettingsError
 from webui.settings import BOUNDS, Settings, SettingsStore
 from webui.settings import keys as setting_keys
-from webui.ui.common import mounted
+from webui.ui.common import mounted, viewer_of
 from webui.ui.markup import markup
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "saving.format": ("File format", "png keeps every pixel; jpeg and webp are smaller. All carry the parameters."),
     "saving.quality": ("Quality", "Of JPEG and WEBP, 1 to 100. Usual: 90."),
     "queue.max_pending": ("Longest queue", "Jobs that may wait; more are refused."),
+    "queue.max_pending_per_user": ("Longest queue of one user", "Jobs that one signed-in user may have waiting."),
     "queue.worker_timeout_seconds": (
         "Worker timeout",
         "Seconds without a sign of life until the worker is started again.",
@@ -73,7 +76,7 @@ WORDS: dict[str, tuple[str, str]] = {
 AT_RESTART = frozenset({"server.port", "server.open_browser"})
 AT_ONCE = frozenset(
     {"page.theme", "model.checkpoint", "model.vae", "saving.format", "saving.quality"}
-    | {"queue.max_pending", "queue.worker_timeout_seconds"}
+    | {"queue.max_pending", "queue.max_pending_per_user", "queue.worker_timeout_seconds"}
 )
 
 
@@ -148,14 +151,18 @@ def save_entry(store: SettingsStore, apply: Callable[[Settings], None], data: An
 def build(jobs: JobService, store: SettingsStore, catalog: Catalog) -> None:
     """The tab's content. Called inside a `gr.Tab`."""
 
-    def read_settings(_: Any = None) -> list[dict[str, Any]]:
+    def read_settings(_: Any, request: gr.Request) -> list[dict[str, Any]]:
+        if not viewer_of(request).admin:
+            return []
         suggestions = {
             "model.checkpoint": tuple(m.name for m in catalog.checkpoints if m.runnable),
             "model.vae": ("Automatic", "None", *(m.name for m in catalog.vaes if m.runnable)),
         }
         return groups(store.current, suggestions)
 
-    def save_setting(data: Any) -> dict[str, Any]:
+    def save_setting(data: Any, request: gr.Request) -> dict[str, Any]:
+        if not viewer_of(request).admin:
+            return {"error": "Settings are for administrators alone."}
         return save_entry(store, jobs.apply_settings, data)
 
     mounted("settings", markup("settings"), server_functions=[read_settings, save_setting])

@@ -11,7 +11,7 @@ import gradio as gr
 from webui.errors import WebUIError
 from webui.prompt import StyleBook
 from webui.settings import Settings
-from webui.ui.common import mounted, params_from_values, widget
+from webui.ui.common import mounted, params_from_values, viewer_of, widget
 from webui.ui.fields import (
     BATCH,
     BY_NAME,
@@ -151,8 +151,9 @@ def _wire(
 ) -> None:
     numbers = itertools.count(1)
 
-    def on_generate(*values: Any) -> dict[str, Any]:
-        return submit_values(jobs.submit, store.current, values, next(numbers), styles)
+    def on_generate(request: gr.Request, *values: Any) -> dict[str, Any]:
+        user = viewer_of(request).name
+        return submit_values(lambda params: jobs.submit(params, user), store.current, values, next(numbers), styles)
 
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     submitted = generate.click(on_generate, inputs, answer, trigger_mode="multiple", **quiet)
