@@ -1,0 +1,166 @@
+"""LoRA and its relatives on the networks of one loaded checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from webui.engine.memory import is_out_of_memory
+from webui.engine.networks.adapter import Change, change_of
+from webui.engine.networks.algebra import Misfit
+from webui.engine.networks.attachment import AttachmentSwitch, ChangedWeights, FileLayer
+from webui.engine.networks.layer_names import UNET, LayerPlace, layer_places
+from webui.engine.networks.lora_file import Layer, LoraFile
+
+
+@dataclass(frozen=True, slots=True)
+class Strength:
+    """A file of adapters and how strongly it acts on a network. `dyn_rank`: how many ranks of a LoRA, None for all."""
+
+    file: LoraFile
+    weight: float
+    dyn_rank: int | None = None
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for equal effect: the file as it is on the disk, and the numbers."""
+        return self.file.weights.path, self.file.weights.fingerprint, self.weight, self.dyn_rank
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCounts:
+    """What became of the layers of a file. `reasons`: up to three layers that were skipped, each with the reason."""
+
+    applied: int
+    skipped: int
+    reasons: tuple[str, ...]
+
+
+class CheckpointAdapters:
+    """What is attached to the networks of a checkpoint, and where the layers of a file belong in them.
+
+    `networks`: "unet", "te1" and, with two text encoders, "te2". `home` is where they are kept when nothing runs.
+    """
+
+    def __init__(self, networks: Mapping[str, Any], home: torch.device) -> None:
+        self._networks = dict(networks)
+        self._places = layer_places(networks)
+        self._switches = {name: AttachmentSwitch(network, home) for name, network in networks.items()}
+
+    @property
+    def text_encoders(self) -> tuple[str, ...]:
+        return tuple(name for name in self._networks if name != UNET)
+
+    def use(self, network: str, strengths: Sequence[Strength]) -> None:
+        """Have exactly these adapters on a network. One pass over the layers that they touch where the set is new."""
+        acting = [s for s in strengths if s.weight != 0 and self._layers(s.file).get(network)]
+        key = tuple(s.key for s in acting)
+        self._switches[network].use(key, lambda: self._changed(network, acting))
+
+    def key(self, network: str) -> Hashable:
+        """The set that is on a network."""
+        return self._switches[network].key
+
+    def places(self, file: LoraFile) -> int:
+        """How many of a file's layers there are in this checkpoint."""
+        return sum(map(len, self._layers(file).values()))
+
+    def counts(self, file: LoraFile) -> LayerCounts:
+        """What became of a file's layers, as far as it is attached now."""
+        path = file.weights.path
+        misfits = {
+            key: why
+            for switch in self._switches.values()
+            for (where, key), why in switch.changed.misfits
+            if where == path
+        }
+        unplaced = [key for key in file.layers if key not in self._places]
+        reasons = [f"{key}: {why}" for key, why in misfits.items()]
+        reasons += [f"{key}: there is no such layer in this model" for key in unplaced]
+        reasons += [f"{name}: it is of no kind that is known here" for name in file.unknown]
+        return LayerCounts(len(file.layers) - len(unplaced) - len(misfits), len(reasons), tuple(reasons[:3]))
+
+    def clear(self) -> None:
+        """Take everything off, and give back the memory of changed weights."""
+        for switch in self._switches.values():
+            switch.clear()
+
+    def _layers(self, file: LoraFile) -> dict[str, dict[str, Layer]]:
+        """A file's layers by network and path of the module there."""
+        found: dict[str, dict[str, Layer]] = {}
+        for key, layer in file.layers.items():
+            place: LayerPlace | None = self._places.get(key)
+            if place is not None:
+                found.setdefault(place.network, {})[place.path] = layer
+        return found
+
+    def _changed(self, network: str, strengths: Sequence[Strength]) -> ChangedWeights:
+        """The parameters of a network with these adapters, each computed in fp32 and rounded once."""
+        module = self._networks[network]
+        layers = [(s, self._layers(s.file)[network]) for s in strengths]
+        touched = dict.fromkeys(path for _, by_path in layers for path in by_path)
+        tensors: dict[str, Tensor] = {}
+        applied: list[FileLayer] = []
+        misfits: list[tuple[FileLayer, str]] = []
+        with torch.inference_mode(False), torch.no_grad():
+            for path in touched:
+                own = module.get_submodule(path)
+                weight = own.weight.float()
+                bias = _bias(own)
+                changes = []
+                for strength, by_path in layers:
+                    if path not in by_path:
+                        continue
+                    where = (strength.file.weights.path, by_path[path].key)
+                    try:
+                        changes.append(_change(strength, by_path[path], weight, bias))
+                        applied.append(where)
+                    except Misfit as error:
+                        misfits.append((where, f"its tensors are {error}"))
+                for name, before, parts in (
+                    ("weight", weight, [c.weight for c in changes if c.weight is not None]),
+                    ("bias", bias, [c.bias for c in changes if c.bias is not None]),
+                ):
+                    if parts and before is not None:
+                        like = getattr(own, name)
+                        tensors[f"{path}.{name}"] = _rounded(
+                            before, parts, before.to(own.weight) if like is None else like
+                        )
+        return ChangedWeights(tensors, tuple(applied), tuple(misfits))
+
+
+def _change(strength: Strength, layer: Layer, weight: Tensor, bias: Tensor | None) -> Change:
+    weights = strength.file.weights
+    try:
+        tensors = {role: weights.tensor(name).to(weight.device).float() for role, name in layer.tensors.items()}
+        return change_of(tensors, weight, bias, strength.weight, scale=layer.scale, dyn_rank=strength.dyn_rank)
+    except (RuntimeError, ValueError, IndexError, KeyError) as error:
+        if is_out_of_memory(error):
+            raise
+        # Shapes that do not go together, in any of the ways in which torch says so.
+        first = (str(error).strip().splitlines() or [""])[0][:100]
+        raise Misfit(f"not of shapes that go together ({first})") from None
+
+
+def _bias(layer: Any) -> Tensor | None:
+    """A layer's bias in fp32, zeros where it has none; None for a kind of layer that never has one."""
+    if not hasattr(layer, "bias"):
+        return None
+    if layer.bias is None:
+        return torch.zeros(layer.weight.shape[0], device=layer.weight.device)
+    bias: Tensor = layer.bias.float()
+    return bias
+
+
+def _rounded(before: Tensor, parts: Sequence[Tensor], like: Tensor) -> Tensor:
+    """The sum in the parameter's own number format and memory format."""
+    total = before
+    for part in parts:
+        total = total + part
+    result = torch.empty_like(like)
+    result.copy_(total)
+    return result
