@@ -1,0 +1,53 @@
+"""Command 3: every scene through the VAE's encoder, once.
+
+    python -m training.encode --work WORK [--like CHECKPOINT]
+
+Writes WORK/latents.npy (N, 4, h, w) float16, as the UNet sees them, and WORK/latents.ready, the number of rows that are
+done: the UNet's training may begin before all are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from training.model import SCALE_FACTOR, open_checkpoint
+from training.vae import load_vae, to_tensor
+
+BATCH = 16
+
+
+@torch.inference_mode()
+def encode(work: Path, like: Path | None) -> None:
+    """Encode with WORK/vae.pt, or with the VAE of the checkpoint `like`."""
+    vae = open_checkpoint(like).vae if like else load_vae(work / "vae.pt")
+    images = np.load(work / "images.npy", mmap_mode="r")
+    ready = work / "latents.ready"
+    ready.write_text("0")
+    side = images.shape[1] // 8
+    latents = np.lib.format.open_memmap(work / "latents.npy", "w+", np.float16, (len(images), 4, side, side))
+    started = time.monotonic()
+    for start in range(0, len(images), BATCH):
+        with torch.autocast("cpu", torch.bfloat16):
+            mean = vae.encode(to_tensor(images[start : start + BATCH])).latent_dist.mean.float()
+        latents[start : start + len(mean)] = (mean * SCALE_FACTOR).numpy()
+        ready.write_text(str(start + len(mean)))
+    latents.flush()
+    print(f"{len(images)} scenes, {time.monotonic() - started:.0f} s")
+    print("means", latents.astype(np.float32).mean((0, 2, 3)), "deviations", latents.astype(np.float32).std((0, 2, 3)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--like", type=Path, help="a checkpoint whose VAE is used")
+    args = parser.parse_args()
+    encode(args.work, args.like)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,290 @@
+"""Command 4: the UNet and the text encoder, together.
+
+    python -m training.unet --work WORK --minutes 90 [--start CHECKPOINT]
+
+v-prediction with a uniform loss (Salimans & Ho 2022) on SD1's noise table. Reads what `prepare` and `encode` wrote and
+goes on from WORK/unet.pt when it is there; `--start` begins from the weights of a finished checkpoint instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.captions import caption
+from training.concepts import distinctive_keywords, load_concepts
+from training.model import (
+    POSITION_ROWS,
+    TIMESTEPS,
+    TOKEN_ROWS,
+    Denoiser,
+    Vocabulary,
+    alphas_cumprod,
+    open_checkpoint,
+    take_over,
+)
+from training.muon import Muon, split
+from training.parallel import Replicas
+from training.prepare import load_scenes
+from training.progress import TimeBox, learning_rate, save, set_rate
+from training.scenes import Scene
+
+WORDINGS = 6  # captions a scene
+NO_CAPTION = 0.1  # of the batch, for guidance
+UNKNOWN_WORDS = 0.08  # of the batch get a word that means nothing
+WARM_UP = 50
+EMA = 0.997
+SAVE_EVERY = 150  # seconds
+NOT_HIDDEN = ("conv_in", "conv_out", TOKEN_ROWS, POSITION_ROWS)
+SHARES = {  # of the batch
+    "single": 0.56,
+    "tint": 0.06,
+    "pair": 0.14,
+    "count": 0.09,
+    "shape": 0.07,
+    "shapes": 0.05,
+    "setting": 0.03,
+}
+
+
+class Pool:
+    """Latents and captions to draw batches from.
+
+    A curriculum: at first only scenes of the first concepts, then more and more, for a text encoder learns to tell
+    fifty things apart sooner when it does not see three hundred.
+    """
+
+    def __init__(self, work: Path, scenes: Sequence[Scene], rows: np.ndarray, first: int, full_at: float) -> None:
+        """`first` concepts at the start, all of them from the share `full_at` of the time on."""
+        self._latents = np.load(work / "latents.npy", mmap_mode="r")
+        self._ready = work / "latents.ready"
+        self._rows = rows
+        self._newest = np.array([max(scene.concepts, default=-1) for scene in scenes])
+        self._kinds = np.array([scene.kind for scene in scenes])
+        self._first, self._full_at = first, full_at
+        self._total = int(self._newest.max()) + 1
+        self._chosen = np.zeros(0, np.int64)
+        self._cumulative = np.zeros(0)
+        self._refreshed = -1.0
+
+    def refresh(self, share: float) -> None:
+        """Take up what may be drawn by now."""
+        if share - self._refreshed < 0.005 and share < 1:
+            return
+        self._refreshed = share
+        grown = min(1.0, max(0.0, share / self._full_at)) if self._full_at else 1.0
+        limit = self._first + (self._total - self._first) * grown
+        ready = int(self._ready.read_text() or 0)
+        chosen = np.flatnonzero(self._newest[:ready] < limit)
+        weights = np.zeros(len(chosen))
+        for kind, part in SHARES.items():
+            of_kind = self._kinds[chosen] == kind
+            weights[of_kind] = part / max(1, int(of_kind.sum()))
+        self._chosen, self._cumulative = chosen, np.cumsum(weights / weights.sum())
+
+    def draw(self, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Latents (size, 4, h, w) and token rows (size, 77)."""
+        places = np.minimum(np.searchsorted(self._cumulative, rng.random(size)), len(self._chosen) - 1)
+        picked = self._chosen[places]
+        rows = self._rows[picked, rng.integers(0, WORDINGS, size)].astype(np.int64)
+        return torch.from_numpy(self._latents[picked].astype(np.float32)), torch.from_numpy(rows)
+
+
+def captions_of(work: Path, scenes: Sequence[Scene], concepts: int | None) -> list[str]:
+    """WORDINGS captions for each scene, one after the other; always the same ones."""
+    listed = load_concepts(work / "downloads", concepts)
+    distinctive = distinctive_keywords(listed)
+    rng = random.Random(3)
+    return [caption(scene, listed, distinctive, rng) for scene in scenes for _ in range(WORDINGS)]
+
+
+def spoil(rows: Tensor, vocabulary: Vocabulary, rng: np.random.Generator) -> None:
+    """In place: no caption for some, and for some a few words that no scene has, which are to be ignored."""
+    empty = torch.from_numpy(vocabulary.rows([""])[0])
+    for row in rows:
+        chance = rng.random()
+        if chance < NO_CAPTION:
+            row.copy_(empty)
+        elif chance < NO_CAPTION + UNKNOWN_WORDS:
+            for _ in range(int(rng.integers(1, 4))):
+                length = int((row != vocabulary.end).sum())
+                place = int(rng.integers(1, length + 1))
+                if length < len(row) - 1:
+                    row[place + 1 :] = row[place:-1].clone()
+                    row[place] = 0
+
+
+def noised(latents: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Noise a batch: (noisy latents, timesteps, the v to be predicted). Timesteps are spread evenly over the batch."""
+    size = len(latents)
+    places = (torch.arange(size) + torch.rand(size)) / size
+    timesteps = (places * TIMESTEPS).long().clamp(max=TIMESTEPS - 1)[torch.randperm(size)]
+    signal = alphas[timesteps].sqrt().view(-1, 1, 1, 1)
+    spread = (1 - alphas[timesteps]).sqrt().view(-1, 1, 1, 1)
+    noise = torch.randn_like(latents)
+    return signal * latents + spread * noise, timesteps, signal * noise - spread * latents
+
+
+def v_loss(model: Denoiser, share: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Mean squared error of v; also the timesteps and each sample's error."""
+    noisy, timesteps, target, rows = share
+    predicted = model(noisy.bfloat16(), timesteps, rows).float()
+    errors = ((predicted - target) ** 2).mean((1, 2, 3))
+    return errors.mean(), (timesteps, errors.detach())
+
+
+class Trainer:
+    """The model in bfloat16, its weights in float32, their running mean, and the optimisers."""
+
+    def __init__(self, vocabulary: Vocabulary, rate: float, threads: int) -> None:
+        torch.manual_seed(0)
+        self.vocabulary, self.rate = vocabulary, rate
+        self.model = Denoiser(len(vocabulary))
+        self.model.train()
+        self._threads = threads
+        self.step, self.spent = 0, 0.0
+        self._begin()
+
+    def _begin(self) -> None:
+        """From the model's present weights."""
+        self.names = [name for name, _ in self.model.named_parameters()]
+        self.masters = [weight.detach().float().clone() for weight in self.model.parameters()]
+        self.ema = [weight.clone() for weight in self.masters]
+        named = list(zip(self.names, self.masters, strict=True))
+        hidden, other = split(named, NOT_HIDDEN)
+        table = next(weight for name, weight in named if name.endswith(TOKEN_ROWS))
+        rest = [weight for weight in other if weight is not table]
+        self.optimisers: list[torch.optim.Optimizer] = [
+            Muon(hidden, lr=self.rate),
+            torch.optim.AdamW(
+                [{"params": rest, "weight_decay": 0.0}, {"params": [table], "factor": 2.0, "weight_decay": 0.0}],
+                lr=self.rate,
+                betas=(0.9, 0.98),
+            ),
+        ]
+        self.model.bfloat16()
+        self.replicas = Replicas(self.model, self._threads)
+
+    def start_from(self, checkpoint: Path) -> int:
+        """Take over a finished checkpoint; returns how many tokens it knew."""
+        self.model.float()
+        known = take_over(self.model, self.vocabulary, open_checkpoint(checkpoint))
+        self._begin()
+        return known
+
+    def update(self, latents: Tensor, rows: Tensor, alphas: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+        """One step; returns the timesteps and the loss of each sample."""
+        noisy, timesteps, target = noised(latents, alphas)
+        pieces = [tensor.chunk(len(self.replicas)) for tensor in (noisy, timesteps, target, rows)]
+        results = self.replicas.backward(v_loss, list(zip(*pieces, strict=True)))
+        for master, weight in zip(self.masters, self.model.parameters(), strict=True):
+            master.grad = None if weight.grad is None else weight.grad.float()
+            weight.grad = None
+        torch.nn.utils.clip_grad_norm_(self.masters, 1.0)
+        set_rate(self.optimisers, rate)
+        for optimiser in self.optimisers:
+            optimiser.step()
+        self.step += 1
+        decay = min(EMA, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(self.ema, self.masters, 1 - decay)
+            for master, weight in zip(self.masters, self.model.parameters(), strict=True):
+                weight.copy_(master)
+        return torch.cat([t for t, _ in results]), torch.cat([e for _, e in results])
+
+    def state(self) -> dict[str, Any]:
+        """All that is needed to go on, and (`ema`) to export."""
+        return {
+            "names": self.names,
+            "masters": self.masters,
+            "ema": self.ema,
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+            "tokens": self.vocabulary.tokens.tolist(),
+            "step": self.step,
+            "spent": self.spent,
+        }
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from `state`. Raises ValueError when it was made with other captions."""
+        if state["tokens"] != self.vocabulary.tokens.tolist():
+            raise ValueError("The captions have changed since; delete unet.pt or start from an exported checkpoint.")
+        with torch.no_grad():
+            for ours, theirs in ((self.masters, state["masters"]), (self.ema, state["ema"])):
+                torch._foreach_copy_(ours, theirs)
+            for master, weight in zip(self.masters, self.model.parameters(), strict=True):
+                weight.copy_(master)
+        for optimiser, values in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(values)
+        self.step, self.spent = state["step"], state["spent"]
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train until the time is over."""
+    work: Path = args.work
+    scenes = load_scenes(work)
+    texts = captions_of(work, scenes, args.concepts)
+    vocabulary = Vocabulary.of(texts)
+    rows = vocabulary.rows(texts).astype(np.int16).reshape(len(scenes), WORDINGS, -1)
+    trainer = Trainer(vocabulary, args.rate, args.threads)
+    target = work / "unet.pt"
+    if target.exists():
+        trainer.resume(torch.load(target, weights_only=True))
+    elif args.start:
+        print(f"{trainer.start_from(args.start)} of {len(vocabulary)} tokens were known")
+    pool = Pool(work, scenes, rows, args.first, args.full_at)
+    box = TimeBox(args.minutes, trainer.spent, work / "unet.until")
+    alphas, rng = alphas_cumprod(), np.random.default_rng(trainer.step)
+    torch.manual_seed(trainer.step)
+    begun, saved = trainer.step, time.monotonic()
+    tenths, log = np.full(10, np.nan), (work / "unet.jsonl").open("a")
+    while (share := box.share) < 1:
+        pool.refresh(share)
+        latents, picked = pool.draw(args.batch, rng)
+        spoil(picked, vocabulary, rng)
+        rate = args.rate * learning_rate(share, trainer.step - begun, WARM_UP)
+        timesteps, errors = trainer.update(latents, picked, alphas, rate)
+        for tenth in range(10):
+            mine = errors[timesteps // (TIMESTEPS // 10) == tenth]
+            if len(mine):
+                old = tenths[tenth]
+                tenths[tenth] = mine.mean() if np.isnan(old) else 0.97 * old + 0.03 * float(mine.mean())
+        if trainer.step % 20 == 0:
+            row = {"step": trainer.step, "seconds": round(box.elapsed), "cpu": round(time.process_time()), "rate": rate}
+            row |= {"loss": round(float(tenths.mean()), 4), "by_time": tenths.round(3).tolist()}
+            print(json.dumps(row), flush=True)
+            log.write(json.dumps(row) + "\n")
+            log.flush()
+        if time.monotonic() - saved > SAVE_EVERY:
+            trainer.spent = box.elapsed
+            save(trainer.state(), target)
+            saved = time.monotonic()
+    trainer.spent = box.elapsed
+    save(trainer.state(), target)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=90)
+    parser.add_argument("--start", type=Path, help="begin from the weights of this checkpoint")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--concepts", type=int, default=300, help="as in prepare")
+    parser.add_argument("--first", type=int, default=64, help="concepts at the beginning")
+    parser.add_argument("--full-at", type=float, default=0.25, help="share of the time when all concepts are in")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    train(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
