@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from embedded import EMBEDDED_CHECKPOINT, link_or_copy
 from PIL import Image as Picture
 
 from webui import infotext, pictures
 from webui.catalog import Catalog
 from webui.errors import OutOfMemory
 from webui.events import Event, Finished, Image, Loaded, Loading, Memory, Preview, Started, Step, Warning
+from webui.inputs import InputStore
 from webui.params import GenerationParams
 from webui.paths import Paths, write_new
 from webui.settings import Settings, SettingsStore
@@ -52,6 +54,9 @@ class Painter:
         words = set(params.prompt.replace(",", " ").split())
         yield from self.load(params.checkpoint)
         width, height = params.width or 64, params.height or 64
+        if params.extras is not None:
+            yield from self._enlarge(params)
+            return
         yield Started(params.pictures, width, height, params.steps)
         for index in range(params.pictures):
             seed = params.seeds_of(index)[0]
@@ -78,15 +83,24 @@ class Painter:
         yield Warning("note", "a note")
         yield Finished(params.pictures, {"sample": 0.5, "total": 1.0}, 120)
 
+    def _enlarge(self, params: GenerationParams) -> Iterator[Event]:
+        assert params.extras is not None
+        source = InputStore(self.paths.outputs).open(params.extras.image).convert("RGB")
+        size = (round(source.width * params.extras.scale), round(source.height * params.extras.scale))
+        yield self._save(params, 0, 0, source.resize(size))
+        yield Finished(1, {"total": 1.0}, 120)
+
     def _save(self, params: GenerationParams, index: int, seed: int, picture: Picture.Image) -> Image:
         name = (params.checkpoint or "").rpartition(".")[0]
         text = infotext.format(params, index=index, model_name=name, model_hash="0123456789")
         data = pictures.encode(picture, params.image_format, params.image_quality, text)
+        digest = hashlib.sha256(picture.tobytes()).hexdigest()
+        if not params.save:
+            return Image(index, "", seed, picture.width, picture.height, text, digest, png=data)
         suffix = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}[params.image_format]
         path = self.paths.outputs / "txt2img-images" / f"{time.time_ns()}-{seed}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_new(path, data)
-        digest = hashlib.sha256(picture.tobytes()).hexdigest()
         return Image(index, str(path), seed, picture.width, picture.height, text, digest)
 
 
@@ -117,6 +131,15 @@ class Atelier:
 
     def hold(self) -> None:
         (self.paths.cache_dir / "go").unlink(missing_ok=True)
+
+
+def with_checkpoint(root: Path) -> Path:
+    """A data folder that holds the embedded checkpoint."""
+    folder = root / "models" / "Stable-diffusion"
+    folder.mkdir(parents=True)
+    for source in (EMBEDDED_CHECKPOINT, EMBEDDED_CHECKPOINT.with_suffix(".yaml")):
+        link_or_copy(source, folder / source.name)
+    return root
 
 
 @contextmanager

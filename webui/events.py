@@ -72,7 +72,8 @@ class Image:
     """A picture was finished and saved.
 
     `path` is the saved file (absolute); `pixels_sha256` is over the RGB bytes, row by row. `error` names why it could
-    not be saved; then `path` is "" and `png` holds the picture so that it is not lost.
+    not be saved; then `path` is "" and `png` holds the picture so that it is not lost. A picture that was not to be
+    saved has neither path nor error, and `png` is the file that it would have become.
     """
 
     index: int

@@ -107,6 +107,7 @@ class GenerationParams(Plain):
     tiling_y: bool = False
 
     # The saved file
+    save: bool = True  # False: the pictures go to whoever asked, from memory, and are kept nowhere
     image_format: Literal["png", "jpeg", "webp"] = "png"
     image_quality: int = Field(90, ge=1, le=100)  # JPEG and WEBP; PNG is lossless
 

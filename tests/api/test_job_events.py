@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from embedded import EMBEDDED_CHECKPOINT, link_or_copy
-from painter import Atelier, atelier
+from painter import Atelier, atelier, with_checkpoint
 from starlette.requests import Request
 
 from webui.api.streaming import entries, event_stream
@@ -28,12 +27,7 @@ def viewer_of(request: Request) -> Viewer:
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Atelier]:
-    root = tmp_path_factory.mktemp("events")
-    folder = root / "models" / "Stable-diffusion"
-    folder.mkdir(parents=True)
-    for source in (EMBEDDED_CHECKPOINT, EMBEDDED_CHECKPOINT.with_suffix(".yaml")):
-        link_or_copy(source, folder / source.name)
-    with atelier(root, viewer_of=viewer_of) as found:
+    with atelier(with_checkpoint(tmp_path_factory.mktemp("events")), viewer_of=viewer_of) as found:
         yield found
 
 

@@ -21,7 +21,7 @@ def values(**changed: Any) -> list[Any]:
 
 def test_every_parameter_that_a_user_sets_is_on_the_form() -> None:
     operations = {"init", "inpaint", "hires", "sd_upscale", "extras", "tiling_x", "tiling_y"}
-    assert set(GenerationParams.model_fields) - set(KEYS) - operations == {"image_format", "image_quality"}
+    assert set(GenerationParams.model_fields) - set(KEYS) - operations == {"image_format", "image_quality", "save"}
     assert set(KEYS) - set(GenerationParams.model_fields) == {"styles"}
 
 

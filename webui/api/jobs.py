@@ -16,6 +16,7 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from webui.api.common import ERRORS, AsciiJSON, JsonBody
+from webui.api.pictures import MEDIA_TYPES, media_type
 from webui.api.responses import Accepted, ErrorView, JobCreated, JobList, JobView, Position
 from webui.api.streaming import OVER, event_stream, until_over
 from webui.api.viewer import CurrentViewer, own_job
@@ -38,6 +39,7 @@ JPEG: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/jpeg": {}}},
     204: {"description": "There is no preview (yet)"},
 }
+UNSAVED: dict[int | str, dict[str, Any]] = {200: {"content": {kind: {} for kind in sorted(set(MEDIA_TYPES.values()))}}}
 _SUBMIT_EXAMPLE = {"prompt": "a red apple on a table", "steps": 20, "sampler": "Euler a", "seed": 7}
 _SUBMIT_BODY = {
     "requestBody": {
@@ -165,14 +167,14 @@ def _looking(jobs: JobService) -> APIRouter:
             return Response(status_code=204, headers=NO_STORE)
         return Response(jpeg, media_type="image/jpeg", headers=NO_STORE)
 
-    @router.get("/pictures/{index}.png", response_class=Response, responses={200: {"content": {"image/png": {}}}})
+    @router.get("/pictures/{index}.png", response_class=Response, responses=UNSAVED)
     def unsaved(job_id: str, index: int, viewer: CurrentViewer) -> Response:
-        """A finished picture that the disk did not take, from memory."""
+        """A finished picture that was not to be saved, or that the disk did not take, from memory."""
         own_job(jobs, viewer, job_id)
-        png = jobs.picture(job_id, index)
-        if png is None:
+        data = jobs.picture(job_id, index)
+        if data is None:
             raise NotFound("There is no such picture.", "Pictures that were saved are below /outputs/.")
-        return Response(png, media_type="image/png", headers=NO_STORE)
+        return Response(data, media_type=media_type(data), headers=NO_STORE)
 
     return router
 

@@ -16,6 +16,7 @@ from webui.api.viewer import CurrentViewer
 from webui.errors import InvalidParams, NotFound
 from webui.identity import Viewer
 from webui.paths import safe_path
+from webui.pictures.containers import sniff
 
 MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 # A picture's name is never used twice, so what a browser has is right for ever; it is nobody else's to keep.
@@ -43,6 +44,11 @@ def own_picture_file(outputs: Path, owns: Owns, viewer: Viewer, name: str) -> tu
     if not owns(viewer, path.relative_to(outputs.resolve()).as_posix()):
         raise NotFound("There is no such file.", "Refresh the list; it may have been moved or deleted.")
     return path, media_type
+
+
+def media_type(data: bytes) -> str:
+    """The media type of a picture that this program encoded."""
+    return f"image/{(sniff(data) or 'PNG').lower()}"
 
 
 def describe(data: bytes, reader: ParametersReader) -> PictureText:

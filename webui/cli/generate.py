@@ -70,7 +70,7 @@ PictureOptions = dataclasses.make_dataclass(
     [
         (name, _option(name), None)
         for name in dict.fromkeys((*_KNOWN, *GenerationParams.model_fields))
-        if name != "prompt"
+        if name not in ("prompt", "save")  # a picture that is not saved would be lost here
     ],
     frozen=True,
 )

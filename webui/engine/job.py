@@ -292,11 +292,14 @@ class Job:
                 SavedPicture(params, index, target, width, height, text, digest, environment, models)
             )
 
+        data = pictures.encode(picture, params.image_format, params.image_quality, text)
         try:
-            written = pictures.file_format(params.image_format, width, height, text)
-            data = pictures.encode(picture, params.image_format, params.image_quality, text)
-            today = datetime.date.today()
-            path = str(save_picture(self._tools.paths.outputs, data, seed, written, today, record))
+            if params.save:
+                written = pictures.file_format(params.image_format, width, height, text)
+                today = datetime.date.today()
+                path = str(save_picture(self._tools.paths.outputs, data, seed, written, today, record))
+            else:
+                png = data
         except SaveError as failure:
             error = str(failure)
             png = pictures.encode(picture, "png", params.image_quality, text)

@@ -207,6 +207,11 @@ class JobService:
             return None
         return self._view(record, self._queue.position(job_id))
 
+    def running(self) -> dict[str, Any] | None:
+        """The view of the job that runs now, whoever's it is."""
+        running = self._running
+        return None if running is None else as_dict(running.record, running.live, None)
+
     def list(self, limit: int = 50, user: str | None = None) -> list[dict[str, Any]]:
         """The newest jobs first, as views."""
         positions = {job_id: position for position, job_id in enumerate(self._queue.pending_ids())}
@@ -239,9 +244,14 @@ class JobService:
             return self._previews.get(job_id)
 
     def picture(self, job_id: str, index: int) -> bytes | None:
-        """A finished picture that could not be saved, as PNG, so that it is not lost."""
+        """A finished picture that is in no file, because it was not to be saved or could not be."""
         with self._lock:
             return self._unsaved.get((job_id, index))
+
+    def take_picture(self, job_id: str, index: int) -> bytes | None:
+        """The same, for the last time: it makes room for others."""
+        with self._lock:
+            return self._unsaved.pop((job_id, index), None)
 
     def watch(self, job_id: str | None = None, after: int | None = None) -> Watcher:
         """Events as (sequence, event): of one job from its beginning to its end, or of all jobs from now on.

@@ -30,6 +30,7 @@ from webui.api.jobs import job_routes
 from webui.api.parameters import ParametersReader
 from webui.api.pictures import picture_routes
 from webui.api.prompts import prompt_routes
+from webui.api.sdapi import sdapi_routes
 from webui.api.viewer import ViewerOf, identify_by, only_viewer
 from webui.errors import HistoryUnavailable, NotFound
 from webui.history import History
@@ -141,8 +142,10 @@ def build_app(
     app.include_router(prompt_routes(catalog, styles, paths.wildcards, reader))
     records = history or History(paths)
     owns = picture_rights(jobs, records)
+    inputs = InputStore(paths.outputs)
     app.include_router(picture_routes(paths.outputs, reader, owns))
-    app.include_router(input_routes(InputStore(paths.outputs), paths.outputs, owns))
+    app.include_router(input_routes(inputs, paths.outputs, owns))
+    app.include_router(sdapi_routes(jobs, catalog, store, styles, inputs, paths.outputs, paths.data_dir))
     app.include_router(history_routes(records, jobs, catalog, viewer_of))
     describe(app)
     _add_static(app)

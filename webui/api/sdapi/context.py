@@ -1,0 +1,77 @@
+"""What the routes share: the parts of the program behind them, and which job a client's task is."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from webui.api.sdapi.options import CHECKPOINT, OptionBook
+from webui.api.sdapi.requests import Generation
+from webui.api.sdapi.translate import Keep, Styled, with_infotext
+
+if TYPE_CHECKING:
+    from webui.catalog import Catalog
+    from webui.inputs import InputStore
+    from webui.jobs.service import JobService
+    from webui.prompt import StyleBook
+    from webui.settings import SettingsStore
+
+KEPT_TASKS = 2000
+
+
+class Tasks:
+    """Names that clients give their requests (`force_task_id`), with the job that each became. Of a name that is used
+    twice the later job counts; everybody has names of their own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._jobs: OrderedDict[tuple[str, str], str] = OrderedDict()
+
+    def add(self, user: str, task: str | None, job: str) -> None:
+        if not task:
+            return
+        with self._lock:
+            self._jobs[user, task] = job
+            self._jobs.move_to_end((user, task))
+            while len(self._jobs) > KEPT_TASKS:
+                self._jobs.popitem(last=False)
+
+    def job_of(self, user: str, task: str) -> str | None:
+        with self._lock:
+            return self._jobs.get((user, task))
+
+    def task_of(self, user: str, job: str) -> str | None:
+        with self._lock:
+            return next((task for (owner, task), found in self._jobs.items() if (owner, found) == (user, job)), None)
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything that the routes need."""
+
+    jobs: JobService
+    catalog: Catalog
+    store: SettingsStore
+    styles: StyleBook
+    inputs: InputStore
+    outputs: Path
+    options: OptionBook
+    tasks: Tasks = field(default_factory=Tasks)
+
+    @property
+    def tools(self) -> tuple[Styled, Keep]:
+        """What translating a request takes."""
+        return self.styles.apply, lambda data: self.inputs.add(data).reference
+
+    def overrides(self, body: Generation) -> dict[str, Any]:
+        """The options of this request alone. A checkpoint that only an infotext names is dropped when it is not here;
+        one that the request itself names must be."""
+        found: dict[str, Any] = with_infotext(body).override_settings
+        named = found.get(CHECKPOINT)
+        if isinstance(named, str) and CHECKPOINT not in body.override_settings:
+            known = self.catalog.snapshot.index.find(named)
+            found = {**found, CHECKPOINT: known.name if known else None}
+        return found
