@@ -26,6 +26,7 @@ MAX_PICTURES = 10_000  # of one job
 SIDE_MULTIPLE = 8  # one latent cell
 
 Side = Annotated[int, Field(ge=16, le=16_384, multiple_of=SIDE_MULTIPLE)]
+Size = Annotated[int, Field(ge=0, le=16_384)]  # pixels, of no grid
 Seed = Annotated[int, Field(ge=-1, le=MAX_SEED)]
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Kind = Literal["txt2img", "img2img", "extras"]
@@ -58,6 +59,16 @@ class GenerationParams(Plain):
     height: Side | None = None
     batch_size: int = Field(1, ge=1, le=64)  # pictures drawn together
     batch_count: int = Field(1, ge=1, le=1000)  # batches, one after the other
+
+    # What SDXL is told about size and crop (0: the picture's own size), and its refiner about beauty
+    original_width: Size = 0
+    original_height: Size = 0
+    crop_left: Size = 0
+    crop_top: Size = 0
+    target_width: Size = 0
+    target_height: Size = 0
+    aesthetic_score: float = Field(6.0, ge=0.0, le=10.0)
+    negative_aesthetic_score: float = Field(2.5, ge=0.0, le=10.0)
 
     # Sampling
     sampler: str = Field("DPM++ 2M", max_length=64)

@@ -58,10 +58,9 @@ def test_a_text_encoder_as_transformers_5_writes_it_is_understood(folder: Path):
 @pytest.mark.parametrize(
     ("pipeline", "family"),
     [
-        ("StableDiffusionXLPipeline", "SDXL"),
         ("StableDiffusion3Pipeline", "SD3"),
         ("FluxPipeline", "Flux"),
-        ("StableDiffusionInpaintPipeline", "SD1 inpainting"),
+        ("StableDiffusionXLInstructPix2PixPipeline", "SDXL ip2p"),
     ],
 )
 def test_a_pipeline_of_another_family_is_named_and_not_run(folder: Path, pipeline: str, family: str):
@@ -73,12 +72,19 @@ def test_a_pipeline_of_another_family_is_named_and_not_run(folder: Path, pipelin
 
 def test_sd2_is_told_from_sd1_by_the_width_of_its_vectors(tmp_path: Path):
     model = listed(write_diffusers(tmp_path / "models" / "Stable-diffusion" / "a" / "sd2", width=1024))
-    assert (model.family, model.runnable) == (Family.SD2, False)
+    assert (model.family, model.runnable) == (Family.SD2, True)
 
 
 def test_an_inpainting_unet_in_a_plain_pipeline_is_told_by_its_channels(tmp_path: Path):
     model = listed(write_diffusers(tmp_path / "models" / "Stable-diffusion" / "a" / "paint", channels=9))
-    assert (model.family, model.runnable) == (Family.SD1_INPAINTING, False)
+    assert (model.family, model.runnable) == (Family.SD1_INPAINTING, True)
+
+
+def test_a_pipeline_of_sdxl_without_its_second_text_encoder_is_refused(folder: Path):
+    change(folder / "model_index.json", _class_name="StableDiffusionXLPipeline")
+    model = listed(folder)
+    assert not model.runnable
+    assert "text_encoder_2 is missing" in model.reason
 
 
 @pytest.mark.parametrize("name", ["pipeline.py", "unet/modeling.py", "vae/native.so", "tokenizer/setup.PY", "run.sh"])

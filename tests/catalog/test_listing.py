@@ -144,14 +144,14 @@ def test_the_catalog_does_not_import_torch():
 def test_H027_files_of_another_kind_are_listed_with_the_place_where_they_belong(paths: Paths, checkpoints: Path):
     write_model(checkpoints / "lora.safetensors", kohya_lora())
     write_model(checkpoints / "vae.safetensors", ldm_vae())
-    write_model(checkpoints / "xl.safetensors", sdxl())
+    write_model(checkpoints / "ip2p.safetensors", sdxl(channels=8))
     write_model(paths.vaes[0] / "checkpoint.safetensors", sd1())
     write_model(paths.loras[0] / "emb.safetensors", {"emb_params": (2, 768)})
     catalog = Catalog(paths)
     reasons = {m.name: m.reason for m in (*catalog.checkpoints, *catalog.vaes, *catalog.loras)}
     assert reasons["lora.safetensors"] == "This is a LoRA for SD1, not a checkpoint. Move it to models/Lora."
     assert reasons["vae.safetensors"] == "This is a VAE, not a checkpoint. Move it to models/VAE."
-    assert reasons["xl.safetensors"] == "It belongs to the family SDXL, which this version does not run yet."
+    assert reasons["ip2p.safetensors"] == "It belongs to the family SDXL ip2p, which this version does not run yet."
     assert reasons["checkpoint.safetensors"].startswith("This is a checkpoint for SD1, not a VAE.")
     assert "models/embeddings" in reasons["emb.safetensors"]
     assert not any(m.runnable for m in (*catalog.checkpoints, *catalog.vaes, *catalog.loras))

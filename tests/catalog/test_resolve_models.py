@@ -23,7 +23,7 @@ def paths(tmp_path: Path) -> Paths:
     paths = folders(tmp_path)
     write_model(paths.checkpoints[0] / "sub" / "small.safetensors", sd1(), {"native_resolution": "128"})
     write_model(paths.checkpoints[0] / "usual.safetensors", sd1())
-    write_model(paths.checkpoints[0] / "xl.safetensors", sdxl())
+    write_model(paths.checkpoints[0] / "xl.safetensors", sdxl(channels=8))
     write_model(paths.checkpoints[0] / "lora.safetensors", kohya_lora())
     write_model(paths.vaes[0] / "a" / "sharp.safetensors", ldm_vae())
     write_model(paths.vaes[0] / "flux.safetensors", ldm_vae(16))
@@ -126,7 +126,7 @@ def test_with_nothing_that_runs_the_error_says_so(tmp_path: Path):
     paths = folders(tmp_path)
     with pytest.raises(ModelNotFound, match=r"no checkpoint.*models/Stable-diffusion"):
         resolve(paths)
-    write_model(paths.checkpoints[0] / "xl.safetensors", sdxl())
+    write_model(paths.checkpoints[0] / "xl.safetensors", sdxl(channels=8))
     with pytest.raises(ModelNotFound, match="None of the checkpoints can be run"):
         resolve(paths)
 

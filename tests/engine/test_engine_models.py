@@ -98,14 +98,15 @@ def as_vae(tensors: dict[str, Any]) -> Any:
             yield name.removeprefix("first_stage_model."), tensor
 
 
-def as_sdxl(tensors: dict[str, Any]) -> Any:
+def as_playground(tensors: dict[str, Any]) -> Any:
     yield "conditioner.embedders.1.model.ln_final.weight", torch.ones(1280)
+    yield "edm_mean", torch.ones(4)
     for name, tensor in tensors.items():
         if name.startswith(("model.diffusion_model.", "first_stage_model.")):
             yield name, tensor
 
 
-@pytest.mark.parametrize(("change", "word"), [(as_lora, "LoRA"), (as_vae, "VAE"), (as_sdxl, "SDXL")])
+@pytest.mark.parametrize(("change", "word"), [(as_lora, "LoRA"), (as_vae, "VAE"), (as_playground, "Playground")])
 def test_H027_another_kind_of_file_in_the_checkpoint_folder_is_named(data_dir: Path, change: Any, word: str) -> None:
     rewrite(EMBEDDED, data_dir / "models" / "Stable-diffusion" / "other.safetensors", change)
     engine = make_engine(data_dir)

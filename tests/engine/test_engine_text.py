@@ -28,7 +28,7 @@ def checkpoint(engine: Engine) -> LoadedCheckpoint:
 def encoder(checkpoint: LoadedCheckpoint) -> Iterator[PromptEncoder]:
     with torch.inference_mode():
         residency = Residency(CPU, MemoryMode.normal)
-        yield PromptEncoder(checkpoint.text_encoder, "model", ChunkCache(), CPU, residency)
+        yield PromptEncoder(checkpoint.text_encoders, "model", ChunkCache(), CPU, residency)
 
 
 def condition(
@@ -149,7 +149,7 @@ def test_different_lengths_stay_apart_unless_padding_is_asked_for(
 
 def test_chunks_are_encoded_once_and_the_cache_is_bounded(checkpoint: LoadedCheckpoint) -> None:
     cache = ChunkCache(limit=5 * 77 * 128 * 4)
-    encoder = PromptEncoder(checkpoint.text_encoder, "model", cache, CPU, Residency(CPU, MemoryMode.normal))
+    encoder = PromptEncoder(checkpoint.text_encoders, "model", cache, CPU, Residency(CPU, MemoryMode.normal))
     made = 0
 
     def make() -> torch.Tensor:

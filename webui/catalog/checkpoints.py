@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from webui.catalog.families import FACTS, RUNNABLE_FAMILIES, Family
+from webui.catalog.families import FACTS, INPAINTING_FAMILIES, RUNNABLE_FAMILIES, Family
 from webui.catalog.keys import TEXT, UNET, VAE, Detected, Keys
 
 
@@ -33,7 +33,7 @@ def ldm_checkpoint(keys: Keys) -> Detected | None:
         return replace(found, variant="UNet only", reason=f"It holds the UNet of {family}; {missing} missing.")
     if family not in RUNNABLE_FAMILIES:
         return replace(found, reason=_not_yet(family))
-    return replace(found, reason=_sd1_faults(keys, found))
+    return replace(found, reason=_faults(keys, found))
 
 
 def _ldm_family(keys: Keys, prefix: str, channels: int) -> Family:
@@ -46,7 +46,7 @@ def _ldm_family(keys: Keys, prefix: str, channels: int) -> Family:
         return Family.SD2_UNCLIP
     if keys.starts(TEXT + "roberta."):
         return Family.ALT_DIFFUSION
-    open_clip = keys.side(TEXT + "model.transformer.resblocks.0.attn.in_proj_weight", 1) == 1024
+    open_clip = keys.has(TEXT + "model.transformer.resblocks.0.attn.in_proj_weight")
     stray = "conditioner.embedders.0.model."  # SD2.1 Turbo in the layout of SDXL's refiner
     # SD1's text encoder is 768 wide; a UNet of full size that takes 1024 is SD2, whatever its encoder's key names.
     wide = _context(keys, prefix) == 1024 and keys.side(prefix + "input_blocks.0.0.weight", 0) == 320
@@ -80,24 +80,34 @@ def _context(keys: Keys, prefix: str) -> int:
     return keys.side(keys.matching(blocks + r"transformer_blocks\.0\.attn2\.to_k\.weight"), 1)
 
 
-def _sd1_faults(keys: Keys, found: Detected) -> str:
-    """Why a file with SD1's key names cannot be SD1, in a sentence."""
+def _faults(keys: Keys, found: Detected) -> str:
+    """Why a file with the key names of a family that runs cannot be of it, in a sentence."""
+    family = found.family
     if len(keys.shape(UNET + "input_blocks.0.0.weight")) != 4 or len(keys.shape(UNET + "out.2.weight")) != 4:
-        return "Its UNet has the key names of SD1, but tensors of other shapes."
-    if found.in_channels != 4 or found.latent_channels != 4:
-        return f"Its UNet takes {found.in_channels} channels and gives {found.latent_channels}; SD1 has 4 and 4."
-    text = TEXT + "transformer."
-    embedding = next(
-        (n for n in (text + "text_model.", text) if keys.has(n + "embeddings.token_embedding.weight")), None
-    )
-    if embedding is None:
-        return "Its text encoder is missing or not the CLIP of SD1."
-    width = keys.side(embedding + "embeddings.token_embedding.weight", 1)
-    if not found.context_dim or width != found.context_dim:
+        return f"Its UNet has the key names of {family}, but tensors of other shapes."
+    channels = 9 if family in INPAINTING_FAMILIES else 4
+    if found.in_channels != channels or found.latent_channels != 4:
+        has = f"Its UNet takes {found.in_channels} channels and gives {found.latent_channels}"
+        return f"{has}; {family} has {channels} and 4."
+    width = _text_width(keys)
+    if not width:
+        return f"Its text encoder is missing or not the CLIP of {family}."
+    if width != found.context_dim:
         return f"Its text encoder is {width} wide, its UNet expects {found.context_dim}: they do not belong together."
     if found.has_vae and keys.side(VAE + "decoder.conv_in.weight", 1) != 4:
         return "The VAE inside is damaged or not one of 4 latent channels."
     return ""
+
+
+def _text_width(keys: Keys) -> int:
+    """Numbers a token that all text encoders together give; 0 when there is none."""
+    first = "conditioner.embedders.0.transformer."
+    clip = (f"{first}text_model.", f"{first}", TEXT + "transformer.text_model.", TEXT + "transformer.")
+    width = next((w for p in clip if (w := keys.side(p + "embeddings.token_embedding.weight", 1))), 0)
+    for prefix in ("conditioner.embedders.1.model.", "conditioner.embedders.0.model.", TEXT + "model."):
+        block = keys.side(prefix + "transformer.resblocks.0.attn.in_proj_weight", 1)
+        width += keys.side(prefix + "ln_final.weight", 0) or block
+    return width
 
 
 def _not_yet(family: Family) -> str:

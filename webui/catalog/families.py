@@ -137,7 +137,18 @@ FACTS: dict[Family, FamilyFacts] = {
     Family.UNKNOWN: FamilyFacts(512, "eps", 0),
 }
 
-RUNNABLE_FAMILIES = frozenset({Family.SD1})
+RUNNABLE_FAMILIES = frozenset(
+    {
+        Family.SD1,
+        Family.SD1_INPAINTING,
+        Family.SD2,
+        Family.SD2_INPAINTING,
+        Family.SDXL,
+        Family.SDXL_INPAINTING,
+        Family.SDXL_REFINER,
+    }
+)
+INPAINTING_FAMILIES = frozenset({Family.SD1_INPAINTING, Family.SD2_INPAINTING, Family.SDXL_INPAINTING})
 
 
 def facts(family: Family) -> FamilyFacts:

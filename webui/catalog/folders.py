@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from webui.catalog.families import FACTS, Family
+from webui.catalog.families import FACTS, RUNNABLE_FAMILIES, Family
 from webui.catalog.header import open_regular, read_header
 from webui.catalog.scan import MODEL_INDEX
 from webui.catalog.sidecar import Sidecar, from_configs, validated
@@ -56,18 +56,23 @@ PIPELINES: dict[str, Family] = {
 }
 
 # The parts that run, with the class each must have and the names its weights may have, the preferred one first.
+# SDXL has two text encoders, its refiner the second one alone.
 _UNET_OR_VAE = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
 _TEXT = ("model.safetensors", "model.fp16.safetensors")
 PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "unet": ("UNet2DConditionModel", _UNET_OR_VAE),
     "vae": ("AutoencoderKL", _UNET_OR_VAE),
     "text_encoder": ("CLIPTextModel", _TEXT),
+    "text_encoder_2": ("CLIPTextModelWithProjection", _TEXT),
 }
+_WITH_SECOND = frozenset({Family.SDXL, Family.SDXL_INPAINTING, Family.SDXL_IP2P, Family.SDXL_REFINER})
+_TEXT_PARTS = ("text_encoder", "text_encoder_2")
 # A tensor that shows what the weights are, under each of its names (transformers 5 dropped the first part).
 _MARKS = {
     "unet": ("conv_in.weight",),
     "vae": ("decoder.conv_in.weight",),
     "text_encoder": ("text_model.embeddings.token_embedding.weight", "embeddings.token_embedding.weight"),
+    "text_encoder_2": ("text_model.embeddings.token_embedding.weight",),
 }
 
 
@@ -80,6 +85,7 @@ class FolderFacts:
         self.parts: dict[str, str] = {}
         self.context_dim = 0
         self.in_channels = 0
+        self.zero_terminal_snr = False
         self.fault = ""
 
 
@@ -90,9 +96,9 @@ def read_folder(folder: Path, files: Iterable[Path]) -> FolderFacts:
         _refuse_code(folder, files)
         index = read_config(folder / MODEL_INDEX)
         found.family = _pipeline(index)
-        if found.family is Family.SD1:
+        if found.family in RUNNABLE_FAMILIES:
             _read_parts(folder, index, found)
-        if found.family is not Family.SD1:
+        if found.family not in RUNNABLE_FAMILIES:
             raise UnsupportedModel(f"It belongs to the family {found.family}, which this version does not run yet.")
     except WebUIError as error:
         found.fault = error.message
@@ -156,10 +162,12 @@ def _pipeline(index: dict[str, Any]) -> Family:
 
 
 def _read_parts(folder: Path, index: dict[str, Any], found: FolderFacts) -> None:
-    """Weights and dimensions of the three networks; SD2 is told from SD1 here."""
-    configs: dict[str, dict[str, Any]] = {}
+    """Weights and dimensions of the networks, and from them the family, which the pipeline's name leaves open."""
+    configs: dict[str, Any] = dict.fromkeys(PARTS)
     for part, (class_name, weights) in PARTS.items():
         entry = index.get(part)
+        if part in _TEXT_PARTS and (not isinstance(entry, list) or entry[1] is None):
+            continue
         if not isinstance(entry, list) or entry[1] != class_name:
             raise UnsupportedModel(f"Its {part} is not a {class_name}.")
         configs[part] = read_config(folder / part / "config.json")
@@ -172,41 +180,58 @@ def _read_parts(folder: Path, index: dict[str, Any], found: FolderFacts) -> None
             raise BadModelFile(f"{part}/{present} does not hold a {class_name}.")
         found.parts[part] = f"{part}/{present}"
         _note_shape(part, header.tensors[mark].shape, found)
-    scheduler = folder / "scheduler" / "scheduler_config.json"
+    has_second, wants_second = "text_encoder_2" in found.parts, found.family in _WITH_SECOND
+    if not found.context_dim or has_second != wants_second:
+        lacks = "text_encoder_2" if wants_second else "text_encoder"
+        raise BadModelFile(f"Its pipeline is one of {found.family}, and its text encoders are not: {lacks} is missing.")
+    path = folder / "scheduler" / "scheduler_config.json"
+    scheduler = read_config(path) if path.exists() else None
     found.sidecar = validated(
         from_configs(
-            configs["unet"],
-            configs["vae"],
-            configs["text_encoder"],
-            read_config(scheduler) if scheduler.exists() else None,
+            configs["unet"], configs["vae"], configs["text_encoder"], scheduler, text_2=configs["text_encoder_2"]
         )
     )
-    if found.in_channels != 4:
-        found.family = {9: Family.SD1_INPAINTING, 8: Family.SD1_IP2P}.get(found.in_channels, Family.UNKNOWN)
-    elif found.context_dim == 1024:
-        found.family = Family.SD2
-    if found.family in (Family.SD1, Family.SD2):
+    found.zero_terminal_snr = bool(scheduler and scheduler.get("rescale_betas_zero_snr") is True)
+    found.family = _family(found)
+    if found.family in RUNNABLE_FAMILIES:
         _check_dimensions(found)
+
+
+def _family(found: FolderFacts) -> Family:
+    """By the text encoders that are there, the UNet's input, and SD2's linear projections."""
+    inpainting, ip2p = found.in_channels == 9, found.in_channels == 8
+    if found.in_channels not in (4, 8, 9):
+        return Family.UNKNOWN
+    if "text_encoder_2" in found.parts:
+        if "text_encoder" not in found.parts:
+            return Family.SDXL_REFINER
+        return Family.SDXL_INPAINTING if inpainting else Family.SDXL_IP2P if ip2p else Family.SDXL
+    unet = found.sidecar.unet if found.sidecar else None
+    if found.context_dim == 1024 or (unet and unet.use_linear):
+        return Family.SD2_INPAINTING if inpainting else Family.SD2
+    return Family.SD1_INPAINTING if inpainting else Family.SD1_IP2P if ip2p else Family.SD1
 
 
 def _note_shape(part: str, shape: tuple[int, ...], found: FolderFacts) -> None:
     if part == "unet":
         found.in_channels = shape[1] if len(shape) == 4 else 0
-    elif part == "text_encoder":
-        found.context_dim = shape[1] if len(shape) == 2 else 0
+    elif part in _TEXT_PARTS:
+        found.context_dim += shape[1] if len(shape) == 2 else 0
 
 
 def _check_dimensions(found: FolderFacts) -> None:
     """The configs must speak of the networks whose tensors are there."""
-    unet = found.sidecar.unet if found.sidecar else None
-    text = found.sidecar.text if found.sidecar else None
+    sidecar = found.sidecar
+    unet = sidecar.unet if sidecar else None
     if unet and unet.context_dim not in (None, found.context_dim):
         raise BadModelFile(
             f"Its UNet expects {unet.context_dim} numbers a token, its text encoder gives {found.context_dim}."
         )
-    if text and text.hidden_size not in (None, found.context_dim):
+    said = [dims.hidden_size for dims in (sidecar.text, sidecar.text_2) if dims] if sidecar else []
+    widths = [width for width in said if width is not None]
+    if len(widths) == sum(part in found.parts for part in _TEXT_PARTS) and sum(widths) != found.context_dim:
         raise BadModelFile(
-            f"text_encoder/config.json says {text.hidden_size} numbers a token, its tensors {found.context_dim}."
+            f"text_encoder/config.json says {sum(widths)} numbers a token, its tensors {found.context_dim}."
         )
     latent = FACTS[found.family].latent_channels
     if unet and unet.out_channels not in (None, latent):

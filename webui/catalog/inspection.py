@@ -280,6 +280,7 @@ def _folder(found: Found, notes: UserNotes | None, problems: list[str]) -> Facts
         in_channels=inside.in_channels,
         latent_channels=detected.latent_channels,
         context_dim=inside.context_dim,
+        zero_terminal_snr=inside.zero_terminal_snr,
         problems=tuple(problems),
         lasting=not inside.fault and not problems,
     )

@@ -93,6 +93,7 @@ class Sidecar:
     unet: UnetDims | None = None
     vae: VaeDims | None = None
     text: TextDims | None = None
+    text_2: TextDims | None = None  # of SDXL's second encoder
     # one row (red, green, blue) a latent channel: a quick preview is latents times this, plus the bias
     latent_rgb_factors: Annotated[tuple[RgbRow, ...], Field(min_length=1, max_length=128)] | None = None
     latent_rgb_bias: RgbRow | None = None
@@ -140,7 +141,7 @@ def read_yaml(data: bytes) -> Sidecar:
                 # the original code writes -1 for "not said" here
                 **{k: v for k, v in _taken(unet, "num_heads", "num_head_channels").items() if v != -1},
                 "num_res_blocks": _uniform(unet.get("num_res_blocks")),
-                "transformer_depth": _uniform(unet.get("transformer_depth")),
+                "transformer_depth": _same(unet.get("transformer_depth")),
                 "use_linear": unet.get("use_linear_in_transformer"),
             },
             "vae": {
@@ -157,7 +158,7 @@ def read_metadata(metadata: Mapping[str, str]) -> Sidecar | None:
 
     Raises `BadModelFile` when an entry is there and cannot be meant.
     """
-    configs = {key: _json_entry(metadata, key) for key in ("unet_config", "vae_config", "text_config")}
+    configs = {key: _json_entry(metadata, key) for key in ("unet_config", "vae_config", "text_config", "text_2_config")}
     factors = _json_entry(metadata, "latent_rgb_factors")
     bias = _json_entry(metadata, "latent_rgb_bias") or _json_entry(metadata, "latent_rgb_factors_bias")
     entries: dict[str, Any] = {
@@ -168,12 +169,16 @@ def read_metadata(metadata: Mapping[str, str]) -> Sidecar | None:
         "latent_rgb_factors": factors,
         "latent_rgb_bias": bias,
     }
-    entries.update(from_configs(configs["unet_config"], configs["vae_config"], configs["text_config"]))
+    entries.update(
+        from_configs(
+            configs["unet_config"], configs["vae_config"], configs["text_config"], text_2=configs["text_2_config"]
+        )
+    )
     found = _validated(entries)
     return None if found == Sidecar() else found
 
 
-def from_configs(unet: Any, vae: Any, text: Any, scheduler: Any = None) -> dict[str, Any]:
+def from_configs(unet: Any, vae: Any, text: Any, scheduler: Any = None, text_2: Any = None) -> dict[str, Any]:
     """Entries of a `Sidecar`, not validated yet, from the config.json contents of a diffusers model (None: absent)."""
     entries: dict[str, Any] = {}
     if isinstance(unet, dict):
@@ -191,6 +196,8 @@ def from_configs(unet: Any, vae: Any, text: Any, scheduler: Any = None) -> dict[
         entries["scale_factor"] = vae.get("scaling_factor")
     if isinstance(text, dict):
         entries["text"] = _taken(text, *(f.name for f in dataclasses.fields(TextDims)))
+    if isinstance(text_2, dict):
+        entries["text_2"] = _taken(text_2, *(f.name for f in dataclasses.fields(TextDims)))
     if isinstance(scheduler, dict):
         if scheduler.get("beta_schedule", "scaled_linear") != "scaled_linear" or scheduler.get("trained_betas"):
             raise BadModelFile("Its noise schedule is not the scaled-linear one.")
@@ -249,7 +256,7 @@ def _unet_entries(unet: dict[str, Any]) -> dict[str, Any]:
         "model_channels": channels,
         "channel_mult": mult,
         "num_res_blocks": _uniform(unet.get("layers_per_block")),
-        "transformer_depth": _uniform(unet.get("transformer_layers_per_block")),
+        "transformer_depth": _same(unet.get("transformer_layers_per_block")),
         "context_dim": unet.get("cross_attention_dim"),
         "use_linear": unet.get("use_linear_projection"),
     }
@@ -284,6 +291,12 @@ def _uniform(value: Any) -> Any:
     if isinstance(value, list) and value and all(v == value[0] for v in value):
         return value[0]
     return value
+
+
+def _same(value: Any) -> Any:
+    """As `_uniform`, but a list of different numbers says nothing: what it would say is read off the shapes."""
+    value = _uniform(value)
+    return None if isinstance(value, list) else value
 
 
 def _prediction_name(value: Any) -> Any:
@@ -334,7 +347,7 @@ def _validated(entries: Mapping[str, Any]) -> Sidecar:
         raise _bad(f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise _bad(_first_line(error)) from None
-    empty = {"unet": UnetDims(), "vae": VaeDims(), "text": TextDims()}
+    empty = {"unet": UnetDims(), "vae": VaeDims(), "text": TextDims(), "text_2": TextDims()}
     said = {name: None for name, nothing in empty.items() if getattr(found, name) == nothing}
     return dataclasses.replace(found, **said) if said else found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,8 +16,23 @@ from webui.sampling import CondOutputs, GuidedDenoiser, ModelDenoiser, Predictio
 GPU_LOOKS_EVERY = 8  # calls
 
 
+Added = tuple[Tensor, Tensor] | None
+
+
 class Stopped(Exception):
     """The batch in the making has to end now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What SDXL is told in numbers beside the prompt (Podell et al. 2023, section 2.2), each (n,) fp32 on the CPU.
+
+    Base: original height and width, top and left of the crop, target height and width. Refiner: an aesthetic score in
+    place of the target, another one beside the negative prompt.
+    """
+
+    prompt: Tensor
+    negative: Tensor
 
 
 class UnetEvaluator:
@@ -38,44 +54,75 @@ class UnetEvaluator:
         dtype: torch.dtype,
         quantize: bool,
         check: Callable[[], None],
+        sizes: Sizes | None = None,
+        channels: Tensor | None = None,
     ) -> None:
+        """`sizes`: for SDXL. `channels` (1, C, H/8, W/8), shared by all pictures, go into the UNet behind the latents,
+        not scaled with them: mask and masked picture of inpainting models.
+        """
         self._unet = unet
         self._conditioning = conditioning
         self._dtype = dtype
         self._check = check
+        self._sizes = sizes
+        self._channels = channels
         self._context: Tensor | None = None
+        self._added: dict[str, Tensor] | None = None
         self._denoiser = ModelDenoiser(self._predict, table, prediction, quantize=quantize)
 
     def __call__(self, x: Tensor, sigma: Tensor, call: int, with_uncond: bool) -> CondOutputs:
         """See `webui.sampling.guidance.Evaluate`. Raises whatever `check` raises, before anything is computed."""
         self._check()
         prompts, uncond = self._conditioning.at(call, with_uncond)
+        added, added_uncond = self._vectors(call, prompts.shape[0])
         weights = self._conditioning.weights
         if uncond is not None and uncond.shape[0] == prompts.shape[1]:
-            outputs = self._run(x, sigma, torch.cat((prompts, uncond[None])))
+            outputs = self._run(x, sigma, torch.cat((prompts, uncond[None])), _joined(added, added_uncond))
             return CondOutputs(list(zip(outputs[:-1], weights, strict=True)), outputs[-1])
-        outputs = self._run(x, sigma, prompts)
-        negative = None if uncond is None else self._run(x, sigma, uncond[None])[0]
+        outputs = self._run(x, sigma, prompts, added)
+        negative = None if uncond is None else self._run(x, sigma, uncond[None], added_uncond)[0]
         return CondOutputs(list(zip(outputs, weights, strict=True)), negative)
 
-    def _run(self, x: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+    def _vectors(self, call: int, prompts: int) -> tuple[Added, Added]:
+        """What goes with the prompts and with the negative prompt: pooled vectors (N, P) and sizes (N, n)."""
+        pooled = self._conditioning.pooled_at(call)
+        if pooled is None or self._sizes is None:
+            return None, None
+        cond, uncond = pooled
+        negative = (uncond[None], self._sizes.negative[None])
+        return (cond, self._sizes.prompt.expand(prompts, -1)), negative
+
+    def _run(self, x: Tensor, sigma: Tensor, context: Tensor, added: Added) -> Tensor:
         """Clean pictures (N, B, C, H, W) for N contexts (N, tokens, D)."""
         count, batch = context.shape[0], x.shape[0]
         if x.device.type == "cpu" and batch > 1:
-            singles = [self._together(x[i : i + 1], sigma[i : i + 1], context) for i in range(batch)]
+            singles = [self._together(x[i : i + 1], sigma[i : i + 1], context, added) for i in range(batch)]
             return torch.cat(singles, dim=1)
-        return self._together(x, sigma, context) if count else x[None][:0]
+        return self._together(x, sigma, context, added) if count else x[None][:0]
 
-    def _together(self, x: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+    def _together(self, x: Tensor, sigma: Tensor, context: Tensor, added: Added) -> Tensor:
         count, batch = context.shape[0], x.shape[0]
         self._context = context.to(x.device, self._dtype).repeat_interleave(batch, dim=0)
+        if added is not None:
+            pooled, sizes = (vectors.to(x.device).repeat_interleave(batch, dim=0) for vectors in added)
+            self._added = {"text_embeds": pooled.to(self._dtype), "time_ids": sizes}  # 4,200 has no bf16
         denoised = self._denoiser(x.repeat(count, 1, 1, 1), sigma.repeat(count))
         return denoised.reshape(count, batch, *x.shape[1:])
 
     def _predict(self, x: Tensor, t: Tensor) -> Tensor:
+        if self._channels is not None:
+            x = torch.cat((x, self._channels.to(x).expand(x.shape[0], -1, -1, -1)), dim=1)
         sample = x.to(self._dtype, memory_format=torch.channels_last)
-        output: Tensor = self._unet(sample, t, encoder_hidden_states=self._context, return_dict=False)[0]
+        output: Tensor = self._unet(
+            sample, t, encoder_hidden_states=self._context, added_cond_kwargs=self._added, return_dict=False
+        )[0]
         return output.to(x.dtype)
+
+
+def _joined(prompts: Added, negative: Added) -> Added:
+    if prompts is None or negative is None:
+        return None
+    return torch.cat((prompts[0], negative[0])), torch.cat((prompts[1], negative[1]))
 
 
 class Watch:

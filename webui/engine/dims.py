@@ -1,8 +1,8 @@
 """The dimensions of the networks in a file, read off the tensors' own shapes.
 
-Shapes are the truth: a small model and a full-size one take the same path, in the CompVis (LDM) layout of single files
-and in the diffusers layout of folders. What shapes cannot tell (heads, normalisation groups, activation) comes from the
-sidecar (NAME.yaml, metadata, config.json) and is otherwise that of SD1.5.
+Shapes are the truth: a small model and a full-size one take the same path, in the CompVis (LDM) and SGM layouts of
+single files and in the diffusers layout of folders. What shapes cannot tell (heads, normalisation groups, activation)
+comes from the sidecar (NAME.yaml, metadata, config.json) and is otherwise that of the published models.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from webui.catalog.families import Family
 from webui.catalog.sidecar import Sidecar
 from webui.errors import BadModelFile
 
@@ -18,12 +19,22 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
-TEXT_PREFIXES = ("cond_stage_model.transformer.text_model.", "cond_stage_model.transformer.", "text_model.", "")
+TEXT_PREFIXES = (
+    "conditioner.embedders.0.transformer.text_model.",
+    "cond_stage_model.transformer.text_model.",
+    "cond_stage_model.transformer.",
+    "text_model.",
+    "",
+)
+OPEN_CLIP_PREFIXES = ("conditioner.embedders.1.model.", "conditioner.embedders.0.model.", "cond_stage_model.model.")
+SDXL_FAMILIES = frozenset({Family.SDXL, Family.SDXL_INPAINTING, Family.SDXL_REFINER})
+SD2_FAMILIES = frozenset({Family.SD2, Family.SD2_INPAINTING})
 
 _SD1_HEADS = 8
 _SD2_HEAD_CHANNELS = 64
 _GROUPS = 32  # of every published SD model
 _CLIP_HEAD_CHANNELS = 64
+END = 49407  # the token that ends a prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +54,18 @@ class UnetDims:
     linear: bool  # linear projections around the transformers (SD2) instead of 1x1 convolutions
     groups: int
     ldm: bool
+    vector_dim: int = 0  # SDXL: what is told besides the prompt, pooled prompt and sizes together; 0: nothing
+    size_dim: int = 0  # SDXL: width of the embedding of each of the sizes
 
     def diffusers_config(self) -> dict[str, Any]:
         """Arguments of diffusers' UNet2DConditionModel. Its `attention_head_dim` is, by an old slip, the head count."""
         kinds = ["CrossAttn" if depth else "" for depth in self.depths]
         depths = [depth or 1 for depth in self.depths[:-1]]
+        added = {
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": self.size_dim,
+            "projection_class_embeddings_input_dim": self.vector_dim,
+        }
         return {
             "in_channels": self.in_channels,
             "out_channels": self.out_channels,
@@ -60,6 +78,7 @@ class UnetDims:
             "transformer_layers_per_block": (*depths, self.mid_depth),  # the last entry also serves the middle block
             "use_linear_projection": self.linear,
             "norm_num_groups": self.groups,
+            **(added if self.vector_dim else {}),
         }
 
 
@@ -96,7 +115,10 @@ class VaeDims:
 
 @dataclass(frozen=True, slots=True)
 class TextDims:
-    """A CLIP text encoder; `prefix` is what stands before its keys."""
+    """A CLIP text encoder; `prefix` is what stands before its keys.
+
+    The last five say how its family uses it. Layers are counted from the end of the encoder as it was published.
+    """
 
     hidden_size: int
     intermediate_size: int
@@ -106,6 +128,12 @@ class TextDims:
     vocabulary: int
     activation: str
     prefix: str
+    open_clip: bool = False  # the key layout of OpenCLIP instead of transformers'
+    projection: int = 0  # width of the pooled vector; 0: none is made
+    trained_skip: int = 1  # the UNet was trained with the output of this layer from the end
+    dropped: int = 0  # layers at the end that are not there, for nothing reads them
+    normed: bool = True  # the final layer norm follows, whichever layer is taken
+    padding: int = END  # token after the one that ends the prompt
 
     def transformers_config(self) -> dict[str, Any]:
         """Arguments of transformers' CLIPTextConfig."""
@@ -117,14 +145,17 @@ class TextDims:
             "max_position_embeddings": self.positions,
             "vocab_size": self.vocabulary,
             "hidden_act": self.activation,
-            "projection_dim": self.hidden_size,
+            "projection_dim": self.projection or self.hidden_size,
             "bos_token_id": 49406,
-            "eos_token_id": 49407,
+            "eos_token_id": END,
         }
 
 
-def unet_dims(shapes: Shapes, sidecar: Sidecar | None) -> UnetDims:
-    """The UNet in a file. Raises `BadModelFile` when there is none, or one of another architecture."""
+def unet_dims(shapes: Shapes, sidecar: Sidecar | None, *, pooled: int = 0, sizes: int = 6) -> UnetDims:
+    """The UNet in a file. Raises `BadModelFile` when there is none, or one of another architecture.
+
+    `pooled` is the width of the text encoders' pooled vector, `sizes` how many numbers a UNet of SDXL is told with it.
+    """
     ldm = f"{UNET_PREFIX}input_blocks.0.0.weight" in shapes
     said = sidecar.unet if sidecar else None
     levels = _ldm_levels(shapes) if ldm else _diffusers_levels(shapes)
@@ -146,6 +177,11 @@ def unet_dims(shapes: Shapes, sidecar: Sidecar | None) -> UnetDims:
         heads = tuple(max(1, c // width) for c in channels)
     else:
         heads = (_SD1_HEADS,) * len(channels)
+    vector = f"{UNET_PREFIX}label_emb.0.0.weight" if ldm else "add_embedding.linear_1.weight"
+    vector_dim = _side(shapes, vector)[1] if vector in shapes else 0
+    size_dim = (vector_dim - pooled) // sizes if vector_dim else 0
+    if size_dim * sizes != vector_dim - (pooled if vector_dim else 0) or size_dim < 0 or size_dim % 2:
+        raise _odd(f"its UNet takes {vector_dim} numbers besides the prompt, of which {pooled} are the pooled prompt")
     return UnetDims(
         in_channels=_side(shapes, conv_in)[1],
         out_channels=_side(shapes, conv_out)[0],
@@ -158,6 +194,8 @@ def unet_dims(shapes: Shapes, sidecar: Sidecar | None) -> UnetDims:
         linear=linear,
         groups=(said.norm_num_groups if said else None) or _GROUPS,
         ldm=ldm,
+        vector_dim=vector_dim,
+        size_dim=size_dim,
     )
 
 
@@ -193,14 +231,36 @@ def vae_dims(shapes: Shapes, sidecar: Sidecar | None, like: VaeDims | None = Non
     )
 
 
-def text_dims(shapes: Shapes, sidecar: Sidecar | None) -> TextDims:
-    """The CLIP text encoder in a file. Raises `BadModelFile` when there is none."""
-    tokens = "embeddings.token_embedding.weight"
-    prefix = next((p for p in TEXT_PREFIXES if p + tokens in shapes), None)
-    if prefix is None:
+def text_encoders(
+    shapes: Shapes, sidecar: Sidecar | None, family: Family, *, second: bool = False
+) -> tuple[TextDims, ...]:
+    """The text encoders in a file, in the order in which their vectors are put side by side.
+
+    `second`: the file is the `text_encoder_2` of a folder. Raises `BadModelFile` when there is none.
+    """
+    found = []
+    clip = next((p for p in TEXT_PREFIXES if f"{p}embeddings.token_embedding.weight" in shapes), None)
+    if clip is not None:
+        found.append(_clip_dims(shapes, sidecar, family, clip, second=second))
+    open_clip = next((p for p in OPEN_CLIP_PREFIXES if f"{p}token_embedding.weight" in shapes), None)
+    if open_clip is not None:
+        found.append(_open_clip_dims(shapes, sidecar, family, open_clip))
+    if not found:
         raise _missing("a CLIP text encoder")
-    said = sidecar.text if sidecar else None
-    vocabulary, hidden = _side(shapes, prefix + tokens)
+    return tuple(found)
+
+
+def text_dims(shapes: Shapes, sidecar: Sidecar | None) -> TextDims:
+    """The text encoder of SD1 in a file. Raises `BadModelFile` when there is none."""
+    return text_encoders(shapes, sidecar, Family.SD1)[0]
+
+
+def _clip_dims(shapes: Shapes, sidecar: Sidecar | None, family: Family, prefix: str, *, second: bool) -> TextDims:
+    """In transformers' layout: SD1's, SDXL's first one, and any of a diffusers folder."""
+    xl, sd2 = family in SDXL_FAMILIES, family in SD2_FAMILIES
+    said = (sidecar.text_2 if second else sidecar.text) if sidecar else None
+    vocabulary, hidden = _side(shapes, f"{prefix}embeddings.token_embedding.weight")
+    projection = f"{prefix.removesuffix('text_model.')}text_projection.weight"
     return TextDims(
         hidden_size=hidden,
         intermediate_size=_side(shapes, f"{prefix}encoder.layers.0.mlp.fc1.weight")[0],
@@ -208,8 +268,38 @@ def text_dims(shapes: Shapes, sidecar: Sidecar | None) -> TextDims:
         heads=(said.num_attention_heads if said else None) or max(1, hidden // _CLIP_HEAD_CHANNELS),
         positions=_side(shapes, f"{prefix}embeddings.position_embedding.weight")[0],
         vocabulary=vocabulary,
-        activation=(said.hidden_act if said else None) or "quick_gelu",
+        activation=(said.hidden_act if said else None) or ("gelu" if sd2 or second else "quick_gelu"),
         prefix=prefix,
+        projection=_side(shapes, projection)[0] if second else 0,
+        trained_skip=2 if xl or sd2 else 1,
+        dropped=1 if sd2 else 0,
+        normed=not xl,
+        padding=0 if sd2 or second else END,
+    )
+
+
+def _open_clip_dims(shapes: Shapes, sidecar: Sidecar | None, family: Family, prefix: str) -> TextDims:
+    """In OpenCLIP's layout: SD2's, which is used up to the last layer but one, and the one that SDXL pools with."""
+    xl = family in SDXL_FAMILIES
+    said = (sidecar.text_2 if xl else sidecar.text) if sidecar else None
+    vocabulary, hidden = _side(shapes, f"{prefix}token_embedding.weight")
+    dropped = 0 if xl else 1
+    layers = _count(shapes, f"{prefix}transformer.resblocks", "ln_1.weight")
+    return TextDims(
+        hidden_size=hidden,
+        intermediate_size=_side(shapes, f"{prefix}transformer.resblocks.0.mlp.c_fc.weight")[0],
+        layers=max(1, layers - dropped),
+        heads=(said.num_attention_heads if said else None) or max(1, hidden // _CLIP_HEAD_CHANNELS),
+        positions=_side(shapes, f"{prefix}positional_embedding")[0],
+        vocabulary=vocabulary,
+        activation=(said.hidden_act if said else None) or "gelu",
+        prefix=prefix,
+        open_clip=True,
+        projection=_side(shapes, f"{prefix}text_projection")[1] if xl else 0,
+        trained_skip=2,
+        dropped=dropped,
+        normed=not xl,
+        padding=0,
     )
 
 

@@ -32,8 +32,9 @@ from webui.engine.prompts import PicturePrompts
 from webui.engine.residency import Residency
 from webui.engine.sampling_plan import SamplingPlan
 from webui.engine.save import save_picture
+from webui.engine.sizes import size_conditioning
 from webui.engine.text import ChunkCache, Conditioning, PromptEncoder
-from webui.engine.vae import Pixels, Vae, decode
+from webui.engine.vae import SCALE, Pixels, Vae, decode
 from webui.errors import SaveError
 from webui.events import Event, Finished, Image, Preview, Started, Warning
 from webui.names import find_sampler
@@ -152,7 +153,12 @@ class Job:
     def _picture_prompts(self, params: GenerationParams, checkpoint: LoadedCheckpoint) -> PicturePrompts:
         tools = self._tools
         encoder = PromptEncoder(
-            checkpoint.text_encoder, checkpoint.key, tools.chunks, tools.device.device, tools.residency
+            checkpoint.text_encoders,
+            checkpoint.key,
+            tools.chunks,
+            tools.device.device,
+            tools.residency,
+            zero_empty_negative=checkpoint.zeroes_empty_negative,
         )
 
         def encode(chosen: GenerationParams) -> Conditioning:
@@ -209,6 +215,8 @@ class Job:
         tools, params, device = self._tools, self._params, self._tools.device.device
         first = index * params.batch_size
         noise = sampling.noise(first, vae, device)
+        cells = noise.shape[-2:]
+        sizes = size_conditioning(params, checkpoint, width=cells[1] * SCALE, height=cells[0] * SCALE)
         watch = Watch(checkpoint.file.name, tools.device.precision)
         clock = PreviewClock(tools.settings.preview.every_seconds)
         done = 0
@@ -243,6 +251,7 @@ class Job:
                     dtype=tools.device.dtype,
                     quantize=params.quantize_timesteps,
                     check=stop_if_asked,
+                    sizes=sizes,
                 )
                 return GuidedDenoiser(
                     evaluate, cfg_scale=params.cfg_scale, total_calls=sampling.total_calls, hooks=sampling.hooks()

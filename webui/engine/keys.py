@@ -8,6 +8,9 @@ name that a file chose.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+
+from torch import Tensor
 
 from webui.engine.dims import UNET_PREFIX, TextDims, UnetDims, VaeDims
 
@@ -25,6 +28,8 @@ _UNET_ENDS = (
     ("conv_in.", "input_blocks.0.0."),
     ("conv_norm_out.", "out.0."),
     ("conv_out.", "out.2."),
+    ("add_embedding.linear_1.", "label_emb.0.0."),
+    ("add_embedding.linear_2.", "label_emb.0.2."),
 )
 _UNET_BLOCK = re.compile(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)")
 _UNET_MIDDLE = re.compile(r"mid_block\.(resnets|attentions)\.(\d+)\.(.+)")
@@ -39,6 +44,49 @@ _VAE_ATTENTION = (
 _VAE_ATTENTION_OF_OLD = (("to_q.", "query."), ("to_k.", "key."), ("to_v.", "value."), ("to_out.0.", "proj_attn."))
 _VAE_BLOCK = re.compile(r"(encoder|decoder)\.(down|up)_blocks\.(\d+)\.(resnets|downsamplers|upsamplers)\.(\d+)\.(.+)")
 _VAE_MIDDLE = re.compile(r"(encoder|decoder)\.mid_block\.(resnets|attentions)\.(\d+)\.(.+)")
+
+_OPEN_CLIP = (
+    ("embeddings.token_embedding.", "token_embedding."),
+    ("embeddings.position_embedding.weight", "positional_embedding"),
+    ("final_layer_norm.", "ln_final."),
+    ("text_projection.weight", "text_projection"),
+)
+_OPEN_CLIP_LAYER = (
+    ("self_attn.q_proj.", "attn.in_proj_"),
+    ("self_attn.k_proj.", "attn.in_proj_"),
+    ("self_attn.v_proj.", "attn.in_proj_"),
+    ("self_attn.out_proj.", "attn.out_proj."),
+    ("layer_norm1.", "ln_1."),
+    ("layer_norm2.", "ln_2."),
+    ("mlp.fc1.", "mlp.c_fc."),
+    ("mlp.fc2.", "mlp.c_proj."),
+)
+_TEXT_LAYER = re.compile(r"encoder\.layers\.(\d+)\.(.+)")
+_IN_PROJ = re.compile(r"self_attn\.([qkv])_proj\.")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Which part of a file's tensor a parameter is: all of it, one of three equal blocks of rows, or its transpose."""
+
+    third: int | None = None
+    transposed: bool = False
+
+    def shape(self, whole: tuple[int, ...]) -> tuple[int, ...]:
+        """The part's shape, of a tensor of that shape."""
+        if self.transposed:
+            return whole[::-1]
+        divisible = self.third is not None and whole and whole[0] % 3 == 0
+        return (whole[0] // 3, *whole[1:]) if divisible else whole
+
+    def of(self, whole: Tensor) -> Tensor:
+        """The part; a view where that is possible."""
+        if self.transposed:
+            return whole.t().contiguous()
+        return whole if self.third is None else whole.chunk(3)[self.third]
+
+
+WHOLE = Part()
 
 
 def unet_names(parameter: str, dims: UnetDims) -> tuple[str, ...]:
@@ -57,8 +105,24 @@ def vae_names(parameter: str, dims: VaeDims) -> tuple[str, ...]:
 
 
 def text_names(parameter: str, dims: TextDims) -> tuple[str, ...]:
-    """The names of a parameter of transformers' CLIPTextModel in a file with these dimensions."""
-    return (dims.prefix + parameter.removeprefix("text_model."),)
+    """The names of a parameter of transformers' CLIPTextModel (or the same with projection) with these dimensions."""
+    name = parameter.removeprefix("text_model.")
+    if dims.open_clip:
+        if match := _TEXT_LAYER.fullmatch(name):
+            return (f"{dims.prefix}transformer.resblocks.{match[1]}.{_start(match[2], _OPEN_CLIP_LAYER)}",)
+        return (dims.prefix + _start(name, _OPEN_CLIP),)
+    if name.startswith("text_projection."):
+        return (dims.prefix.removesuffix("text_model.") + name,)
+    return (dims.prefix + name,)
+
+
+def text_part(parameter: str, dims: TextDims) -> Part:
+    """What of the tensor of that name the parameter is: OpenCLIP keeps q, k and v in one, and x P for P^T x."""
+    if not dims.open_clip:
+        return WHOLE
+    if match := _IN_PROJ.search(parameter):
+        return Part(third="qkv".index(match[1]))
+    return Part(transposed=parameter.startswith("text_projection."))
 
 
 def _ldm_unet(parameter: str, dims: UnetDims) -> str:

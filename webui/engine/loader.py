@@ -11,14 +11,14 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from webui.engine.attention import Attention, AttentionProcessor
 from webui.engine.dims import TextDims, UnetDims, VaeDims
-from webui.engine.keys import text_names, unet_names, vae_names
+from webui.engine.keys import WHOLE, Part, text_names, text_part, unet_names, vae_names
 from webui.engine.weights import Weights
 from webui.errors import BadModelFile
 
@@ -43,6 +43,7 @@ class Plan:
     module: Any
     sources: dict[str, str]  # parameter -> name in the file
     weights: Weights
+    parts: dict[str, Part] = field(default_factory=dict)  # parameter -> what of that tensor, where it is not all
 
     @property
     def used(self) -> set[str]:
@@ -95,9 +96,10 @@ def meta_vae(dims: VaeDims) -> Any:
 def meta_text_encoder(dims: TextDims) -> Any:
     """The text encoder on the meta device. Raises ValueError for dimensions that do not go together."""
     with _without_xformers():
-        from transformers import CLIPTextConfig, CLIPTextModel
+        from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+    kind = CLIPTextModelWithProjection if dims.projection else CLIPTextModel
     with torch.device("meta"):
-        return CLIPTextModel(CLIPTextConfig(**dims.transformers_config()))
+        return kind(CLIPTextConfig(**dims.transformers_config()))
 
 
 def plan_unet(weights: Weights, dims: UnetDims) -> Plan:
@@ -112,7 +114,13 @@ def plan_vae(weights: Weights, dims: VaeDims) -> Plan:
 
 def plan_text_encoder(weights: Weights, dims: TextDims) -> Plan:
     """Raises `BadModelFile` when the file lacks a tensor of this text encoder or has one in another shape."""
-    return _plan("text encoder", lambda: meta_text_encoder(dims), weights, lambda p: text_names(p, dims))
+    return _plan(
+        "text encoder",
+        lambda: meta_text_encoder(dims),
+        weights,
+        lambda p: text_names(p, dims),
+        lambda p: text_part(p, dims),
+    )
 
 
 def fill(plan: Plan, target: Target) -> Any:
@@ -121,7 +129,8 @@ def fill(plan: Plan, target: Target) -> Any:
     state: dict[str, torch.Tensor] = {}
     with torch.inference_mode(False), torch.no_grad():  # ordinary tensors, that a LoRA may change later
         for parameter, name in sorted(plan.sources.items(), key=lambda item: weights.tensors[item[1]].start):
-            view = weights.tensor(name).reshape(expected[parameter].shape)
+            part = plan.parts.get(parameter, WHOLE)
+            view = part.of(weights.tensor(name)).reshape(expected[parameter].shape)
             state[parameter] = _placed(view, weights.is_float(name), target)
             if state[parameter].data_ptr() != view.data_ptr():
                 weights.release(name)
@@ -143,28 +152,37 @@ def live_from_file(module: Any, weights: Weights) -> bool:
     return any(start <= p.data_ptr() < end for p in module.parameters())
 
 
-def _plan(what: str, build: Callable[[], Any], weights: Weights, names: Names) -> Plan:
+def _plan(
+    what: str,
+    build: Callable[[], Any],
+    weights: Weights,
+    names: Names,
+    part_of: Callable[[str], Part] = lambda _parameter: WHOLE,
+) -> Plan:
     try:
         module = build()
     except (ValueError, ZeroDivisionError) as error:  # channels that heads or groups do not divide, and the like
         first = (str(error).strip().splitlines() or [""])[0][:160]
         raise BadModelFile(f"The {what} in the file has impossible dimensions ({first}).") from None
     sources: dict[str, str] = {}
+    parts: dict[str, Part] = {}
     missing: list[str] = []
     misshapen: list[str] = []
     for parameter, tensor in module.state_dict().items():
-        candidates = names(parameter)
+        candidates, part = names(parameter), part_of(parameter)
         name = next((n for n in candidates if n in weights.tensors), None)
         if name is None:
             missing.append(candidates[0])
-        elif not _fits(weights.tensors[name].shape, tuple(tensor.shape)):
+        elif not _fits(part.shape(weights.tensors[name].shape), tuple(tensor.shape)):
             found = "x".join(map(str, weights.tensors[name].shape))
             wanted = "x".join(map(str, tensor.shape))
             misshapen.append(f"{name} is {found} instead of {wanted}")
         else:
             sources[parameter] = name
+            if part is not WHOLE:
+                parts[parameter] = part
     _refuse(what, missing, misshapen, len(sources))
-    return Plan(module, sources, weights)
+    return Plan(module, sources, weights, parts)
 
 
 def _refuse(what: str, missing: list[str], misshapen: list[str], found: int) -> None:

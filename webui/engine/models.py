@@ -17,28 +17,27 @@ import torch
 from torch import Tensor
 
 from webui.catalog import ModelFile, Sidecar, VaeChoice
-from webui.catalog.sidecar import merged, read_metadata
+from webui.catalog.families import Family
 from webui.engine.attention import Attention
 from webui.engine.device import DeviceChoice
-from webui.engine.dims import VaeDims, text_dims, unet_dims, vae_dims
+from webui.engine.dims import SDXL_FAMILIES, VaeDims, vae_dims
 from webui.engine.loader import (
-    Plan,
     Target,
     fill,
     import_libraries,
     live_from_file,
-    plan_text_encoder,
-    plan_unet,
     plan_vae,
     use_attention,
 )
 from webui.engine.memory import give_back
+from webui.engine.reading import Plans, open_checkpoint, plan_checkpoint, scale_factor, trained_sigmas
 from webui.engine.residency import Residency
+from webui.engine.text import TextEncoder
 from webui.engine.vae import Vae
 from webui.engine.weights import Fingerprint, Weights, file_fingerprint, open_weights
 from webui.errors import BadModelFile
 from webui.events import Event, Loaded, Loading
-from webui.sampling import Prediction, sigma_table
+from webui.sampling import Prediction
 
 Emit = Callable[[Event], None]
 
@@ -53,8 +52,9 @@ class LoadedCheckpoint:
 
     file: ModelFile
     sha256: str
+    family: Family  # as its tensors say; the catalog does not look into pickles
     unet: Any
-    text_encoder: Any
+    text_encoders: tuple[TextEncoder, ...]
     table: Tensor  # trained sigmas, ascending
     prediction: Prediction
     scale_factor: float
@@ -71,6 +71,30 @@ class LoadedCheckpoint:
     def short_hash(self) -> str | None:
         """The first 10 digits of the sha256: what users call "model hash"."""
         return self.sha256[:10] or None
+
+    @property
+    def text_encoder(self) -> Any:
+        """The first text encoder's network: the only one, but in SDXL."""
+        return self.text_encoders[0].module
+
+    @property
+    def is_sdxl(self) -> bool:
+        """Whether it wants pooled prompts and sizes."""
+        return self.family in SDXL_FAMILIES
+
+    @property
+    def zeroes_empty_negative(self) -> bool:
+        """Whether an empty negative prompt is zeros. The published refiner is told what its encoder makes of ""."""
+        return self.is_sdxl and self.family is not Family.SDXL_REFINER
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.unet.config.out_channels)
+
+    @property
+    def extra_channels(self) -> int:
+        """Channels of the UNet's input behind the latents: 5 (mask, masked picture) in inpainting models, else 0."""
+        return int(self.unet.config.in_channels) - self.latent_channels
 
     @property
     def key(self) -> tuple[str, tuple[int, int, int]]:
@@ -202,57 +226,40 @@ class ModelStore:
         emit(Loading("checkpoint", file.name, f"Loading weights {mark}from {file.path}"))
         import_libraries()
         clock.lap("import libraries")
-        files, sidecar = self._open(file)
+        opened = open_checkpoint(file, allow_pickle=self.allow_pickle, cache_dir=self.cache_dir)
         clock.lap("open file")
-        unet_weights, text_weights, vae_weights = files
-        plan = plan_unet(unet_weights, unet_dims(_shapes(unet_weights), sidecar))
-        text_plan = plan_text_encoder(text_weights, text_dims(_shapes(text_weights), sidecar))
-        _check_context(plan, text_plan)
-        baked_dims = vae_dims(_shapes(vae_weights), sidecar) if file.has_vae and _has_vae(vae_weights) else None
-        baked_names = plan_vae(vae_weights, baked_dims).used if baked_dims else set()
+        plans = plan_checkpoint(opened, file)
         clock.lap("create model")
         while len(self._checkpoints) >= self.keep:
             self._forget(next(iter(self._checkpoints)))
         clock.lap("unload the old model")
-        unet = fill(plan, self._target(self.device.dtype))
-        text_encoder = fill(text_plan, self._target(self.device.dtype))
+        target = self._target(self.device.dtype)
+        unet = fill(plans.unet, target)
+        encoders = tuple(TextEncoder(fill(plan, target), dims) for plan, dims in plans.texts)
         use_attention(unet, self.attention)
         clock.lap("load weights")
-        mapped = live_from_file(unet, unet_weights) or live_from_file(text_encoder, text_weights)
-        single = unet_weights is vae_weights
-        used = plan.used | text_plan.used | baked_names
-        path = vae_weights.path
+        path, sidecar = opened.vae.path, opened.sidecar
         loaded = LoadedCheckpoint(
             file=file,
             sha256=sha256,
+            family=plans.family,
             unet=unet,
-            text_encoder=text_encoder,
-            table=_table(sidecar, file),
-            prediction=file.prediction,
-            scale_factor=(sidecar.scale_factor if sidecar else None) or DEFAULT_SCALE_FACTOR,
+            text_encoders=encoders,
+            table=trained_sigmas(sidecar, plans.zero_terminal_snr),
+            prediction=plans.prediction,
+            scale_factor=(sidecar.scale_factor if sidecar else None) or scale_factor(plans.family),
             sidecar=sidecar,
-            vae_dims=baked_dims,
+            vae_dims=plans.baked,
             open_vae=lambda: Weights(path),
-            sources=tuple({w.path: (w.path, w.fingerprint) for w in files}.values()),
-            mapped=mapped,
-            unused=tuple(sorted(set(unet_weights.tensors) - used)) if single else (),
+            sources=tuple({w.path: (w.path, w.fingerprint) for w in opened.all}.values()),
+            mapped=_mapped((unet, *(encoder.module for encoder in encoders)), plans),
+            unused=plans.unused() if len(set(map(id, opened.all))) == 1 else (),
         )
         self._checkpoints[str(file.path)] = loaded
         give_back(self.device.device)
         clock.end()
         emit(Loaded("checkpoint", file.name, loaded.short_hash, str(file.path), seconds))
         return loaded
-
-    def _open(self, file: ModelFile) -> tuple[tuple[Weights, Weights, Weights], Sidecar | None]:
-        """The files that hold UNet, text encoder and VAE: one and the same, but in a diffusers folder."""
-        if file.is_folder:
-            parts = [Weights(file.path / file.parts[part]) for part in ("unet", "text_encoder", "vae")]
-            return (parts[0], parts[1], parts[2]), file.sidecar
-        weights = open_weights(file.path, allow_pickle=self.allow_pickle, cache_dir=self.cache_dir)
-        sidecar = file.sidecar
-        if file.is_pickle:  # the catalog does not look into pickles
-            sidecar = merged(sidecar, read_metadata(weights.metadata))
-        return (weights, weights, weights), sidecar
 
     def _load_baked(self, checkpoint: LoadedCheckpoint, seconds: dict[str, float]) -> Vae:
         dims = checkpoint.vae_dims
@@ -269,8 +276,8 @@ class ModelStore:
         sha256 = self.sha256(file)
         clock.lap("calculate hash")
         weights = open_weights(file.path, allow_pickle=self.allow_pickle, cache_dir=self.cache_dir)
-        dims = vae_dims(_shapes(weights), file.sidecar, checkpoint.vae_dims)
-        latents = checkpoint.unet.config.in_channels
+        dims = vae_dims(weights.shapes, file.sidecar, checkpoint.vae_dims)
+        latents = checkpoint.latent_channels
         if dims.latent_channels != latents:
             raise BadModelFile(
                 f'The VAE "{file.name}" has latents of {dims.latent_channels} channels, this checkpoint {latents}.',
@@ -338,30 +345,10 @@ class _Clock:
         self._seconds["total"] = time.perf_counter() - self._started
 
 
-def _shapes(weights: Weights) -> dict[str, tuple[int, ...]]:
-    return {name: info.shape for name, info in weights.tensors.items()}
-
-
-def _has_vae(weights: Weights) -> bool:
-    return any(f"{prefix}decoder.conv_in.weight" in weights.tensors for prefix in ("first_stage_model.", ""))
-
-
-def _check_context(unet: Plan, text: Plan) -> None:
-    wants, has = unet.module.config.cross_attention_dim, text.module.config.hidden_size
-    if wants != has:
-        raise BadModelFile(
-            f"The UNet in the file expects {wants} numbers a token, its text encoder gives {has}.",
-            "The file was put together from different models; choose another one.",
-        )
-
-
-def _table(sidecar: Sidecar | None, file: ModelFile) -> Tensor:
-    said: dict[str, Any] = {}
-    if sidecar:
-        named = {"linear_start": sidecar.linear_start, "linear_end": sidecar.linear_end, "timesteps": sidecar.timesteps}
-        said = {key: value for key, value in named.items() if value is not None}
-    return sigma_table(**said, zero_terminal_snr=file.zero_terminal_snr)
-
-
 def _title(file: ModelFile, short_hash: str | None) -> str:
     return f"{file.name} [{short_hash}]" if short_hash else file.name
+
+
+def _mapped(networks: tuple[Any, ...], plans: Plans) -> bool:
+    files = (plans.unet.weights, *(plan.weights for plan, _ in plans.texts))
+    return any(live_from_file(network, weights) for network, weights in zip(networks, files, strict=True))

@@ -20,7 +20,7 @@ def notes_on(
     notes = list(plan.warnings)
     notes += [Warning("network", _network_note(network, catalog)) for network in plan.networks]
     notes += _embedding_notes(params, plan, checkpoint, catalog)
-    layers = checkpoint.text_encoder.config.num_hidden_layers
+    layers = min(encoder.dims.layers + encoder.dims.dropped for encoder in checkpoint.text_encoders)
     if params.clip_skip > layers:
         text = f"Clip skip {params.clip_skip} is more than this model's {layers} layers; {layers} was used."
         notes.append(Warning("clip_skip", text))

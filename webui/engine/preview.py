@@ -18,13 +18,23 @@ from webui.engine.vae import SCALE, Vae
 QUALITY = 80  # of the JPEG
 MAX_SHARE = 0.02  # of the time that previews may take
 
-# For the VAE that all of SD1 and SD2 share; published figures, RGB in -1..1 (no bias). Rows: latent channels.
+# For the VAEs that all of SD1 and SD2, and all of SDXL, share; published figures, RGB in -1..1. Rows: latent channels,
+# and the bias last.
 SD_CHANNELS = (128, 256, 512, 512)
 SD_FACTORS = (
     (0.3512, 0.2297, 0.3227),
     (0.3250, 0.4974, 0.2350),
     (-0.2829, 0.1762, 0.2721),
     (-0.2120, -0.2616, -0.7177),
+    (0.0, 0.0, 0.0),
+)
+SDXL_SCALE_FACTOR = 0.13025  # the two VAEs differ in nothing else that can be seen without decoding
+SDXL_FACTORS = (
+    (0.3651, 0.4232, 0.4341),
+    (-0.2533, -0.0042, 0.1068),
+    (0.1076, 0.1111, -0.0362),
+    (-0.3165, -0.2492, -0.2188),
+    (0.1084, -0.0175, -0.0011),
 )
 
 FIT_PICTURES = 12
@@ -36,8 +46,8 @@ def latent_rgb(vae: Vae, sidecar: Sidecar | None) -> Tensor:
     if sidecar and sidecar.latent_rgb_factors and len(sidecar.latent_rgb_factors) == vae.dims.latent_channels:
         bias = sidecar.latent_rgb_bias or (0.0, 0.0, 0.0)
         return torch.tensor((*sidecar.latent_rgb_factors, bias))
-    if vae.dims.channels == SD_CHANNELS and vae.dims.latent_channels == len(SD_FACTORS):
-        return torch.tensor((*SD_FACTORS, (0.0, 0.0, 0.0)))
+    if vae.dims.channels == SD_CHANNELS and vae.dims.latent_channels == len(SD_FACTORS) - 1:
+        return torch.tensor(SDXL_FACTORS if vae.scale_factor == SDXL_SCALE_FACTOR else SD_FACTORS)
     return fit_latent_rgb(vae)
 
 

@@ -49,6 +49,7 @@ class SamplingPlan:
             beta_beta=params.beta_beta,
             discard_penultimate=params.discard_penultimate_sigma,
             custom=params.sigmas,
+            sdxl=checkpoint.is_sdxl,
         )
         self.steps = params.steps if self._info.own_schedule else len(self._sigmas) - 1
         self.total_calls = denoiser_calls(self.steps, self._info.second_order)

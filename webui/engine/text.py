@@ -1,4 +1,6 @@
-"""Prompts to conditioning: chunks of 77 token ids through the CLIP text encoder, emphasis, schedules, AND parts.
+"""Prompts to conditioning: chunks of 77 token ids through the text encoders, emphasis, schedules, AND parts.
+
+SDXL has two encoders, whose vectors stand side by side, and a pooled vector of the prompt's first chunk besides.
 
 Semantics are those of AUTOMATIC1111 (prompt.md sections 3, 4, 6, 7, 8), so that a prompt means
 the same in both.
@@ -9,11 +11,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from webui.engine.dims import END, TextDims
 from webui.engine.residency import Residency
 from webui.prompt import Chunk, PromptPlan, ScheduledText
 
@@ -22,17 +25,55 @@ CACHE_BYTES = 64 * 2**20
 Chunker = Callable[[str], Sequence[Chunk]]
 
 
+class _Held(Protocol):
+    @property
+    def nbytes(self) -> int: ...
+
+
+H = TypeVar("H", bound=_Held)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A text as the UNet is told it: `tokens` (n, D) and, where the family has one, `pooled` (P,). fp32."""
+
+    tokens: Tensor
+    pooled: Tensor | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return self.tokens.nbytes + (self.pooled.nbytes if self.pooled is not None else 0)
+
+    def zeroed(self) -> Encoded:
+        """Of the same shape, saying nothing at all."""
+        pooled = None if self.pooled is None else torch.zeros_like(self.pooled)
+        return Encoded(torch.zeros_like(self.tokens), pooled)
+
+
+@dataclass(frozen=True, slots=True)
+class TextEncoder:
+    """A loaded text encoder and how its family uses it."""
+
+    module: Any
+    dims: TextDims
+
+    def skip(self, clip_skip: int) -> int:
+        """Which layer from the end of `module` is taken, from 1; `clip_skip` counts in the encoder as published."""
+        wanted = max(clip_skip, self.dims.trained_skip) - self.dims.dropped
+        return min(wanted, self.dims.layers)
+
+
 class ChunkCache:
     """Encoded chunks across jobs, bounded in bytes; the least recently used go first."""
 
     def __init__(self, limit: int = CACHE_BYTES) -> None:
         self._limit = limit
         self._held = 0
-        self._entries: OrderedDict[Hashable, Tensor] = OrderedDict()
+        self._entries: OrderedDict[Hashable, Any] = OrderedDict()
 
-    def get(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+    def get(self, key: Hashable, make: Callable[[], H]) -> H:
         """The entry, made when it is not there."""
-        found = self._entries.get(key)
+        found: H | None = self._entries.get(key)
         if found is None:
             found = make()
             self._entries[key] = found
@@ -55,11 +96,11 @@ class ChunkCache:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Encoded texts (tokens, D), each valid up to and including a denoiser call."""
+    """Encoded texts, each valid up to and including a denoiser call."""
 
-    entries: tuple[tuple[int, Tensor], ...]
+    entries: tuple[tuple[int, Encoded], ...]
 
-    def at(self, call: int) -> Tensor:
+    def at(self, call: int) -> Encoded:
         """The first entry whose end is not before `call`, counted from 0 (A1111: so the first lasts one longer)."""
         return next((encoded for end, encoded in self.entries if call <= end), self.entries[-1][1])
 
@@ -78,13 +119,21 @@ class Conditioning:
 
     def at(self, call: int, with_uncond: bool) -> tuple[Tensor, Tensor | None]:
         """(prompts (N, tokens, D), negative prompt (tokens, D) or None) for this denoiser call."""
-        prompts = _stacked([schedule.at(call) for _, schedule in self.parts])
-        uncond = self.negative.at(call) if with_uncond else None
+        prompts = _stacked([schedule.at(call).tokens for _, schedule in self.parts])
+        uncond = self.negative.at(call).tokens if with_uncond else None
         if self.empty is not None and uncond is not None:
             tokens = max(prompts.shape[1], uncond.shape[0])
             prompts = torch.stack([_padded(prompt, tokens, self.empty) for prompt in prompts])
             uncond = _padded(uncond, tokens, self.empty)
         return prompts, uncond
+
+    def pooled_at(self, call: int) -> tuple[Tensor, Tensor] | None:
+        """(pooled prompts (N, P), pooled negative prompt (P,)) for this denoiser call; None in families without."""
+        prompts = [schedule.at(call).pooled for _, schedule in self.parts]
+        negative = self.negative.at(call).pooled
+        if negative is None:
+            return None
+        return torch.stack([pooled for pooled in prompts if pooled is not None]), negative
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -92,63 +141,97 @@ class Conditioning:
 
 
 class PromptEncoder:
-    """One checkpoint's text encoder. `key` tells checkpoints apart in the cache."""
+    """The text encoders of one checkpoint. `key` tells checkpoints apart in the cache.
+
+    `zero_empty_negative`: a negative prompt without a word is zeros instead of what the encoders make of nothing, as
+    SDXL was trained.
+    """
 
     def __init__(
-        self, model: Any, key: Hashable, cache: ChunkCache, device: torch.device, residency: Residency
+        self,
+        encoders: Sequence[TextEncoder],
+        key: Hashable,
+        cache: ChunkCache,
+        device: torch.device,
+        residency: Residency,
+        *,
+        zero_empty_negative: bool = False,
     ) -> None:
-        self._model = model
+        self._encoders = tuple(encoders)
         self._key = key
         self._cache = cache
         self._device = device
         self._residency = residency
-        self.layers: int = model.config.num_hidden_layers
+        self._zero_empty_negative = zero_empty_negative
 
     def condition(
         self, plan: PromptPlan, chunk: Chunker, *, clip_skip: int, emphasis: str, pad_conds: bool
     ) -> Conditioning:
         """Encode everything a prompt says at any step. `chunk` splits a text into chunks of 77 ids with weights.
 
-        `clip_skip` 1 takes the last layer's output, n the n-th last (at most as many as there are), always through the
-        final layer norm.
+        `clip_skip` 1 takes the last layer's output, n the n-th last (at most as many as there are, and none behind the
+        one that the UNet was trained with).
         """
-        skip = min(clip_skip, self.layers)
 
         def schedule(texts: Sequence[ScheduledText]) -> Schedule:
-            encoded = self._encode([chunk(scheduled.text) for scheduled in texts], chunk, skip, emphasis)
+            encoded = self._encode([chunk(scheduled.text) for scheduled in texts], chunk, clip_skip, emphasis)
             return Schedule(tuple((s.end_step, e) for s, e in zip(texts, encoded, strict=True)))
 
-        empty = self._encode([chunk("")], chunk, skip, "Ignore")[0] if pad_conds else None
+        negative = schedule(plan.negative)
+        if self._zero_empty_negative and not any(scheduled.text.strip() for scheduled in plan.negative):
+            negative = Schedule(tuple((end, encoded.zeroed()) for end, encoded in negative.entries))
+        empty = self._encode([chunk("")], chunk, clip_skip, "Ignore")[0].tokens if pad_conds else None
         parts = tuple((part.weight, schedule(part.schedule)) for part in plan.parts)
-        return Conditioning(parts, schedule(plan.negative), empty)
+        return Conditioning(parts, negative, empty)
 
-    def _encode(self, texts: list[Sequence[Chunk]], chunk: Chunker, skip: int, emphasis: str) -> list[Tensor]:
-        """The texts of one schedule, each (77 * chunks, D) in fp32. All get the chunk count of the longest.
+    def _encode(self, texts: list[Sequence[Chunk]], chunk: Chunker, clip_skip: int, emphasis: str) -> list[Encoded]:
+        """The texts of one schedule, each with 77 tokens a chunk. All get the chunk count of the longest.
 
-        They share the mean that "Original" emphasis keeps, as they do where they are encoded as one batch.
+        They share the mean that "Original" emphasis keeps, as they do where they are encoded as one batch; each encoder
+        has a mean of its own.
         """
         count = max(len(chunks) for chunks in texts)
         if any(len(chunks) < count for chunks in texts):
             filler = list(chunk(""))
             texts = [[*chunks, *(filler * (count - len(chunks)))] for chunks in texts]
-        columns = []
+        columns, pooled = [], list[Tensor | None]([None] * len(texts))
         for i in range(count):
-            z = torch.stack([self._hidden(chunks[i].ids, skip) for chunks in texts])
-            weights = torch.tensor([chunks[i].weights for chunks in texts], device=z.device)
-            columns.append(emphasised(z, weights, emphasis))
-        return list(torch.cat(columns, dim=1))
+            weights = torch.tensor([chunks[i].weights for chunks in texts], device=self._device)
+            sides = []
+            for number, encoder in enumerate(self._encoders):
+                hidden = [self._hidden(number, chunks[i].ids, encoder.skip(clip_skip)) for chunks in texts]
+                sides.append(emphasised(torch.stack([h.tokens for h in hidden]), weights, emphasis))
+                if i == 0 and encoder.dims.projection:
+                    pooled = [h.pooled for h in hidden]
+            columns.append(sides[0] if len(sides) == 1 else torch.cat(sides, dim=-1))
+        tokens = torch.cat(columns, dim=1)
+        return [Encoded(one, vector) for one, vector in zip(tokens, pooled, strict=True)]
 
-    def _hidden(self, ids: tuple[int, ...], skip: int) -> Tensor:
-        """(77, D) fp32. One chunk a call: the result must not depend on what else is asked for at the same time."""
-        return self._cache.get((self._key, skip, ids), lambda: self._run(ids, skip))
+    def _hidden(self, number: int, ids: tuple[int, ...], skip: int) -> Encoded:
+        """One chunk, (77, D). One a call: the result must not depend on what else is asked for at the same time."""
+        return self._cache.get((self._key, number, skip, ids), lambda: self._run(self._encoders[number], ids, skip))
 
-    def _run(self, ids: tuple[int, ...], skip: int) -> Tensor:
-        tokens = torch.tensor([ids], dtype=torch.long, device=self._device)
-        with self._residency.using(self._model) as model:
-            output = model(input_ids=tokens, output_hidden_states=skip > 1)
-            hidden = output.last_hidden_state if skip == 1 else model.final_layer_norm(output.hidden_states[-skip])
-        encoded: Tensor = hidden[0].float()
-        return encoded
+    def _run(self, encoder: TextEncoder, ids: tuple[int, ...], skip: int) -> Encoded:
+        dims = encoder.dims
+        tokens = torch.tensor([_padded_ids(ids, dims)], dtype=torch.long, device=self._device)
+        with self._residency.using(encoder.module) as model:
+            output = model(input_ids=tokens, output_hidden_states=skip > 1 or not dims.normed)
+            body = model.text_model if dims.projection else model
+            if skip == 1 and dims.normed:
+                hidden = output.last_hidden_state
+            else:
+                hidden = output.hidden_states[-skip]
+                hidden = body.final_layer_norm(hidden) if dims.normed else hidden
+            pooled = output.text_embeds[0].float() if dims.projection else None
+        return Encoded(hidden[0].float(), pooled)
+
+
+def _padded_ids(ids: tuple[int, ...], dims: TextDims) -> tuple[int, ...]:
+    """The ids with the encoder's own padding after the first end token."""
+    if dims.padding == END or END not in ids:
+        return ids
+    length = ids.index(END) + 1
+    return ids[:length] + (dims.padding,) * (len(ids) - length)
 
 
 def emphasised(z: Tensor, weights: Tensor, mode: str) -> Tensor:

@@ -62,6 +62,11 @@ class Weights:
         """Name to type, shape and place of every tensor; nothing is read for it."""
         return self.header.tensors
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name to shape of every tensor."""
+        return {name: info.shape for name, info in self.header.tensors.items()}
+
     def is_float(self, name: str) -> bool:
         return self.header.tensors[name].dtype in _FLOATS
 

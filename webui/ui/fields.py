@@ -259,7 +259,30 @@ MORE_SAMPLING = Group(
     open=False,
 )
 
-GROUPS = (SAMPLING, SIZE, BATCH, SEED, VARIATION, MORE_SAMPLING)
+_ORIGINAL_TIP = "Told to SDXL as the {} of the file that a training picture came from. 0: the picture's own."
+_TARGET_TIP = "Told to SDXL as the {} it draws. 0: the real one."
+SDXL = Group(
+    "sdxl",
+    "SDXL",
+    (
+        _number("original_width", "Original width", (0, 16384, 1), _ORIGINAL_TIP.format("width")),
+        _number("original_height", "Original height", (0, 16384, 1), _ORIGINAL_TIP.format("height")),
+        _number("crop_left", "Crop left", (0, 16384, 1), "Pixels that a training picture lost at the left. Usual: 0."),
+        _number("crop_top", "Crop top", (0, 16384, 1), "Pixels that a training picture lost at the top. Usual: 0."),
+        _number("target_width", "Target width", (0, 16384, 1), _TARGET_TIP.format("width")),
+        _number("target_height", "Target height", (0, 16384, 1), _TARGET_TIP.format("height")),
+        _number("aesthetic_score", "Aesthetic score", (0, 10, 0.1), "Told to the refiner with the prompt. Usual: 6."),
+        _number(
+            "negative_aesthetic_score",
+            "Negative aesthetic score",
+            (0, 10, 0.1),
+            "Told to the refiner with the negative prompt. Usual: 2.5.",
+        ),
+    ),
+    open=False,
+)
+
+GROUPS = (SAMPLING, SIZE, BATCH, SEED, VARIATION, MORE_SAMPLING, SDXL)
 FIELDS: tuple[Field, ...] = (
     *MODEL_FIELDS,
     *PROMPT_FIELDS,

@@ -13,17 +13,14 @@ from webui.prompt import StyleBook
 from webui.settings import Settings
 from webui.ui.common import mounted, params_from_values, viewer_of, widget
 from webui.ui.fields import (
-    BATCH,
     BY_NAME,
     FIELDS,
+    GROUPS,
     MODEL_FIELDS,
-    MORE_SAMPLING,
     PROMPT_FIELDS,
-    SAMPLING,
     SEED,
     SIZE,
     STYLES_FIELD,
-    VARIATION,
     Group,
 )
 from webui.ui.markup import icon_button, markup
@@ -134,7 +131,7 @@ def build(jobs: JobService, store: SettingsStore, styles: StyleBook, native_size
                 mounted("buttons", markup("buttons"))
         mounted("stage", markup("stage"))
         with gr.Column(elem_id="parameters", min_width=0):
-            for group in (SAMPLING, SIZE, BATCH, SEED, VARIATION, MORE_SAMPLING):
+            for group in GROUPS:
                 _group(group, made, native_size=native_size)
             mounted("tools", markup("reset_all"), elem_id="reset-all")
         with gr.Column(elem_id="carriers"):  # never seen: what the header's pickers chose, and Generate's answer

@@ -1,0 +1,184 @@
+"""Every family that runs, against diffusers' own pipeline on the same small file: the same prompts, latents, steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from engine_runs import make_engine, pixels_of, run
+from family_models import RECIPES, SIDE, Recipe, reference, write_checkpoint
+
+from webui.engine import Engine
+from webui.engine.models import LoadedCheckpoint
+from webui.engine.text import Conditioning, PromptEncoder
+from webui.prompt import chunk_text, clip_tokenizer, parse_prompt
+
+TEXT_TO_IMAGE = ("sd2", "sd2-v", "sd2-zero-snr", "sdxl", "sdxl-v")
+SHAPE = (1, 4, SIDE // 8, SIDE // 8)
+
+
+class Models:
+    """The small models of all families in one data folder, and an engine in fp32 that reads them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.files = {
+            name: write_checkpoint(root / "models" / "Stable-diffusion" / f"{name}.safetensors", recipe)
+            for name, recipe in RECIPES.items()
+        }
+        self.engine: Engine = make_engine(root, device__precision="fp32")
+        self._pipelines: dict[str, Any] = {}
+
+    def pipeline(self, name: str) -> Any:
+        if name not in self._pipelines:
+            self._pipelines[name] = reference(self.files[name], RECIPES[name])
+        return self._pipelines[name]
+
+    def checkpoint(self, name: str) -> LoadedCheckpoint:
+        list(self.engine.load(name))
+        return self.engine._tools.store._checkpoints[str(self.files[name])]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    models = Models(tmp_path_factory.mktemp("families"))
+    yield models
+    models.engine.close()
+
+
+def condition(models: Models, name: str, prompt: str, negative: str = "", clip_skip: int = 1) -> Conditioning:
+    checkpoint, tools = models.checkpoint(name), models.engine._tools
+    encoder = PromptEncoder(
+        checkpoint.text_encoders,
+        name,
+        tools.chunks,
+        tools.device.device,
+        tools.residency,
+        zero_empty_negative=checkpoint.zeroes_empty_negative,
+    )
+    tokenizer = clip_tokenizer()
+    with torch.inference_mode():
+        return encoder.condition(
+            parse_prompt(prompt, negative, steps=4, tokenizer=tokenizer),
+            lambda text: chunk_text(text, tokenizer),
+            clip_skip=clip_skip,
+            emphasis="Original",
+            pad_conds=False,
+        )
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_catalog_names_the_family_and_lets_it_run(models: Models, name: str) -> None:
+    file = models.engine._tools.catalog.find_checkpoint(name)
+    recipe = RECIPES[name]
+    wanted = "v" if recipe.prediction == "v" or "v_pred" in recipe.marks else "eps"
+    assert (file.family, file.reason, file.prediction, file.native_size) == (recipe.family, "", wanted, SIDE)
+    assert file.zero_terminal_snr == ("ztsnr" in recipe.marks)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_tensor_is_used_but_those_that_no_network_of_the_family_reads(models: Models, name: str) -> None:
+    rest = set(models.checkpoint(name).unused)
+    spare = {key for key in rest if key.endswith(("logit_scale", "text_projection")) or ".resblocks.3." in key}
+    assert rest - spare == set(RECIPES[name].marks)
+    assert ("text_projection" in " ".join(spare)) == name.startswith("sd2")  # SDXL pools with it
+
+
+@pytest.mark.parametrize("name", ["sd2", "sdxl", "sdxl-refiner"])
+@pytest.mark.parametrize("negative", ["", "blurry, grey"])
+def test_prompts_are_encoded_as_diffusers_encodes_them(models: Models, name: str, negative: str) -> None:
+    found = condition(models, name, "a red apple on a table", negative)
+    prompts, uncond = found.at(0, with_uncond=True)
+    pipeline = models.pipeline(name)
+    with torch.inference_mode():
+        theirs = pipeline.encode_prompt(
+            prompt="a red apple on a table",
+            negative_prompt=negative or None,
+            device="cpu",
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=True,
+        )
+    torch.testing.assert_close(prompts, theirs[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(uncond[None], theirs[1], rtol=1e-4, atol=1e-4)
+    pooled = found.pooled_at(0)
+    assert (pooled is None) == (name == "sd2")
+    if pooled is not None:
+        torch.testing.assert_close(pooled[0], theirs[2], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(pooled[1][None], theirs[3], rtol=1e-4, atol=1e-4)
+
+
+def test_an_empty_negative_prompt_is_zeros_for_sdxl_and_words_for_its_refiner(models: Models) -> None:
+    for name, zero in (("sdxl", True), ("sdxl-refiner", False)):
+        found = condition(models, name, "a", "  ")
+        _, pooled = found.pooled_at(0) or (None, None)
+        assert pooled is not None
+        assert bool((found.at(0, True)[1] == 0).all()) == bool((pooled == 0).all()) == zero  # type: ignore[operator]
+
+
+def test_clip_skip_1_and_2_mean_the_same_where_the_unet_was_trained_with_the_last_layer_but_one(
+    models: Models,
+) -> None:
+    for name in ("sd2", "sdxl"):
+        first, second, third = (condition(models, name, "a cat", clip_skip=n).at(0, False)[0] for n in (1, 2, 3))
+        assert torch.equal(first, second)
+        assert not torch.equal(second, third)
+
+
+def test_the_pooled_vector_is_that_of_the_first_chunk_and_emphasis_leaves_it_alone(models: Models) -> None:
+    plain, *others = (
+        condition(models, "sdxl", text).pooled_at(0)[0]  # type: ignore[index]
+        for text in ("a cat", "a cat BREAK a dog", "a (cat:1.4)")
+    )
+    assert all(torch.equal(plain, other) for other in others)
+
+
+def same_picture(models: Models, name: str, recipe: Recipe, words: dict[str, Any], theirs: dict[str, Any]) -> None:
+    pipeline = models.pipeline(name)
+    pipeline.scheduler.set_timesteps(4)
+    sigmas = tuple(float(s) for s in pipeline.scheduler.sigmas)
+    settings = {
+        "sampler": "Euler",
+        "steps": 4,
+        "sigmas": sigmas,
+        "cfg_scale": 5.0,
+        "seed": 3,
+        "quantize_timesteps": True,
+    }
+    made = run(models.engine, checkpoint=name, prompt="a red apple", **settings, **words)
+    ours = pixels_of(made.images[0]).astype(int)
+    picture = pipeline(
+        "a red apple",
+        num_inference_steps=4,
+        guidance_scale=5.0,
+        output_type="np",
+        latents=torch.randn(SHAPE, generator=torch.Generator().manual_seed(3)),
+        **theirs,
+    ).images[0]
+    assert np.ptp(ours) > 30  # not one grey area
+    assert abs(ours - picture * 255).max() <= 1.01
+
+
+@pytest.mark.parametrize("name", TEXT_TO_IMAGE)
+def test_a_whole_picture_is_that_of_diffusers(models: Models, name: str) -> None:
+    same_picture(models, name, RECIPES[name], {"negative_prompt": "blurry"}, {
+        "negative_prompt": "blurry", "width": SIDE, "height": SIDE,
+    })  # fmt: skip
+
+
+def test_sizes_and_crop_are_told_to_sdxl_as_diffusers_tells_them(models: Models) -> None:
+    told = {"original_width": 512, "original_height": 384, "crop_left": 16, "crop_top": 32, "target_width": 256}
+    same_picture(models, "sdxl", RECIPES["sdxl"], told, {
+        "width": SIDE, "height": SIDE, "original_size": (384, 512), "crops_coords_top_left": (32, 16),
+        "target_size": (SIDE, 256),
+    })  # fmt: skip
+    plain, other = (run(models.engine, checkpoint="sdxl", **words).digests for words in ({}, told))
+    assert plain != other
+
+
+def test_a_batch_of_sdxl_equals_its_singles(models: Models) -> None:
+    batch = run(models.engine, checkpoint="sdxl", batch_size=2, prompt="a {cat|dog|bird}").digests
+    singles = [run(models.engine, checkpoint="sdxl", seed=7 + i, prompt="a {cat|dog|bird}").digests[0] for i in (0, 1)]
+    assert batch == singles
