@@ -188,7 +188,7 @@ def reference(path: Path, recipe: Recipe) -> Any:
     from safetensors.torch import load_file
 
     tensors = load_file(path)
-    unet = diffusers.UNet2DConditionModel.from_config(recipe.unet.diffusers_config())
+    unet = diffusers.UNet2DConditionModel.from_config({**recipe.unet.diffusers_config(), "sample_size": 64})
     unet.load_state_dict(convert_ldm_unet_checkpoint(dict(tensors), unet.config))
     vae = diffusers.AutoencoderKL.from_config(
         {**_VAE.diffusers_config(), "scaling_factor": 0.13025 if "sdxl" in recipe.family.name.lower() else 0.18215}

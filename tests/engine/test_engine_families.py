@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from engine_runs import make_engine, pixels_of, run
-from family_models import RECIPES, SIDE, Recipe, reference, write_checkpoint
+from family_models import RECIPES, SIDE, reference, write_checkpoint
 
 from webui.engine import Engine
 from webui.engine.models import LoadedCheckpoint
 from webui.engine.text import Conditioning, PromptEncoder
 from webui.prompt import chunk_text, clip_tokenizer, parse_prompt
 
+INPAINTING = ("sd1-inpainting", "sdxl-inpainting")
 TEXT_TO_IMAGE = ("sd2", "sd2-v", "sd2-zero-snr", "sdxl", "sdxl-v")
 SHAPE = (1, 4, SIDE // 8, SIDE // 8)
 
@@ -135,7 +136,7 @@ def test_the_pooled_vector_is_that_of_the_first_chunk_and_emphasis_leaves_it_alo
     assert all(torch.equal(plain, other) for other in others)
 
 
-def same_picture(models: Models, name: str, recipe: Recipe, words: dict[str, Any], theirs: dict[str, Any]) -> None:
+def same_picture(models: Models, name: str, words: dict[str, Any], theirs: dict[str, Any]) -> None:
     pipeline = models.pipeline(name)
     pipeline.scheduler.set_timesteps(4)
     sigmas = tuple(float(s) for s in pipeline.scheduler.sigmas)
@@ -163,14 +164,14 @@ def same_picture(models: Models, name: str, recipe: Recipe, words: dict[str, Any
 
 @pytest.mark.parametrize("name", TEXT_TO_IMAGE)
 def test_a_whole_picture_is_that_of_diffusers(models: Models, name: str) -> None:
-    same_picture(models, name, RECIPES[name], {"negative_prompt": "blurry"}, {
+    same_picture(models, name, {"negative_prompt": "blurry"}, {
         "negative_prompt": "blurry", "width": SIDE, "height": SIDE,
     })  # fmt: skip
 
 
 def test_sizes_and_crop_are_told_to_sdxl_as_diffusers_tells_them(models: Models) -> None:
     told = {"original_width": 512, "original_height": 384, "crop_left": 16, "crop_top": 32, "target_width": 256}
-    same_picture(models, "sdxl", RECIPES["sdxl"], told, {
+    same_picture(models, "sdxl", told, {
         "width": SIDE, "height": SIDE, "original_size": (384, 512), "crops_coords_top_left": (32, 16),
         "target_size": (SIDE, 256),
     })  # fmt: skip
@@ -182,3 +183,37 @@ def test_a_batch_of_sdxl_equals_its_singles(models: Models) -> None:
     batch = run(models.engine, checkpoint="sdxl", batch_size=2, prompt="a {cat|dog|bird}").digests
     singles = [run(models.engine, checkpoint="sdxl", seed=7 + i, prompt="a {cat|dog|bird}").digests[0] for i in (0, 1)]
     assert batch == singles
+
+
+@pytest.mark.parametrize("name", INPAINTING)
+def test_an_inpainting_checkpoint_without_a_picture_draws_what_diffusers_draws_under_a_full_mask(
+    models: Models, name: str
+) -> None:
+    pipeline = models.pipeline(name)
+    with torch.inference_mode():
+        grey = pipeline.vae.encode(torch.zeros(1, 3, SIDE, SIDE)).latent_dist.mean * pipeline.vae.config.scaling_factor
+    same_picture(models, name, {"negative_prompt": "blurry"}, {
+        "negative_prompt": "blurry", "width": SIDE, "height": SIDE, "strength": 1.0,
+        "image": torch.zeros(1, 3, SIDE, SIDE), "mask_image": torch.ones(1, 1, SIDE, SIDE),
+        "masked_image_latents": grey,
+    })  # fmt: skip
+
+
+def test_the_channels_of_an_inpainting_unet_are_the_mask_and_the_hidden_picture(models: Models) -> None:
+    from webui.catalog import VaeChoice
+    from webui.engine.inpainting import inpaint_channels
+
+    name = "sd1-inpainting"
+    checkpoint, module = models.checkpoint(name), models.pipeline(name).vae
+    with torch.inference_mode():
+        vae = models.engine._tools.store.vae(checkpoint, VaeChoice(None), lambda _event: None)
+        pixels = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        mask = torch.zeros(1, 1, SIDE, SIDE)
+        mask[..., : SIDE // 2] = 1
+        found = inpaint_channels(vae, pixels, mask)
+        hidden = module.encode(pixels * (mask < 0.5)).latent_dist.mean * module.config.scaling_factor
+        seen = inpaint_channels(vae, pixels, mask, strength=0.0)
+        whole = module.encode(pixels).latent_dist.mean * module.config.scaling_factor
+    assert found[0, 0].tolist() == [[1.0] * 4 + [0.0] * 4] * 8
+    torch.testing.assert_close(found[:, 1:], hidden, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(seen[:, 1:], whole, rtol=1e-4, atol=1e-4)

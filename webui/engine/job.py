@@ -23,6 +23,7 @@ from webui.catalog import Catalog
 from webui.engine.control import Control
 from webui.engine.denoise import GroupedDenoiser, Stopped, UnetEvaluator, Watch
 from webui.engine.device import DeviceChoice
+from webui.engine.inpainting import blank_channels
 from webui.engine.memory import PeakMeter, read_memory
 from webui.engine.models import LoadedCheckpoint, ModelStore
 from webui.engine.notes import notes_on
@@ -217,6 +218,7 @@ class Job:
         noise = sampling.noise(first, vae, device)
         cells = noise.shape[-2:]
         sizes = size_conditioning(params, checkpoint, width=cells[1] * SCALE, height=cells[0] * SCALE)
+        channels = blank_channels(vae, cells[0], cells[1]) if checkpoint.extra_channels else None
         watch = Watch(checkpoint.file.name, tools.device.precision)
         clock = PreviewClock(tools.settings.preview.every_seconds)
         done = 0
@@ -252,6 +254,7 @@ class Job:
                     quantize=params.quantize_timesteps,
                     check=stop_if_asked,
                     sizes=sizes,
+                    channels=channels,
                 )
                 return GuidedDenoiser(
                     evaluate, cfg_scale=params.cfg_scale, total_calls=sampling.total_calls, hooks=sampling.hooks()
