@@ -16,7 +16,7 @@ from painter import Atelier, atelier, with_checkpoint
 from PIL import Image
 from starlette.requests import Request
 
-from webui.api.sdapi.images import decode_picture
+from webui.api.encoded import decode_picture
 from webui.errors import InvalidParams
 from webui.identity import Viewer
 

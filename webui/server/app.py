@@ -27,6 +27,7 @@ from webui.api.description import describe
 from webui.api.history import history_routes
 from webui.api.inputs import input_routes
 from webui.api.jobs import job_routes
+from webui.api.openai import openai_routes
 from webui.api.parameters import ParametersReader
 from webui.api.pictures import picture_routes
 from webui.api.prompts import prompt_routes
@@ -146,6 +147,7 @@ def build_app(
     app.include_router(picture_routes(paths.outputs, reader, owns))
     app.include_router(input_routes(inputs, paths.outputs, owns))
     app.include_router(sdapi_routes(jobs, catalog, store, styles, inputs, paths.outputs, paths.data_dir))
+    app.include_router(openai_routes(jobs, catalog, store, records, paths.outputs))
     app.include_router(history_routes(records, jobs, catalog, viewer_of))
     describe(app)
     _add_static(app)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from webui import infotext
+from webui.api.encoded import encode_picture
 from webui.api.making import Result
-from webui.api.sdapi.images import encode_picture
 from webui.api.sdapi.requests import Generation
 from webui.api.sdapi.translate import Order
 from webui.params import make_params

@@ -10,10 +10,10 @@ from starlette.concurrency import run_in_threadpool
 
 from webui import infotext, pictures
 from webui.api.common import AsciiJSON
+from webui.api.encoded import decode_picture, encode_picture
 from webui.api.making import make
 from webui.api.sdapi.context import Context
 from webui.api.sdapi.errors import SdapiRoute
-from webui.api.sdapi.images import decode_picture, encode_picture
 from webui.api.sdapi.requests import Extras, ExtrasBatch, ExtrasSingle, ImageBody
 from webui.api.sdapi.responses import ExtrasBatchView, ExtrasView, PngInfoView
 from webui.api.viewer import CurrentViewer

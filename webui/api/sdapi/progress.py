@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
+from webui.api.encoded import encode_picture
 from webui.api.sdapi.context import Context
 from webui.api.sdapi.errors import SdapiRoute
-from webui.api.sdapi.images import encode_picture
 from webui.api.sdapi.requests import ProgressOf
 from webui.api.sdapi.responses import PendingTasks, ProgressState, ProgressView, TaskView
 from webui.api.streaming import OVER

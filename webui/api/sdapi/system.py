@@ -8,9 +8,9 @@ from typing import Any
 from fastapi import APIRouter
 
 from webui.api.common import AsciiJSON
+from webui.api.encoded import decode_picture, encode_picture
 from webui.api.sdapi.context import Context
 from webui.api.sdapi.errors import SdapiRoute
-from webui.api.sdapi.images import decode_picture, encode_picture
 from webui.api.sdapi.requests import Detection
 from webui.api.viewer import AdminOnly
 from webui.errors import InvalidParams, NotFound

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from webui import infotext
-from webui.api.sdapi.images import decode_picture
+from webui.api.encoded import decode_picture
 from webui.api.sdapi.options import CHECKPOINT, FIELDS, FORMAT, VAE
 from webui.api.sdapi.requests import Generation, Img2Img, Txt2Img
 from webui.api.sdapi.scripts import check_scripts
