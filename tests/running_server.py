@@ -39,7 +39,7 @@ if __name__ == "__main__":
 
     switchboard.respond_page = first
     paths = Paths.under(Path(sys.argv[1]))
-    options = ServeOptions(port=int(sys.argv[2]), host=sys.argv[3], access_token="the-token")
+    options = ServeOptions(port=int(sys.argv[2]), host=sys.argv[3], **json.loads(sys.argv[4]))
     try:
         sys.exit(serve(load(paths.config_file)[0], paths, options))
     except WebUIError as error:
@@ -64,8 +64,18 @@ def free_port() -> int:
 class RunningServer:
     """`with RunningServer(folder) as server:` starts it and ends it."""
 
-    def __init__(self, data_dir: Path, port: int | None = None, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        port: int | None = None,
+        host: str = "127.0.0.1",
+        *,
+        headers: dict[str, str] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> None:
         self.data_dir = data_dir
+        self.headers = headers or {}  # that every request of `ask` sends
+        self.options = options or {}  # more of `ServeOptions`
         self.port = port or free_port()
         self.host = host
         self.process: subprocess.Popen[str]
@@ -105,7 +115,7 @@ class RunningServer:
         program.write_text(_PROGRAM)
         output: Any = self._log.open("w") if log else subprocess.PIPE
         self.process = subprocess.Popen(
-            [sys.executable, str(program), str(self.data_dir), str(self.port), self.host],
+            [sys.executable, str(program), str(self.data_dir), str(self.port), self.host, json.dumps(self.options)],
             cwd=REPO_ROOT,
             env={**os.environ, "PYTHONPATH": str(REPO_ROOT), "PYTHONUNBUFFERED": "1"},
             stdout=output,
@@ -139,7 +149,7 @@ class RunningServer:
     def ask(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Reply:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
-            connection.request(method, path, body, headers or {})
+            connection.request(method, path, body, {**self.headers, **(headers or {})})
             response = connection.getresponse()
             found = {key.lower(): value for key, value in response.getheaders()}
             return Reply(response.status, found, response.read())

@@ -180,7 +180,7 @@ class Accounts:
             return
         try:
             self._stored, self._broken = _read(self._path), False
-        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        except (OSError, ValueError, TypeError, KeyError, RecursionError, AccountError):
             self._stored, self._broken = {}, True
         self._stamp = stamp
 

@@ -84,6 +84,10 @@ class Console:
         logger.info("%s", clean(text))
         self._print(Text(clean(text), style=style))
 
+    def whisper(self, text: str, style: str = "") -> None:
+        """A line for whoever sits here alone: it is in no log. Links that sign in are told this way."""
+        self._print(Text(clean(text), style=style))
+
     def warn(self, text: str) -> None:
         """A line that should be noticed."""
         logger.warning("%s", clean(text))

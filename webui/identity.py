@@ -23,3 +23,4 @@ class Viewer:
 
 
 OWNER = Viewer("", admin=True)  # whoever sits at this machine, as long as there are no accounts
+NOBODY = Viewer("<nobody>", admin=False)  # whoever opens a link to a shared picture; no account can have that name

@@ -232,3 +232,25 @@ class CompletionView(BaseModel):
     label: str
     insert: str
     note: str = ""
+
+
+class ViewerView(BaseModel):
+    """Who is signed in: "" where nobody has an account."""
+
+    name: str
+    admin: bool
+
+
+class NetworkView(BaseModel):
+    """How other devices get here. `by_name`: people sign in with a name and a password; `open_to_all`: nobody does."""
+
+    address: str
+    by_name: bool
+    open_to_all: bool
+
+
+class LinkView(BaseModel):
+    """A link that signs one device in, and the same as a QR code in SVG."""
+
+    link: str
+    qr: str

@@ -1,4 +1,4 @@
-"""The commands: serve (when none is named), generate, history, models, doctor, test.
+"""The commands: serve (when none is named), generate, history, models, users, doctor, test.
 
 Reading a command line costs what that one command needs: its module is imported when it is asked for, and torch by
 none of them before the work begins.
@@ -15,7 +15,7 @@ import typer
 from webui import __version__
 from webui.errors import WebUIError
 
-COMMANDS = ("serve", "generate", "history", "models", "doctor", "test")
+COMMANDS = ("serve", "generate", "history", "models", "users", "doctor", "test")
 _TOP_LEVEL = ("--help", "--version")
 
 
@@ -72,6 +72,10 @@ def command_line(wanted: str) -> typer.Typer:
         from webui.cli.models import models
 
         app.command()(models)
+    if every or wanted == "users":
+        from webui.cli.users import users
+
+        app.add_typer(users)
     if every or wanted == "doctor":
         from webui.cli.doctor import doctor
 

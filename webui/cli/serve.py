@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import sys
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from webui.errors import SettingsError
 from webui.settings import Theme
 
 _PAGE = "Page"
+TOKEN_VARIABLE, AUTH_VARIABLE = "LATENT_WEBUI_TOKEN", "LATENT_WEBUI_AUTH"
 
 
 def _option(
@@ -31,7 +33,7 @@ def _option(
 def serve(
     folders: Folders,
     machine: Machine,
-    listen: Annotated[bool, _option("--listen", "Let other machines of the network in, with a token.")] = False,
+    listen: Annotated[bool, _option("--listen", "Let other devices of the network in, who sign in.")] = False,
     port: Annotated[
         int | None, _option("--port", "The port (7860); 0 takes a free one.", metavar="N", low=0, high=65535)
     ] = None,
@@ -48,8 +50,32 @@ def serve(
         _option("--cors-origin", "A web origin that may call the API from a browser.", metavar="ORIGIN"),
     ] = None,
     access_token: Annotated[
-        str, _option("--access-token", "The token that other machines show.", envvar="LATENT_WEBUI_TOKEN")
+        str,
+        _option("--access-token", "A token that signs others in, while nobody has an account.", envvar=TOKEN_VARIABLE),
     ] = "",
+    auth: Annotated[
+        list[str] | None,
+        _option(
+            "--auth",
+            "An administrator for this run; see `app.py users` for lasting ones.",
+            metavar="NAME:PASSWORD",
+            envvar=AUTH_VARIABLE,
+        ),
+    ] = None,
+    no_auth: Annotated[
+        bool, _option("--no-auth", "Whoever reaches the server may do everything, without signing in.")
+    ] = False,
+    tls_certfile: Annotated[
+        str, _option("--tls-certfile", "Speak https: the certificate with its chain (PEM).", metavar="FILE")
+    ] = "",
+    tls_keyfile: Annotated[str, _option("--tls-keyfile", "The key of the certificate (PEM).", metavar="FILE")] = "",
+    root_path: Annotated[
+        str, _option("--root-path", "The sub-path under which a reverse proxy shows the page.", metavar="PATH")
+    ] = "",
+    trusted_proxy: Annotated[
+        list[str] | None,
+        _option("--trusted-proxy", "A reverse proxy whose X-Forwarded headers are believed.", metavar="ADDRESS"),
+    ] = None,
 ) -> None:
     """Serve the page (the default command)."""
     if share:
@@ -77,16 +103,51 @@ def serve(
         cors_origins=tuple(cors_origin or ()),
         allowed_hosts=tuple(allow_host or ()),
         access_token=access_token,
+        auth=tuple(map(credential, auth or ())),
+        no_auth=no_auth,
+        root_path=sub_path(root_path),
+        trusted_proxies=tuple(map(network, trusted_proxy or ())),
+        tls_cert=tls_certfile,
+        tls_key=tls_keyfile,
     )
     code = run_server(
         settings,
         paths,
         options,
         say=console.say,
+        whisper=console.whisper,
         on_event=console.handle,
         on_ready=lambda stages: console.started(stages, ()),
     )
     raise typer.Exit(code)
+
+
+def credential(text: str) -> tuple[str, str]:
+    """("ann", "secret") of "ann:secret". Raises `SettingsError`, without repeating what was typed."""
+    name, colon, password = text.partition(":")
+    if not colon:
+        raise SettingsError("--auth needs a name and a password.", "Write it like this: --auth ann:a-long-password")
+    return name, password
+
+
+def network(text: str) -> str:
+    """An address or a network. Raises `SettingsError`."""
+    try:
+        return str(ipaddress.ip_network(text, strict=False))
+    except ValueError:
+        raise SettingsError(
+            f'--trusted-proxy: "{text}" is no address.', "Such as 127.0.0.1, or 172.16.0.0/12 for Docker's networks."
+        ) from None
+
+
+def sub_path(text: str) -> str:
+    """ "/studio" of "studio". Raises `SettingsError`."""
+    from webui.server.proxies import checked_root_path
+
+    try:
+        return checked_root_path(text)
+    except ValueError:
+        raise SettingsError(f'--root-path: "{text}" is no path.', "Such as /studio.") from None
 
 
 def has_display() -> bool:

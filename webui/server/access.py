@@ -1,36 +1,43 @@
-"""Who may come in when the server listens on a network: whoever sits at this machine, or shows the access token.
+"""The one door: who may come in, and as whom. Page, API, pictures and events all stand behind it.
 
-At its start the server prints a link with a random token. Opening it sets a signed cookie; without one a remote peer
-gets a small sign-in page (navigation) or 401 (everything else). The signing key is kept, so a cookie outlives a
-restart; the token does not. A link to a single picture that somebody shared is its own permission. Accounts take this
-file's place later.
+Without accounts this machine's own user needs nothing, and everybody else a link that the server printed (it works
+once), or the access token that the user chose. With accounts everybody signs in, by name and password or by a link that
+they made on the page themselves. Programs send `Authorization: Bearer TOKEN` or Basic. Whoever comes in is a
+`webui.identity.Viewer` in `scope["viewer"]`, and everything behind acts for that one.
+
+Four things are open to everybody, and no other: the sign-in page, signing in, signing out, and a link to one picture
+that somebody shared (its token is its own permission).
 """
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import binascii
 import hashlib
 import hmac
 import ipaddress
 import re
 import secrets
-import time
-from collections import deque
+from collections import OrderedDict
 from http.cookies import CookieError, SimpleCookie
-from pathlib import Path
 from urllib.parse import parse_qs, parse_qsl, urlencode
 
-from webui.identity import OWNER
-from webui.paths import write_atomic
+from webui.accounts import Account, Accounts
+from webui.identity import NOBODY, OWNER, Viewer
 from webui.server.asgi import App, Receive, Scope, Send, header, read_body, refuse, respond, respond_page, wants_page
-from webui.server.start_page import sign_in_page
+from webui.server.attempts import WrongTries, peer_of
+from webui.server.links import OneTimeLinks, is_token
+from webui.server.options import ServeOptions
+from webui.server.sessions import SECONDS, Session, Sessions
+from webui.server.start_page import link_page, sign_in_page
 
-COOKIE = "latent_access"
-COOKIE_SECONDS = 30 * 24 * 3600
-SIGN_IN_PATH = "/sign-in"
-MAX_WRONG_TRIES = 5
-WRONG_TRY_SECONDS = 30.0
-KEY_BYTES = 32
+SIGN_IN, SIGN_OUT = "/sign-in", "/sign-out"
+MAX_FORM = 8192  # bytes
+MAX_HEADER = 4096  # characters of an Authorization header that are looked at
+MAX_REMEMBERED = 1000  # passwords of programs that were checked already
 _SHARED = re.compile(r"/shared/[A-Za-z0-9_-]+(/picture)?")  # the two routes of a link, and nothing below or beside
+NOT_SIGNED_IN = ("NotSignedIn", "This server asks who you are.", "Sign in on its page, or send a token as a bearer.")
 
 
 def is_loopback(address: str) -> bool:
@@ -43,131 +50,223 @@ def is_loopback(address: str) -> bool:
     return bool((mapped or parsed).is_loopback)
 
 
-def signing_key(path: Path) -> bytes:
-    """The key that signs cookies, made on first use, readable by the owner alone."""
-    try:
-        key = path.read_bytes()
-    except OSError:
-        key = b""
-    if len(key) != KEY_BYTES:
-        key = secrets.token_bytes(KEY_BYTES)
-        write_atomic(path, key)
-    return key
-
-
-def sign(key: bytes, expires: int) -> str:
-    """A cookie's value: when it ends, and a proof that we wrote it."""
-    proof = hmac.new(key, f"access:{expires}".encode(), hashlib.sha256).hexdigest()
-    return f"{expires}.{proof}"
-
-
-def cookie_is_valid(key: bytes, value: str, now: float) -> bool:
-    """Whether we signed the cookie and it has not ended. Takes the same time for every wrong proof."""
-    expires = value.partition(".")[0]
-    if not expires.isdigit() or len(expires) > 12:
-        return False
-    return hmac.compare_digest(value.encode(), sign(key, int(expires)).encode()) and int(expires) > now
-
-
 def is_shared(scope: Scope) -> bool:
     """Whether a link to a shared picture is opened: making one was an explicit act, and its token is checked there."""
     return scope["method"] == "GET" and _SHARED.fullmatch(scope["path"]) is not None
 
 
-class Access:
-    """The check itself: `Access(token, key).guard(app)`."""
+def is_preflight(scope: Scope) -> bool:
+    """Whether a browser asks, without credentials by its nature, if another origin may call; CORS answers that."""
+    return scope["method"] == "OPTIONS" and all(header(scope, k) for k in ("origin", "access-control-request-method"))
 
-    def __init__(self, token: str, key: bytes) -> None:
-        self._token = token.encode()
-        self._key = key
-        self._wrong: dict[str, deque[float]] = {}
+
+class Access:
+    """The door itself: `Access(...).guard(app)`."""
+
+    def __init__(self, options: ServeOptions, accounts: Accounts, sessions: Sessions, links: OneTimeLinks) -> None:
+        self._options = options
+        self._accounts = accounts
+        self._sessions = sessions
+        self._links = links
+        self._wrong = WrongTries()
+        self._checked: OrderedDict[bytes, str] = OrderedDict()  # keyed hash of name and password -> fingerprint
+        self._hash_key = secrets.token_bytes(32)
+        self._hashing = asyncio.Semaphore(2)  # a flood of sign-ins must not take every core
 
     def guard(self, app: App) -> App:
-        """Let through whoever may come in; ask everybody else for the token."""
+        """Let through whoever may come in, with who they are; ask everybody else."""
 
         async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] != "http" or is_shared(scope) or self.admits(scope):
-                scope["viewer"] = OWNER
+            scope.pop("viewer", None)
+            if scope["type"] != "http":
+                await app(scope, receive, send)
+            elif scope["path"] == SIGN_OUT:
+                await self._sign_out(scope, send)
+            elif scope["path"] == SIGN_IN and scope["method"] == "POST":
+                await self._sign_in(scope, receive, send)
+            elif is_shared(scope) or is_preflight(scope):
+                scope["viewer"] = NOBODY
+                await app(scope, receive, send)
+            elif (viewer := await self.viewer(scope)) is not None:
+                scope["viewer"] = viewer
                 await app(scope, receive, send)
             else:
-                await self._ask(scope, receive, send)
+                await self._ask(scope, send)
 
         return guarded
 
-    def admits(self, scope: Scope) -> bool:
-        """Whether the request comes from this machine, or carries our cookie or the token as a bearer."""
+    async def viewer(self, scope: Scope) -> Viewer | None:
+        """Who sends the request, None for nobody that is known."""
+        if self._options.no_auth or self._is_owner_here(scope):
+            return OWNER
+        if (session := self._session(scope)) is not None:
+            return self._viewer(session.name)
+        kind, _, credential = header(scope, "authorization")[:MAX_HEADER].partition(" ")
+        if kind.lower() == "bearer":
+            return await self._try(scope, "", credential.strip())
+        if kind.lower() == "basic":
+            return await self._try(scope, *_basic(credential))
+        return None
+
+    def _is_owner_here(self, scope: Scope) -> bool:
+        """Whether it is this machine's user, who needs no credential as long as nobody has an account."""
         client = scope.get("client")
-        if client and is_loopback(client[0]):
-            return True
-        if cookie_is_valid(self._key, self._cookie(scope), time.time()):
-            return True
-        kind, _, credential = header(scope, "authorization").partition(" ")
-        return kind.lower() == "bearer" and self._try_token(scope, credential.strip())
+        here = client is not None and is_loopback(str(client[0]))
+        return here and not scope.get("passed_on") and not self._options.behind_proxy and not self._accounts.exist
 
-    async def _ask(self, scope: Scope, receive: Receive, send: Send) -> None:
-        query = scope.get("query_string", b"").decode("latin-1")
-        if scope["method"] == "GET" and "token=" in query:
-            given = dict(parse_qsl(query, keep_blank_values=True))
-            if self._try_token(scope, given.pop("token", "")):
-                rest = urlencode(given)
-                await self._welcome(scope, send, "./" + ("?" + rest if rest else ""))
-                return
-        if scope["method"] == "POST" and scope["path"] == SIGN_IN_PATH:
-            form = parse_qs((await read_body(receive, 4096) or b"").decode("utf-8", "replace"))
-            if self._try_token(scope, form.get("token", [""])[0].strip()):
-                await self._welcome(scope, send, "./")
-                return
-            await self._page(scope, send, "That is not the token this server printed at its start.")
-        elif wants_page(scope):
-            await self._page(scope, send, "That link has ended." if "token=" in query else "")
-        else:
-            await refuse(
-                scope,
-                send,
-                401,
-                "NotSignedIn",
-                "This server asks for its access token.",
-                "Open the link that it printed at its start, or send the token as a bearer.",
-                [("www-authenticate", "Bearer")],
-            )
+    # Identities
 
-    async def _page(self, scope: Scope, send: Send, problem: str) -> None:
-        if self._blocked(scope):
-            wait = [("retry-after", str(int(WRONG_TRY_SECONDS)))]
-            await respond_page(scope, send, 429, sign_in_page("Too many wrong tries. Wait half a minute."), wait)
-        else:
-            await respond_page(scope, send, 401, sign_in_page(problem))
+    def _viewer(self, name: str) -> Viewer | None:
+        if not self._accounts.exist:
+            return OWNER if name == "" else None
+        account = self._accounts.find(name)
+        return Viewer(account.name, account.admin) if account else None
 
-    async def _welcome(self, scope: Scope, send: Send, target: str) -> None:
-        value = sign(self._key, int(time.time()) + COOKIE_SECONDS)
-        secure = "; Secure" if scope.get("scheme") == "https" else ""
-        cookie = f"{COOKIE}={value}; Max-Age={COOKIE_SECONDS}; Path=/; HttpOnly; SameSite=Lax{secure}"
-        headers = [("location", target), ("set-cookie", cookie), ("cache-control", "no-store")]
-        await respond(scope, send, 303, b"", "text/plain", headers)
+    def _fingerprint(self, name: str) -> str | None:
+        if not self._accounts.exist:
+            token = hashlib.sha256(self._options.access_token.encode("utf-8", "surrogatepass")).hexdigest()
+            return f"owner:{token}" if name == "" else None
+        account = self._accounts.find(name)
+        return account.fingerprint if account else None
 
-    def _cookie(self, scope: Scope) -> str:
+    def _session(self, scope: Scope) -> Session | None:
         jar: SimpleCookie = SimpleCookie()
         try:
             jar.load(header(scope, "cookie"))
         except CookieError:
-            return ""
-        return jar[COOKIE].value if COOKIE in jar else ""
+            return None
+        if self._sessions.cookie not in jar:
+            return None
+        value = jar[self._sessions.cookie].value
+        session = self._sessions.read(value)
+        if session is None:
+            return None
+        fingerprint = self._fingerprint(session.name)
+        return session if fingerprint and self._sessions.proves(session, value, fingerprint) else None
 
-    def _try_token(self, scope: Scope, given: str) -> bool:
-        if self._blocked(scope):
-            return False
-        if hmac.compare_digest(given.encode("utf-8", "replace"), self._token):
-            return True
-        self._wrong.setdefault(self._peer(scope), deque(maxlen=MAX_WRONG_TRIES)).append(time.monotonic())
-        while len(self._wrong) > 10_000:
-            self._wrong.pop(next(iter(self._wrong)))
-        return False
+    # Credentials
 
-    def _blocked(self, scope: Scope) -> bool:
-        tries = self._wrong.get(self._peer(scope))
-        return tries is not None and len(tries) == MAX_WRONG_TRIES and time.monotonic() - tries[0] < WRONG_TRY_SECONDS
+    async def _try(self, scope: Scope, name: str, secret: str) -> Viewer | None:
+        """Whom a credential names. Wrong ones are counted, and after too many nothing is looked at for a while."""
+        peer = peer_of(scope)
+        if not secret or self._wrong.wait(peer):
+            return None
+        found = await self._of_credential(name, secret)
+        if found is None:
+            self._wrong.add(peer)
+        return found
 
-    @staticmethod
-    def _peer(scope: Scope) -> str:
-        client = scope.get("client")
-        return str(client[0]) if client else ""
+    async def _of_credential(self, name: str, secret: str) -> Viewer | None:
+        if not self._accounts.exist:
+            token = self._options.access_token
+            fits = hmac.compare_digest(secret.encode("utf-8", "replace"), token.encode("utf-8", "replace"))
+            return OWNER if token and fits else None
+        account = self._accounts.of_token(secret)
+        if account is None and name:
+            account = await self._of_password(name, secret)
+        return Viewer(account.name, account.admin) if account else None
+
+    async def _of_password(self, name: str, password: str) -> Account | None:
+        digest = hmac.new(self._hash_key, f"{name}\0{password}".encode("utf-8", "replace"), hashlib.sha256).digest()
+        known, account = self._checked.get(digest), self._accounts.find(name)
+        if account is not None and known == account.fingerprint:
+            return account  # programs send their password with every request; it is hashed slowly once
+        async with self._hashing:
+            account = await asyncio.to_thread(self._accounts.sign_in, name, password)
+        if account is not None:
+            self._checked[digest] = account.fingerprint
+            while len(self._checked) > MAX_REMEMBERED:
+                self._checked.popitem(last=False)
+        return account
+
+    # Asking
+
+    async def _ask(self, scope: Scope, send: Send) -> None:
+        wait = self._wrong.wait(peer_of(scope))
+        query = scope.get("query_string", b"").decode("latin-1")
+        if wait:
+            await self._too_many(scope, send, wait)
+        elif wants_page(scope) and "token=" in query:
+            given = dict(parse_qsl(query, keep_blank_values=True))
+            token = given.pop("token", "")
+            if self._works(token):
+                # not used yet: programs that look at links ahead must not use them up
+                await respond_page(scope, send, 200, link_page(token, urlencode(given)))
+            else:
+                self._wrong.add(peer_of(scope))
+                await self._page(scope, send, "That link was used already, or it has ended.")
+        elif wants_page(scope):
+            await self._page(scope, send, "")
+        else:
+            await refuse(scope, send, 401, *NOT_SIGNED_IN, [("www-authenticate", 'Bearer realm="Latent WebUI"')])
+
+    def _works(self, token: str) -> bool:
+        own = self._options.access_token
+        return is_token(token) and (
+            self._links.works(token)
+            or bool(own and not self._accounts.exist and hmac.compare_digest(token.encode(), own.encode()))
+        )
+
+    async def _sign_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        peer = peer_of(scope)
+        form = parse_qs((await read_body(receive, MAX_FORM) or b"").decode("utf-8", "replace"), keep_blank_values=True)
+        user, password, token, rest = (form.get(key, [""])[0] for key in ("user", "password", "token", "query"))
+        user, token = user.strip(), token.strip()
+        if wait := self._wrong.wait(peer):
+            await self._too_many(scope, send, wait)
+            return
+        name = self._links.use(token) if token else None
+        viewer = self._viewer(name) if name is not None else await self._try(scope, user, token or password)
+        fingerprint = self._fingerprint(viewer.name) if viewer else None
+        if viewer is None or fingerprint is None:
+            words = "The name or the password is wrong." if self._accounts.exist else "That is not the token."
+            await self._page(scope, send, words)
+            return
+        value = self._sessions.make(viewer.name, fingerprint)
+        target = "./" + ("?" + urlencode(parse_qsl(rest)) if rest else "")
+        await self._redirect(scope, send, target, value, SECONDS)
+
+    async def _sign_out(self, scope: Scope, send: Send) -> None:
+        if scope["method"] != "POST":
+            await refuse(scope, send, 405, "MethodNotAllowed", "Signing out is a POST.", "", [("allow", "POST")])
+            return
+        if (session := self._session(scope)) is not None:
+            await asyncio.to_thread(self._sessions.end, session)
+        await self._redirect(scope, send, "./", "", 0)
+
+    async def _redirect(self, scope: Scope, send: Send, target: str, value: str, seconds: int) -> None:
+        secure = "; Secure" if scope.get("scheme") == "https" else ""
+        path = self._options.root_path or "/"
+        cookie = f"{self._sessions.cookie}={value}; Max-Age={seconds}; Path={path}; HttpOnly; SameSite=Lax{secure}"
+        headers = [("location", target), ("set-cookie", cookie), ("cache-control", "no-store")]
+        await respond(scope, send, 303, b"", "text/plain", headers)
+
+    async def _page(self, scope: Scope, send: Send, problem: str) -> None:
+        await respond_page(scope, send, 401, self._sign_in_page(scope, problem))
+
+    def _sign_in_page(self, scope: Scope, problem: str) -> str:
+        up = "../" * max(0, scope["path"].count("/") - 1)  # the form's address is relative, for pages under a sub-path
+        return sign_in_page(problem, accounts=self._accounts.exist, up=up)
+
+    async def _too_many(self, scope: Scope, send: Send, wait: int) -> None:
+        headers = [("retry-after", str(wait))]
+        if wants_page(scope) or scope["path"] == SIGN_IN:
+            page = self._sign_in_page(scope, "Too many wrong tries. Wait half a minute.")
+            await respond_page(scope, send, 429, page, headers)
+        else:
+            await refuse(scope, send, 429, "TooManyTries", "Too many wrong tries.", "Wait and try again.", headers)
+
+
+def _basic(credential: str) -> tuple[str, str]:
+    """(name, password) of a Basic credential; the name ends at the first colon, the password may hold more."""
+    try:
+        text = base64.b64decode(credential.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        return "", ""
+    for encoding in ("utf-8", "latin-1"):
+        try:
+            name, _, password = text.decode(encoding).partition(":")
+        except UnicodeDecodeError:
+            continue
+        return name, password
+    return "", ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import ssl
 import sys
 
 from webui.errors import WebUIError
@@ -58,12 +59,35 @@ def host_names(options: ServeOptions) -> set[str]:
     return names
 
 
-def addresses(options: ServeOptions, port: int, token: str) -> list[str]:
-    """The addresses to print, the one for this machine first; the network's carries the token."""
-    shown = f"[{options.host}]" if ":" in options.host else options.host
+def own_address(options: ServeOptions, port: int) -> str:
+    """The page's address for this machine."""
+    host = "127.0.0.1" if options.host in ("0.0.0.0", "::") else options.host
+    return _address(options, host, port)
+
+
+def shared_address(options: ServeOptions, port: int) -> str:
+    """The page's address for other devices; "" when the server listens to this machine alone."""
     if options.loopback:
-        return [f"http://{shown}:{port}"]
+        return ""
     wildcard = options.host in ("0.0.0.0", "::")
-    outer = (lan_address() or socket.gethostname()) if wildcard else shown
-    local = [f"http://127.0.0.1:{port}"] if wildcard else []
-    return [*local, f"http://{outer}:{port}/?token={token}"]
+    return _address(options, (lan_address() or socket.gethostname()) if wildcard else options.host, port)
+
+
+def _address(options: ServeOptions, host: str, port: int) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    return f"{options.scheme}://{shown}:{port}"
+
+
+def check_tls(cert: str, key: str) -> None:
+    """Raises `WebUIError` when the files cannot be used together."""
+    if bool(cert) != bool(key):
+        raise WebUIError("TLS needs a certificate and a key.", "Give both: --tls-certfile FILE --tls-keyfile FILE.")
+    if not cert:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=lambda: "")
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise WebUIError(
+            f"The TLS files cannot be used: {getattr(error, 'reason', None) or error}.",
+            "They are PEM files: the certificate with its chain, and the key that belongs to it, without a password.",
+        ) from error

@@ -21,12 +21,14 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from webui import __version__
+from webui.accounts import Accounts
 from webui.api.catalog import catalog_routes, model_list
 from webui.api.common import add_error_handlers
 from webui.api.description import describe
 from webui.api.history import history_routes
 from webui.api.inputs import input_routes
 from webui.api.jobs import job_routes
+from webui.api.network import network_routes
 from webui.api.openai import openai_routes
 from webui.api.parameters import ParametersReader
 from webui.api.pictures import picture_routes
@@ -35,10 +37,12 @@ from webui.api.sdapi import sdapi_routes
 from webui.api.viewer import ViewerOf, identify_by, only_viewer
 from webui.errors import HistoryUnavailable, NotFound
 from webui.history import History
-from webui.identity import Viewer
+from webui.identity import OWNER, Viewer
 from webui.inputs import InputStore
 from webui.paths import Paths, safe_path
 from webui.prompt import StyleBook
+from webui.server.links import OneTimeLinks
+from webui.server.network import Network
 from webui.server.options import ServeOptions
 from webui.settings import SettingsStore
 from webui.ui import page
@@ -73,7 +77,7 @@ class GZipText:
 class PageHead:
     """Puts our stylesheet and script into the delivered page itself, so that nothing flashes before Gradio is up."""
 
-    def __init__(self, app: ASGIApp, head: Callable[[], str]) -> None:
+    def __init__(self, app: ASGIApp, head: Callable[[Scope], str]) -> None:
         self._app = app
         self._head = head
 
@@ -96,7 +100,7 @@ class PageHead:
                 return
             body = b"".join(parts)
             if start["status"] == 200:
-                body = with_head(body.decode(), self._head()).encode()
+                body = with_head(body.decode(), self._head(scope)).encode()
             drop = (b"content-length", b"cache-control")
             kept = [(key, value) for key, value in start["headers"] if key.lower() not in drop]
             kept += [(b"content-length", str(len(body)).encode()), (b"cache-control", b"no-store")]
@@ -122,10 +126,11 @@ def build_app(
     options: ServeOptions,
     history: History | None = None,
     viewer_of: ViewerOf = only_viewer,
+    network: Network | None = None,
 ) -> FastAPI:
     """Everything on one ASGI app. Without `history`, one of `paths` that only reads and writes when it is asked to.
 
-    `viewer_of` tells whose a request is.
+    `viewer_of` tells whose a request is; `network` how other devices get here.
     """
     app = FastAPI(
         title="Latent WebUI",
@@ -149,14 +154,17 @@ def build_app(
     app.include_router(sdapi_routes(jobs, catalog, store, styles, inputs, paths.outputs, paths.data_dir))
     app.include_router(openai_routes(jobs, catalog, store, records, paths.outputs))
     app.include_router(history_routes(records, jobs, catalog, viewer_of))
+    network = network or Network(options, options.port, Accounts(paths.users_file), OneTimeLinks())
+    app.include_router(network_routes(network))
     describe(app)
     _add_static(app)
     if options.api:
         _add_docs(app)
 
-    def head() -> str:
+    def head(scope: Scope) -> str:
         theme = options.theme or store.current.page.theme.value
-        return page.head(model_list(catalog, store).model_dump(), theme)
+        viewer = scope.get("viewer", OWNER)
+        return page.head(model_list(catalog, store).model_dump(), theme, viewer)
 
     # Ours must stand before Gradio is mounted: it sees a CORS middleware and leaves out its own, open one.
     app.add_middleware(PageHead, head=head)
@@ -167,7 +175,7 @@ def build_app(
         allow_headers=["content-type", "authorization", "idempotency-key", "last-event-id"],
     )
     app.add_middleware(GZipText)
-    return mount_page(app, page.build(jobs, catalog, store, styles))
+    return mount_page(app, page.build(jobs, catalog, store, styles), options.root_path)
 
 
 def picture_rights(jobs: JobService, history: History) -> Callable[[Viewer, str], bool]:
@@ -184,12 +192,13 @@ def picture_rights(jobs: JobService, history: History) -> Callable[[Viewer, str]
     return owns
 
 
-def mount_page(app: FastAPI, demo: gr.Blocks) -> FastAPI:
+def mount_page(app: FastAPI, demo: gr.Blocks, root_path: str = "") -> FastAPI:
     """Mount Blocks at "/" with every trap of it closed."""
     app = gr.mount_gradio_app(
         app,
         demo,
         path="/",
+        root_path=root_path or None,
         run_history=False,
         footer_links=[],
         max_file_size=MAX_UPLOAD,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 import signal
 import sys
@@ -23,14 +22,20 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from webui.accounts import Accounts
 from webui.errors import WebUIError
 from webui.events import Event
 from webui.paths import Paths
-from webui.server.access import Access, signing_key
-from webui.server.addresses import addresses, bind, host_names
+from webui.server.access import Access
+from webui.server.addresses import bind, check_tls, host_names, own_address, shared_address
 from webui.server.asgi import App, Receive, Scope, Send
+from webui.server.attempts import limit_changes
 from webui.server.guards import body_limit, same_origin, security_headers, trusted_hosts
+from webui.server.links import OneTimeLinks, qr_lines
+from webui.server.network import Network
 from webui.server.options import ServeOptions
+from webui.server.proxies import below, forwarded
+from webui.server.sessions import Sessions, signing_key
 from webui.server.switchboard import Progress, Switchboard
 from webui.settings import Settings, SettingsStore
 
@@ -78,6 +83,7 @@ class _Builder:
         options: ServeOptions,
         switchboard: Switchboard,
         progress: Progress,
+        network: Network,
         say: Say,
         on_event: Callable[[str, Event], None] | None,
         on_ready: Ready | None,
@@ -87,6 +93,7 @@ class _Builder:
         self._options = options
         self._switchboard = switchboard
         self._progress = progress
+        self._network = network
         self._say = say
         self._on_event = on_event
         self._on_ready = on_ready
@@ -129,7 +136,7 @@ class _Builder:
             from webui.api.viewer import guarded_viewer
             from webui.server.app import build_app
         with progress.step(BUILD):
-            app = build_app(jobs, catalog, store, self._paths, self._options, history, guarded_viewer)
+            app = build_app(jobs, catalog, store, self._paths, self._options, history, guarded_viewer, self._network)
             self._switchboard.hand_over(app)
         if self._on_ready is not None:
             self._on_ready(progress.seconds)
@@ -155,11 +162,12 @@ class _Builder:
 
 
 def guarded(app: App, options: ServeOptions, access: Access) -> App:
-    """The guards around `app`, outermost first: headers, host, size, origin, access."""
-    guards = access.guard(app)
+    """The guards around `app`, outermost first: headers, proxy, host, size, origin, access, rate."""
+    guards = access.guard(limit_changes(app))
     guards = same_origin(guards, options.cors_origins)
     guards = body_limit(guards)
     guards = trusted_hosts(guards, host_names(options), any_address=not options.loopback)
+    guards = forwarded(below(guards, options.root_path), options.trusted_proxies)
     guards = security_headers(guards)
 
     async def entry(scope: Scope, receive: Receive, send: Send) -> None:
@@ -174,15 +182,19 @@ def serve(
     options: ServeOptions | None = None,
     *,
     say: Say = print,
+    whisper: Say = print,
     on_event: Callable[[str, Event], None] | None = None,
     on_ready: Ready | None = None,
 ) -> int:
     """Serve until Ctrl+C or SIGTERM; returns the exit code. Raises `WebUIError` when the address cannot be had.
 
-    `say` prints a line for the user; `on_event` hears every job's events (the console); `on_ready` is told what each
-    step of the start took, in seconds, once the page is there.
+    `say` prints a line for the user, `whisper` one that belongs into no log (a link that signs in); `on_event` hears
+    every job's events (the console); `on_ready` is told what each step of the start took, in seconds, once the page is
+    there.
     """
     options = options or ServeOptions(port=settings.server.port)
+    check_tls(options.tls_cert, options.tls_key)
+    accounts = Accounts(paths.users_file, options.auth)
     sock = bind(options.host, options.port)
     port = int(sock.getsockname()[1])
     paths.make_folders()
@@ -192,20 +204,20 @@ def serve(
         GRADIO_TEMP_DIR=str(paths.cache_dir / "gradio"),
         HF_HUB_OFFLINE="1",
     )
-    token = options.access_token or secrets.token_urlsafe(18)
-    access = Access(token, signing_key(paths.cache_dir / "access.key"))
+    links = OneTimeLinks()
+    sessions = Sessions(signing_key(paths.cache_dir / "access.key"), paths.cache_dir / "signed-out.json")
+    access = Access(options, accounts, sessions, links)
+    network = Network(options, port, accounts, links)
     progress = Progress((MODELS, PAGE, BUILD))
     switchboard = Switchboard(progress, options.theme or settings.page.theme.value)
-    builder = _Builder(settings, paths, options, switchboard, progress, say, on_event, on_ready)
-
-    shown = addresses(options, port, token)
+    builder = _Builder(settings, paths, options, switchboard, progress, network, say, on_event, on_ready)
 
     def started() -> None:
-        for address in shown:
-            say(f"Latent WebUI is at {address}")
+        say(f"Latent WebUI is at {own_address(options, port)}")
+        _tell_others(options, network, links, say, whisper)
         builder.start()
         if options.open_browser:
-            threading.Thread(target=webbrowser.open, args=(shown[0],), daemon=True).start()
+            threading.Thread(target=webbrowser.open, args=(own_address(options, port),), daemon=True).start()
 
     switchboard.on_startup = started
     server = _Server(
@@ -216,6 +228,9 @@ def serve(
             lifespan="on",
             ws="none",
             server_header=False,
+            proxy_headers=False,  # `forwarded` believes those that were named, and nobody else
+            ssl_certfile=options.tls_cert or None,
+            ssl_keyfile=options.tls_key or None,
             timeout_graceful_shutdown=GRACEFUL_SECONDS,
         )
     )
@@ -229,6 +244,30 @@ def serve(
     if builder.failure is not None:
         raise builder.failure
     return 0
+
+
+def _tell_others(options: ServeOptions, network: Network, links: OneTimeLinks, say: Say, whisper: Say) -> None:
+    """How other devices come in: the address, and where nobody has an account a link that signs one browser in."""
+    address = shared_address(options, network.port)
+    if options.no_auth:
+        say("Whoever reaches this server may do everything on it: it was started with --no-auth.")
+    if not address and not options.behind_proxy:
+        return
+    if network.open_to_all or network.accounts.exist:
+        if address:
+            say(f"Other devices of the network: {address}")
+            for line in qr_lines(address):
+                whisper(line)
+        return
+
+    def tell(_: str = "") -> None:
+        link = f"{address or own_address(options, network.port)}{options.root_path}/?token={links.make('')}"
+        whisper(f"Other devices sign in by this link, which works once: {link}")
+        for line in qr_lines(link) if address else ():
+            whisper(line)
+
+    links.on_used = tell  # the next device finds a fresh one in the terminal
+    tell()
 
 
 def _stop(jobs: JobService | None) -> None:

@@ -1,4 +1,4 @@
-"""The two pages of our own that need no framework: the start page while the interface loads, and the sign-in page.
+"""The two pages of our own that need no framework: the start page while the interface loads, and signing in.
 
 Both carry the product's one stylesheet inside, so they look like what follows and need no second request.
 """
@@ -71,15 +71,42 @@ def start_page(theme: str = "system") -> str:
     return _page("Starting · Latent WebUI", body, theme, _START_SCRIPT)
 
 
-def sign_in_page(problem: str = "", theme: str = "system") -> str:
-    """Asks a remote peer for the access token."""
+def sign_in_page(problem: str = "", theme: str = "system", *, accounts: bool = False, up: str = "") -> str:
+    """Asks for name and password, or where there are no accounts for the access token. `up` leads to the top."""
+    if accounts:
+        fields = (
+            '<label for="user">Name</label>'
+            '<input id="user" name="user" autocomplete="username" autocapitalize="none" spellcheck="false" autofocus'
+            " required>"
+            '<label for="password">Password</label>'
+            '<input id="password" name="password" type="password" autocomplete="current-password" required>'
+        )
+        words = "Sign in with the name and password that you were given."
+    else:
+        fields = (
+            '<label for="token">Access token</label>'
+            '<input id="token" name="token" type="password" autocomplete="current-password" autofocus required>'
+        )
+        words = (
+            "Open the link that the server printed, or scan its QR code: it signs this browser in. "
+            "If it was started with an access token, enter that here."
+        )
     body = (
-        f"<h1>{MARK}Latent WebUI</h1>"
-        "<p>Enter the access token that the server printed at its start.</p>"
-        '<form method="post" action="sign-in">'
-        '<label for="token">Access token</label>'
-        '<input id="token" name="token" type="password" autocomplete="current-password" autofocus required>'
+        f"<h1>{MARK}Latent WebUI</h1><p>{words}</p>"
+        f'<form method="post" action="{up}sign-in">{fields}'
         f'<p class="bad" role="alert">{escape(problem)}</p>'
         '<button class="primary" type="submit">Sign in</button></form>'
     )
     return _page("Sign in · Latent WebUI", body, theme)
+
+
+def link_page(token: str, query: str, theme: str = "system") -> str:
+    """What a one-time link opens: sends its token on by itself, so that looking at the link does not use it up."""
+    body = (
+        f"<h1>{MARK}Latent WebUI</h1><p>This link signs this browser in.</p>"
+        '<form method="post" action="sign-in">'
+        f'<input type="hidden" name="token" value="{escape(token)}">'
+        f'<input type="hidden" name="query" value="{escape(query)}">'
+        '<button class="primary" type="submit">Sign in</button></form>'
+    )
+    return _page("Sign in · Latent WebUI", body, theme, "document.forms[0].submit();")

@@ -7,6 +7,8 @@ import gradio as gr
 from webui.ui.common import mounted
 from webui.ui.markup import markup
 
+SCRIPTS = ("share.js",)
+
 
 def build_header() -> gr.HTML:
     return mounted("header", markup("header"), elem_id="header")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from webui.identity import Viewer
 from webui.ui import header, history, png_info, queue, txt2img
 from webui.ui import settings as settings_tab
 from webui.ui.common import form_spec
@@ -57,11 +58,12 @@ def _form() -> dict[str, Any]:
     return form_spec()
 
 
-def head(models: dict[str, Any], theme: str) -> str:
+def head(models: dict[str, Any], theme: str, viewer: Viewer) -> str:
     """The stylesheet, the script and what the script starts from. In the page itself, so that nothing flashes."""
     boot = {
         "version": static_version(),
         "theme": theme,
+        "viewer": {"name": viewer.name, "admin": viewer.admin},
         "models": models,
         "form": _form(),
         "examples": txt2img.EXAMPLES,
@@ -75,7 +77,7 @@ def head(models: dict[str, Any], theme: str) -> str:
         f'<script src="ui/page.js?v={static_version()}"></script>'
         + "".join(
             f'<script defer src="ui/{name}?v={static_version()}"></script>'
-            for name in (*txt2img.SCRIPTS, *history.SCRIPTS)
+            for name in (*txt2img.SCRIPTS, *history.SCRIPTS, *header.SCRIPTS)
         )
     )
 
