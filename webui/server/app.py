@@ -175,7 +175,9 @@ def build_app(
         allow_headers=["content-type", "authorization", "idempotency-key", "last-event-id"],
     )
     app.add_middleware(GZipText)
-    return mount_page(app, page.build(jobs, catalog, store, styles), options.root_path)
+    demo = page.build(jobs, catalog, store, styles)
+    demo.root_path = options.root_path  # Gradio builds whole addresses, and has to know
+    return mount_page(app, demo)
 
 
 def picture_rights(jobs: JobService, history: History) -> Callable[[Viewer, str], bool]:
@@ -192,13 +194,12 @@ def picture_rights(jobs: JobService, history: History) -> Callable[[Viewer, str]
     return owns
 
 
-def mount_page(app: FastAPI, demo: gr.Blocks, root_path: str = "") -> FastAPI:
+def mount_page(app: FastAPI, demo: gr.Blocks) -> FastAPI:
     """Mount Blocks at "/" with every trap of it closed."""
     app = gr.mount_gradio_app(
         app,
         demo,
         path="/",
-        root_path=root_path or None,
         run_history=False,
         footer_links=[],
         max_file_size=MAX_UPLOAD,
