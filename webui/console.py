@@ -162,6 +162,8 @@ class Console:
         if event.what == "vae":
             if total >= 0.05:
                 self.say(f"VAE loaded in {total:.1f}s{times}")
+        elif event.what == "lora":
+            logger.info("LoRA %s attached in %.2fs", clean(event.name), total)
         elif event.reused:
             logger.info("Using already loaded model %s", clean(event.name))
         else:

@@ -2,7 +2,8 @@
 rendered by the console, the page and the API alike.
 
 The order within a job: (`Loading` `Loaded`)* `Started` (`Step` | `Preview` | `Image` | `Warning` | `Memory`)* and at
-last exactly one of `Finished` and `Failed`.
+last exactly one of `Finished` and `Failed`. Where wildcards choose other LoRAs for a later picture, `Loading` and
+`Loaded` come once more before it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-LoadedKind = Literal["checkpoint", "vae"]
+LoadedKind = Literal["checkpoint", "vae", "lora"]
 
 
 @dataclass(frozen=True, slots=True)

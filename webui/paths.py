@@ -32,6 +32,7 @@ class Paths:
     embeddings: tuple[Path, ...]
     upscalers: tuple[Path, ...]
     controlnets: tuple[Path, ...]
+    hypernetworks: tuple[Path, ...]
     styles: tuple[Path, ...] = ()  # files of styles given by the user; a name may hold * and ?
 
     @classmethod
@@ -63,6 +64,7 @@ class Paths:
             embeddings=search(embeddings, "embeddings"),
             upscalers=search((), "ESRGAN", "upscalers"),
             controlnets=search((), "ControlNet"),
+            hypernetworks=search((), "hypernetworks"),
             styles=tuple(path.expanduser().absolute() for path in styles),
         )
 

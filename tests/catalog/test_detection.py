@@ -235,7 +235,8 @@ LORAS: list[tuple[str, Shapes, dict[str, str], Family, str]] = [
 def test_a_lora_is_known_with_its_family(shapes: Shapes, metadata: dict[str, str], family: Family, scheme: str):
     found = detect(header(shapes, metadata))
     assert (found.kind, found.family, found.variant) == ("lora", family, scheme)
-    assert (found.reason == "") == (family in (Family.SD1, Family.UNKNOWN))
+    assert (found.reason == "") == (family is Family.UNKNOWN or family in RUNNABLE_FAMILIES)
+    assert not found.reason or str(family) in found.reason
 
 
 def test_the_width_of_a_loras_prompt_vectors_is_known():

@@ -256,7 +256,7 @@ def test_a_conversion_is_made_once_and_again_when_the_file_changes(
 
     def here(path: Path, target: Path, size: int) -> None:  # the other process's work, without the process
         made.append(target)
-        pickles._write(read_tensors(path), target)
+        pickles._write(*read_tensors(path), target)
 
     monkeypatch.setattr(pickles, "_convert_apart", here)
     path = saved(tmp_path / "model.ckpt", TENSORS)

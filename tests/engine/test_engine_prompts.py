@@ -103,8 +103,8 @@ def test_an_open_bracket_and_a_mistyped_lora_are_named(own_engine: Engine, write
     assert texts[0].startswith('In the prompt: "(" is never closed')
     assert 'There is no LoRA "filmgrian"' in texts[1]
     assert 'Did you mean "filmgrain"?' in texts[1]
-    assert "does not load LoRAs yet" in texts[2]
-    assert "<hypernet:old>" in texts[3]
+    assert "none of its 1 layers is in this model" in texts[2]
+    assert 'There is no hypernetwork "old"' in texts[3]
 
 
 def test_an_embedding_of_another_models_width_is_said_to_be_words(

@@ -24,11 +24,11 @@ _SCHEMES: tuple[tuple[str, str], ...] = (
     ("LoRA", r"[._]lora(\.down|\.up|_A|_B|_linear_layer\.down)(\.\w+)?(\.weight)?$"),
     ("LoHa", r"\.hada_w[12]_[ab]$"),
     ("LoKr", r"\.lokr_w[12](_[ab])?$"),
-    ("OFT", r"\.(oft_blocks|oft_diag)$"),
-    ("IA3", r"\.on_input$"),
+    ("OFT", r"\.(oft_blocks|oft_diag|oft_R\.weight)$"),
+    ("IA3", r"\.(on_input|ia3_l)$"),
     ("GLoRA", r"^(lora_|lycoris_).*\.a1\.weight$"),
     ("full difference", r"^(lora_|lycoris_|diffusion_model\.).*\.diff(_b)?$"),
-    ("BOFT", r"\.boft_blocks$"),
+    ("norm", r"\.w_norm$"),
 )
 
 _ANY_SCHEME = "|".join(pattern for _, pattern in _SCHEMES)
@@ -65,6 +65,27 @@ _BASES: tuple[tuple[str, Family], ...] = (
     ("sd3", Family.SD3),
     ("flux", Family.FLUX),
 )
+
+
+_ARCHITECTURES: dict[Family, Family] = {
+    Family.SD1_INPAINTING: Family.SD1,
+    Family.SD1_IP2P: Family.SD1,
+    Family.SD2_INPAINTING: Family.SD2,
+    Family.SD2_DEPTH: Family.SD2,
+    Family.SD2_UNCLIP: Family.SD2,
+    Family.SDXL_INPAINTING: Family.SDXL,
+    Family.SDXL_IP2P: Family.SDXL,
+    Family.PLAYGROUND: Family.SDXL,
+    Family.SSD_1B: Family.SDXL,
+    Family.SD35: Family.SD3,
+    Family.FLUX_FILL: Family.FLUX,
+    Family.FLUX_CONTROL: Family.FLUX,
+}
+
+
+def architecture(family: Family) -> Family:
+    """The family whose networks go with a model of `family`: an inpainting model takes the LoRAs of its base."""
+    return _ARCHITECTURES.get(family, family)
 
 
 def lora_format(keys: _Keys) -> str | None:

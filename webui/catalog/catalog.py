@@ -11,13 +11,16 @@ import os
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
+from typing import Literal
 
 from webui.catalog.aliases import looks_like_hash
 from webui.catalog.cache import Cache
 from webui.catalog.hasher import Hasher
 from webui.catalog.inspection import needs_pickle
+from webui.catalog.lookup import find_network
 from webui.catalog.models import ModelFile, VaeChoice
-from webui.catalog.scan import SUFFIXES, VAE_ENDINGS, Role, look_again
+from webui.catalog.scan import SUFFIXES, VAE_ENDINGS, Role, find_models, look_again
 from webui.catalog.snapshot import Key, Reading, Seen, Snapshot, take_snapshot
 from webui.catalog.vae_choice import NONE, canonical_selection, choose_vae, find_vae, near
 from webui.errors import InvalidParams, ModelNotFound, UnsupportedModel, near_matches
@@ -26,6 +29,8 @@ from webui.names import AUTOMATIC
 from webui.params import SIDE_MULTIPLE, GenerationParams
 from webui.paths import Paths
 from webui.settings import Settings
+
+NetworkRole = Literal["lora", "embedding", "hypernetwork"]
 
 RESCAN_SECONDS = 2.0  # an unknown name makes the folders be looked at again, unless that was done so recently
 
@@ -73,6 +78,10 @@ class Catalog:
     @property
     def controlnets(self) -> tuple[ModelFile, ...]:
         return self.snapshot.controlnets
+
+    @property
+    def hypernetworks(self) -> tuple[ModelFile, ...]:
+        return self.snapshot.hypernetworks
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -148,6 +157,39 @@ class Catalog:
                 raise
             found = find_vae(self.snapshot.vae_order, name)
         return self._as_it_is(found, "vae")
+
+    def networks(self, role: NetworkRole) -> tuple[ModelFile, ...]:
+        """The files of a kind that prompts name."""
+        snapshot = self.snapshot
+        return {
+            "lora": snapshot.loras,
+            "embedding": snapshot.embeddings,
+            "hypernetwork": snapshot.hypernetworks,
+        }[role]
+
+    def find_network(self, role: NetworkRole, name: str) -> ModelFile | None:
+        """The file that a prompt means by a name (`lookup.find_network`), as it is now; None without one."""
+        found = find_network(self.networks(role), name)
+        if found is None and self._rescan(name):
+            found = find_network(self.networks(role), name)
+        if found is None:
+            return None
+        try:
+            return self._as_it_is(found, role)
+        except ModelNotFound:  # deleted a moment ago; another file may have the name
+            return find_network(self.networks(role), name)
+
+    def notice(self, role: NetworkRole) -> None:
+        """Look again when the files of a kind are others than at the last look.
+
+        For embeddings: their names stand in prompts without a tag, so nothing else would bring a new one to light.
+        """
+        listed = {os.fspath(model.path) for model in self.networks(role)}
+        found = [item for folder in self._folders(role) for item in find_models(folder, role)[0]]
+        seen = {os.fspath(item.path): item.stamp for item in found}
+        known = {path: entry.stamp for (path, kind), entry in self._seen.items() if kind == role}
+        if listed != set(seen) or any(seen[path] != stamp for path, stamp in known.items()):
+            self.refresh()
 
     def resolve_vae(
         self,
@@ -292,8 +334,16 @@ class Catalog:
         if known is not None and known.stamp == now.stamp:
             return model
         self.refresh()
-        models = self.checkpoints if role == "checkpoint" else self.vaes
-        return next((m for m in models if m.path == model.path), model)
+        return next((m for m in self._listed(role) if m.path == model.path), model)
+
+    def _listed(self, role: Role) -> tuple[ModelFile, ...]:
+        if role in ("checkpoint", "vae"):
+            return self.checkpoints if role == "checkpoint" else self.vaes
+        return (*self.loras, *self.embeddings, *self.hypernetworks, *self.upscalers, *self.controlnets)
+
+    def _folders(self, role: NetworkRole) -> tuple[Path, ...]:
+        paths = self.paths
+        return {"lora": paths.loras, "embedding": paths.embeddings, "hypernetwork": paths.hypernetworks}[role]
 
     def _hash_known(self, model: ModelFile, digest: str) -> None:
         """Put a hash into the snapshot. Called from any thread."""

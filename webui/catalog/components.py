@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from webui.catalog.adapters import lora_family, lora_format
-from webui.catalog.families import KIND_NAMES, Family, Kind
+from webui.catalog.families import KIND_NAMES, RUNNABLE_FAMILIES, Family, Kind
 from webui.catalog.keys import TEXT, UNET, VAE, Detected, Keys
 
 _NOT_ALONE = "It is a text encoder without a UNet; it is not used on its own."
@@ -68,18 +68,28 @@ def lora(keys: Keys) -> Detected | None:
     if layout is None:
         return None
     family, context = lora_family(keys)
-    reason = "" if family in (Family.SD1, Family.UNKNOWN) else f"It is made for {family}; SD1 alone runs here yet."
-    return Detected("lora", family, variant=layout, context_dim=context, reason=reason)
+    return Detected("lora", family, variant=layout, context_dim=context, reason=_of_no_use(family))
 
 
+def _of_no_use(family: Family) -> str:
+    """Why a network of that family can go with none of the checkpoints that run, "" when it can."""
+    if family is Family.UNKNOWN or family in RUNNABLE_FAMILIES:
+        return ""
+    return f"It is made for {family}, which this version does not run."
+
+
+MAX_VECTORS = 75  # an embedding is never split over two parts of a prompt
 _WIDTHS = {768: Family.SD1, 1024: Family.SD2, 2048: Family.SDXL, 1280: Family.SDXL}
 
 
 def embedding(keys: Keys) -> Detected | None:
     """A textual inversion: one table of vectors, or two for the two encoders of SDXL."""
     if keys.all("clip_g", "clip_l"):
-        found = Detected("embedding", Family.SDXL, context_dim=2048)
-        return replace(found, reason="It is made for SDXL; SD1 alone runs here yet.")
+        vectors = [shape[0] if len(shape) == 2 else 1 for shape in (keys.shape("clip_g"), keys.shape("clip_l"))]
+        found = embedding_facts((vectors[0], 2048))
+        if vectors[0] != vectors[1]:
+            return replace(found, reason="Its two halves have different numbers of vectors.")
+        return found
     names = [n for n in keys.names if n not in ("string_to_token", "name", "step")]
     if "emb_params" in names:
         table = "emb_params"
@@ -92,12 +102,21 @@ def embedding(keys: Keys) -> Detected | None:
     shape = keys.shape(table)
     if len(shape) not in (1, 2) or 0 in shape:
         return Detected("embedding", reason="It holds no vectors.")
+    found = embedding_facts(shape)
+    if found.context_dim == 2048:
+        return replace(found, reason="An embedding for SDXL has two tables, clip_l and clip_g; this file has one.")
+    return found
+
+
+def embedding_facts(shape: tuple[int, ...]) -> Detected:
+    """What follows from a table of vectors (n, width), or one vector (width,)."""
     width, vectors = shape[-1], shape[0] if len(shape) == 2 else 1
     family = _WIDTHS.get(width, Family.UNKNOWN)
-    reason = "" if family in (Family.SD1, Family.UNKNOWN) else f"It is made for {family}; SD1 alone runs here yet."
-    if vectors > 75 * 8:
-        reason = f"It has {vectors:,} vectors, more than any prompt can hold."
-    return Detected("embedding", family, variant=f"{vectors} vectors", context_dim=width, reason=reason)
+    reason = _of_no_use(family)
+    if vectors > MAX_VECTORS:
+        reason = f"It has {vectors:,} vectors; a part of a prompt holds {MAX_VECTORS}."
+    variant = "1 vector" if vectors == 1 else f"{vectors} vectors"
+    return Detected("embedding", family, variant=variant, context_dim=width, reason=reason)
 
 
 def control(keys: Keys) -> Detected | None:
@@ -179,7 +198,9 @@ def motion_module(keys: Keys) -> Detected | None:
 def hypernetwork(keys: Keys) -> Detected | None:
     """Small networks before the cross-attention, named by its width."""
     if keys.matching(r"^\d+\.[01]\.linear\d?\.(\d+\.)?weight$"):
-        return Detected("hypernetwork", reason="It is a hypernetwork; this version does not use those.")
+        width = next((w for w in (768, 1024, 2048) if keys.starts(f"{w}.")), 0)
+        family = _WIDTHS.get(width, Family.UNKNOWN)
+        return Detected("hypernetwork", family, context_dim=width, reason=_of_no_use(family))
     return None
 
 

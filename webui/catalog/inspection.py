@@ -6,14 +6,17 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from webui.catalog.components import embedding_facts
 from webui.catalog.detect import detect
 from webui.catalog.families import FACTS, KIND_NAMES, Family, Kind, Prediction
 from webui.catalog.folders import read_folder
 from webui.catalog.hashes import old_hash
 from webui.catalog.header import Header, open_regular, read_header
 from webui.catalog.keys import Detected
+from webui.catalog.lookup import EMBEDDING_NAME
 from webui.catalog.models import PICKLE_SUFFIXES, ModelFile
-from webui.catalog.scan import Found, Role, folder_files
+from webui.catalog.picture_embedding import read_picture_embedding
+from webui.catalog.scan import PICTURE_SUFFIXES, Found, Role, folder_files
 from webui.catalog.sidecar import (
     MAX_NOTES_SIZE,
     MAX_YAML_SIZE,
@@ -42,6 +45,7 @@ _FOLDERS: dict[Kind, str] = {
     "vae": "models/VAE",
     "lora": "models/Lora",
     "embedding": "models/embeddings",
+    "hypernetwork": "models/hypernetworks",
     "upscaler": "models/ESRGAN",
     "controlnet": "models/ControlNet",
 }
@@ -142,6 +146,8 @@ def _inspect(found: Found) -> Facts:
         return _unusable(found.role, _FORMATS[suffix])
     if suffix in PICKLE_SUFFIXES:
         return _pickle(found, notes, problems)
+    if suffix in PICTURE_SUFFIXES:
+        return _picture(found, notes, problems)
     header = read_header(found.path)
     fault = ""
     sidecar: Sidecar | None = None
@@ -251,6 +257,26 @@ def _pickle(found: Found, notes: UserNotes | None, problems: list[str]) -> Facts
         old_hash=old_hash(found.path) if found.role == "checkpoint" else None,
         problems=tuple(problems),
         lasting=reason == PICKLE_REASON and not problems,
+    )
+
+
+def _picture(found: Found, notes: UserNotes | None, problems: list[str]) -> Facts:
+    """A picture with a textual inversion embedding in it."""
+    inside = read_picture_embedding(found.path)
+    detected = embedding_facts(inside.vectors.shape)
+    return Facts(
+        kind="embedding",
+        family=detected.family,
+        prediction=detected.prediction,
+        prediction_known=False,
+        native_size=FACTS[detected.family].native_size,
+        reason=detected.reason,
+        notes=notes,
+        metadata={EMBEDDING_NAME: inside.name},
+        variant=detected.variant,
+        context_dim=detected.context_dim,
+        problems=tuple(problems),
+        lasting=not problems,
     )
 
 

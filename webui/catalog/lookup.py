@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from webui.catalog.models import ModelFile
 
+EMBEDDING_NAME = "sd-ti-embedding.name"  # the catalog's entry for what stands inside of a picture
 _MIN_DIGITS = 8  # of a hash; fewer could be any file
+_HASH = re.compile(r"[0-9a-f]{10,64}").fullmatch
 
 
 def lora_names(model: ModelFile) -> tuple[str, ...]:
@@ -14,18 +17,27 @@ def lora_names(model: ModelFile) -> tuple[str, ...]:
     return tuple(dict.fromkeys((model.stem, model.name_without_suffix, *_alias(model))))
 
 
+def embedding_name(model: ModelFile) -> str:
+    """The word that means the embedding in a prompt: the file's stem, or what a picture that holds one calls it."""
+    return model.metadata.get(EMBEDDING_NAME, "") or model.stem
+
+
 def find_network(models: Sequence[ModelFile], name: str) -> ModelFile | None:
     """The file that a prompt means by `name`; upper and lower case count only where two files differ in nothing else.
 
-    A file's own name comes before the names that others were given in training.
+    A file's own name comes before the names that were given in training; of those, one that two files share names
+    neither. A hash, or the beginning of one, is a name, too.
     """
     folded = name.strip().casefold()
     for fold in (False, True):
         for model in models:
-            own = (model.stem, model.name_without_suffix, model.name)
+            own = (model.stem, model.name_without_suffix, model.name, embedding_name(model))
             if (folded in (known.casefold() for known in own)) if fold else (name in own):
                 return model
-    return next((model for model in models if folded in (alias.casefold() for alias in _alias(model))), None)
+    aliased = [model for model in models if folded in (alias.casefold() for alias in _alias(model))]
+    if len(aliased) == 1:
+        return aliased[0]
+    return with_hash(models, name) if _HASH(folded) else None
 
 
 def with_hash(models: Iterable[ModelFile], digest: str) -> ModelFile | None:

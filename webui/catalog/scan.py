@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Role = Literal["checkpoint", "vae", "lora", "embedding", "upscaler", "controlnet"]
+Role = Literal["checkpoint", "vae", "lora", "embedding", "hypernetwork", "upscaler", "controlnet"]
 
 MAX_FILES = 50_000  # of one models folder
 MAX_DEPTH = 32  # folders below the models folder
@@ -28,10 +28,12 @@ SUFFIXES: dict[Role, frozenset[str]] = {
     "checkpoint": frozenset({".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx"}),
     "vae": frozenset({".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx"}),
     "lora": frozenset({".safetensors", ".ckpt", ".pt", ".bin"}),
-    "embedding": frozenset({".safetensors", ".pt", ".bin"}),
+    "embedding": frozenset({".safetensors", ".pt", ".bin", ".png", ".webp", ".avif", ".jxl"}),
+    "hypernetwork": frozenset({".safetensors", ".pt", ".bin"}),
     "upscaler": frozenset({".safetensors", ".pth", ".pt", ".bin", ".onnx"}),
     "controlnet": frozenset({".safetensors", ".pth", ".ckpt", ".pt", ".bin"}),
 }
+PICTURE_SUFFIXES = frozenset({".png", ".webp", ".avif", ".jxl"})  # an embedding can be inside of a picture
 VAE_ENDINGS = (".vae.safetensors", ".vae.pt", ".vae.ckpt")  # beside a checkpoint, in the order of preference
 DOWNLOAD_ENDINGS = (".aria2", ".part", ".crdownload", ".download", ".!qb", ".incomplete")
 # Control characters, line separators and direction overrides; emoji with their joiners are fine.
@@ -92,7 +94,7 @@ def find_models(root: Path, role: Role) -> tuple[list[Found], list[str]]:
                     waiting.append((Path(entry.path), f"{prefix}{entry.name}/", depth + 1))
                 else:
                     problems.append(f'Folders more than {MAX_DEPTH} deep are not searched: "{shown(prefix)}".')
-            elif Path(entry.name).suffix.lower() in SUFFIXES[role]:
+            elif Path(entry.name).suffix.lower() in SUFFIXES[role] and not _is_preview(entry.name, names):
                 if len(found) == MAX_FILES:
                     return found, [*problems, f'Only the first {MAX_FILES:,} models of "{root.name}" are listed.']
                 found.append(_file(entry, prefix, role, names))
@@ -122,6 +124,15 @@ def is_near_vae(name: str) -> bool:
 def shown(name: str) -> str:
     """A file name that can be printed: what has no place on a line is escaped."""
     return _UNSHOWABLE.sub(lambda m: ascii(m.group())[1:-1], name)
+
+
+def _is_preview(name: str, names: set[str]) -> bool:
+    """Whether a picture in a models folder only shows what a model beside it draws."""
+    path = Path(name)
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        return False
+    models = (path.stem + suffix for suffix in (".safetensors", ".pt", ".bin"))
+    return ".preview" in path.suffixes[:-1] or any(model in names for model in models)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -30,6 +30,7 @@ class Snapshot:
     embeddings: Models = ()
     upscalers: Models = ()
     controlnets: Models = ()
+    hypernetworks: Models = ()
     vae_order: Models = field(default=(), repr=False)  # the VAEs in the order of precedence
     problems: tuple[str, ...] = ()  # folders that could not be searched
     index: AliasIndex = field(default_factory=lambda: AliasIndex(()), repr=False, compare=False)
@@ -127,6 +128,7 @@ def take_snapshot(paths: Paths, read: Callable[[Iterable[Found]], list[ModelFile
         embeddings=listed(paths.embeddings, "embedding"),
         upscalers=listed(paths.upscalers, "upscaler"),
         controlnets=listed(paths.controlnets, "controlnet"),
+        hypernetworks=listed(paths.hypernetworks, "hypernetwork"),
         vae_order=tuple(order),
         problems=tuple(dict.fromkeys(problems)),
         index=AliasIndex(checkpoints),

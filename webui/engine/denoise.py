@@ -73,6 +73,8 @@ class UnetEvaluator:
     def __call__(self, x: Tensor, sigma: Tensor, call: int, with_uncond: bool) -> CondOutputs:
         """See `webui.sampling.guidance.Evaluate`. Raises whatever `check` raises, before anything is computed."""
         self._check()
+        if self._conditioning.prepare is not None:
+            self._conditioning.prepare(call)
         prompts, uncond = self._conditioning.at(call, with_uncond)
         added, added_uncond = self._vectors(call, prompts.shape[0])
         weights = self._conditioning.weights

@@ -16,6 +16,7 @@ from webui.engine.device import DeviceReport, choose_device
 from webui.engine.job import Job, Tools
 from webui.engine.memory import give_back, is_out_of_memory, read_memory, total_memory
 from webui.engine.models import ModelStore
+from webui.engine.networks.library import NetworkLibrary
 from webui.engine.residency import Residency
 from webui.errors import DeviceLost, EngineFault, OutOfMemory, WebUIError
 from webui.events import Event, Failed, Finished, Memory
@@ -61,6 +62,7 @@ class Engine:
             residency=residency,
             attention=self.attention.name,
             save_hook=save_hook,
+            library=NetworkLibrary(catalog, settings, paths.cache_dir, residency.home),
             store=ModelStore(
                 device=self.device,
                 attention=self.attention,

@@ -26,9 +26,11 @@ from webui.engine.device import DeviceChoice
 from webui.engine.inpainting import blank_channels
 from webui.engine.memory import PeakMeter, read_memory
 from webui.engine.models import LoadedCheckpoint, ModelStore
-from webui.engine.notes import notes_on
+from webui.engine.networks.library import NetworkLibrary
+from webui.engine.networks.used import hash_entries, used_models
 from webui.engine.preview import PreviewClock, latent_rgb, render
 from webui.engine.progress import Progress
+from webui.engine.prompt_reader import PromptReader
 from webui.engine.prompts import PicturePrompts
 from webui.engine.residency import Residency
 from webui.engine.sampling_plan import SamplingPlan
@@ -38,10 +40,8 @@ from webui.engine.text import ChunkCache, Conditioning, PromptEncoder
 from webui.engine.vae import SCALE, Pixels, Vae, decode
 from webui.errors import SaveError
 from webui.events import Event, Finished, Image, Preview, Started, Warning
-from webui.names import find_sampler
 from webui.params import GenerationParams
 from webui.paths import Paths
-from webui.prompt import PromptPlan, chunk_text, clip_tokenizer, denoiser_calls, parse_prompt
 from webui.provenance import Environment, SavedPicture, SaveHook, UsedModel, no_record
 from webui.sampling import GuidedDenoiser, StepInfo
 from webui.settings import Settings
@@ -60,6 +60,7 @@ class Tools:
     device: DeviceChoice
     residency: Residency
     store: ModelStore
+    library: NetworkLibrary
     attention: str  # name of the backend
     save_hook: SaveHook = no_record
     chunks: ChunkCache = field(default_factory=ChunkCache)
@@ -162,41 +163,8 @@ class Job:
             zero_empty_negative=checkpoint.zeroes_empty_negative,
         )
 
-        def encode(chosen: GenerationParams) -> Conditioning:
-            plan = self._plan(chosen)
-            self._notes += notes_on(chosen, plan, checkpoint, tools.catalog)
-            return self._condition(chosen, plan, encoder)
-
+        encode = PromptReader(checkpoint, encoder, tools.library, self._notes, self._emit).encode
         return PicturePrompts(params, tools.paths.wildcards, encode, self._notes.append)
-
-    def _plan(self, params: GenerationParams) -> PromptPlan:
-        info, _ = find_sampler(params.sampler)
-        return parse_prompt(
-            params.prompt,
-            params.negative_prompt,
-            steps=denoiser_calls(params.steps, info.second_order),
-            emphasis=params.emphasis,
-            tokenizer=clip_tokenizer(),
-            comma_backtrack=params.comma_backtrack,
-            compatible=params.prompt_compatibility,
-            old_timelines=params.old_prompt_timelines,
-        )
-
-    def _condition(self, params: GenerationParams, plan: PromptPlan, encoder: PromptEncoder) -> Conditioning:
-        tokenizer = clip_tokenizer()
-        return encoder.condition(
-            plan,
-            lambda text: chunk_text(
-                text,
-                tokenizer,
-                emphasis=params.emphasis,
-                comma_backtrack=params.comma_backtrack,
-                compatible=params.prompt_compatibility,
-            ),
-            clip_skip=params.clip_skip,
-            emphasis=params.emphasis,
-            pad_conds=params.pad_conds,
-        )
 
     def _tell_notes(self) -> None:
         for note in self._notes:
@@ -281,7 +249,7 @@ class Job:
             self._show_memory(MEMORY_EVERY_SECONDS)
 
     def _save(self, index: int, pixels: Pixels, stopped_at: int, checkpoint: LoadedCheckpoint, vae: Vae) -> None:
-        params = self._prompts.params_of(index)
+        params, networks = self._prompts.params_of(index), self._prompts.networks_of(index)
         extra = (("Stopped at step", str(stopped_at)),) if stopped_at else ()
         text = infotext.format(
             params,
@@ -290,7 +258,7 @@ class Job:
             model_hash=checkpoint.short_hash,
             vae_name=vae.name if vae.external else None,
             vae_hash=vae.short_hash if vae.external else None,
-            extra=extra,
+            extra=(*hash_entries(networks), *extra),
         )
         seed = params.seeds_of(index)[0]
         picture = PillowImage.fromarray(pixels)
@@ -299,7 +267,8 @@ class Job:
         path, error, png = "", "", b""
 
         def record(target: Path) -> AbstractContextManager[None]:
-            models, environment = _used(checkpoint, vae), self._tools.environment(vae)
+            models = (*_used(checkpoint, vae), *used_models(networks))
+            environment = self._tools.environment(vae)
             return self._tools.save_hook(
                 SavedPicture(params, index, target, width, height, text, digest, environment, models)
             )

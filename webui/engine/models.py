@@ -30,6 +30,7 @@ from webui.engine.loader import (
     use_attention,
 )
 from webui.engine.memory import give_back
+from webui.engine.networks.lora import CheckpointAdapters
 from webui.engine.reading import Plans, open_checkpoint, plan_checkpoint, scale_factor, trained_sigmas
 from webui.engine.residency import Residency
 from webui.engine.text import TextEncoder
@@ -66,6 +67,7 @@ class LoadedCheckpoint:
     unused: tuple[str, ...]  # names of tensors that no network took
     baked: Vae | None = None
     rgb: Tensor | None = None
+    adapters: CheckpointAdapters | None = None  # what is attached to its networks, once anything was
 
     @property
     def short_hash(self) -> str | None:

@@ -26,6 +26,8 @@ from webui.paths import REPO_ROOT
 
 MAX_PICKLE_SIZE = 64 * 2**20  # bytes of data.pkl; that of a full SD1.5 checkpoint has 0.3 MB
 MAX_TENSORS = 50_000
+MAX_DEPTH = 3  # tables inside of tables
+MAX_SETTINGS, MAX_SETTING = 100, 1000  # plain values that are kept, and their characters
 
 _STORAGES = ("Float", "Half", "BFloat16", "Double", "Int", "Long", "Short", "Char", "Byte", "Bool")
 _TENSOR_GLOBALS = frozenset(
@@ -52,9 +54,9 @@ _INERT_GLOBALS = frozenset(
         "numpy.core.multiarray scalar",
         "numpy._core.multiarray scalar",
         "numpy dtype",
-        "torch.nn.modules.container ParameterDict",
     }
 )
+_TABLE_GLOBAL = "torch.nn.modules.container ParameterDict"  # of early textual inversions: their one table is in it
 # What torch.save writes, and no more: no STACK_GLOBAL, INST, OBJ, EXT, PERSID (text), frames or buffers.
 _OPCODES = (
     "GLOBAL NEWOBJ REDUCE BUILD APPEND APPENDS SETITEM SETITEMS MARK TUPLE TUPLE1 TUPLE2 TUPLE3 NONE NEWFALSE NEWTRUE "
@@ -75,6 +77,17 @@ class Inert:
 
     def __setstate__(self, _state: Any) -> None:
         """Dropped."""
+
+
+class Table:
+    """Stands in for a ParameterDict: keeps the parameters that its state holds."""
+
+    def __init__(self, *_args: Any, **_named: Any) -> None:
+        self.entries: dict[Any, Any] = {}
+
+    def __setstate__(self, state: Any) -> None:
+        entries = state.get("_parameters") if isinstance(state, dict) else None
+        self.entries = entries if isinstance(entries, dict) else {}
 
 
 def converted(path: Path, cache_dir: Path) -> Path:
@@ -130,7 +143,7 @@ def main(arguments: list[str]) -> int:
     try:
         _limit_process(source.stat().st_size)
         check_archive(source)
-        _write(read_tensors(source), target)
+        _write(*read_tensors(source), target)
         return 0
     except WebUIError as error:
         report = error.to_dict()
@@ -187,18 +200,22 @@ def _check_program(path: Path, data: bytes) -> None:
     """Every instruction and every global of the pickle is on the lists; nothing is executed for it."""
     for opcode, argument, _ in pickletools.genops(data):
         if opcode.name == "GLOBAL":
-            if argument not in _TENSOR_GLOBALS and argument not in _INERT_GLOBALS:
+            if argument not in _TENSOR_GLOBALS | _INERT_GLOBALS | {_TABLE_GLOBAL}:
                 named = str(argument).replace(" ", ".")[:100]
                 raise UnsafeFile(f"{path.name} holds {named}, which a file of plain tensors never needs.", _ADVICE)
         elif opcode.name not in _OPCODES.split():
             raise UnsafeFile(f"{path.name} holds the instruction {opcode.name}, which torch never writes.", _ADVICE)
 
 
-def read_tensors(path: Path) -> dict[str, Any]:
-    """The dense tensors of a checked archive, by name, still memory-mapped. Raises `UnsafeFile`."""
+def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The dense tensors of a checked archive by name, still memory-mapped, and its plain settings as JSON texts.
+
+    Raises `UnsafeFile`.
+    """
     import torch
 
     stubs: list[Any] = [(Inert, name.replace(" ", ".")) for name in _INERT_GLOBALS]
+    stubs.append((Table, _TABLE_GLOBAL.replace(" ", ".")))
     with torch.serialization.safe_globals(stubs):
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
@@ -214,15 +231,33 @@ def read_tensors(path: Path) -> dict[str, Any]:
     held = sum(t.numel() * t.element_size() for t in found.values())
     if held > 2 * path.stat().st_size:  # shared tensors are written twice; more than that is a bomb
         raise UnsafeFile(f"{path.name} would unfold to {held:,} bytes.", _ADVICE)
-    return found
+    return found, dict(_settings(content))
 
 
-def _plain_entries(content: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
+def _plain_entries(content: dict[Any, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Tensors by name, those of tables inside (embeddings and hypernetworks have such) under dotted names."""
     import torch
 
-    for name, value in content.items():
-        if isinstance(name, str) and isinstance(value, torch.Tensor) and not name.startswith(("loss.", "optimizer")):
-            yield name, value
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        if not isinstance(key, str | int) or name.startswith(("loss.", "optimizer")):
+            continue
+        inner = value.entries if isinstance(value, Table) else value
+        if isinstance(inner, list | tuple):
+            inner = dict(enumerate(inner))
+        if isinstance(inner, torch.Tensor):
+            yield name, inner
+        elif isinstance(inner, dict) and depth < MAX_DEPTH:
+            yield from _plain_entries(inner, f"{name}.", depth + 1)
+
+
+def _settings(content: dict[Any, Any]) -> Iterator[tuple[str, str]]:
+    """The plain values beside the tensors (a hypernetwork's activation function is one), each as JSON."""
+    plain = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, str | int | float | bool)}
+    for key, value in list(plain.items())[:MAX_SETTINGS]:
+        text = json.dumps(value)
+        if len(key) <= MAX_SETTING and len(text) <= MAX_SETTING:
+            yield key, text
 
 
 def _check_dense(path: Path, name: str, value: Any) -> None:
@@ -248,7 +283,7 @@ def _check_dense(path: Path, name: str, value: Any) -> None:
             raise UnsafeFile(f'{path.name}: "{name[:80]}" claims more values than there are.', _ADVICE)
 
 
-def _write(tensors: dict[str, Any], target: Path) -> None:
+def _write(tensors: dict[str, Any], settings: dict[str, str], target: Path) -> None:
     """Under a temporary name, flushed, then renamed: a crash leaves no half file under the final name."""
     from webui.engine.safefile import write_safetensors
 
@@ -256,7 +291,7 @@ def _write(tensors: dict[str, Any], target: Path) -> None:
     handle, temporary = tempfile.mkstemp(prefix=".tmp-", suffix=".safetensors", dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            write_safetensors(file, specs, tensors.__getitem__, {"format": "pt"})
+            write_safetensors(file, specs, tensors.__getitem__, {**settings, "format": "pt"})
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(target)

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from webui.engine.networks.used import UsedNetwork
 from webui.engine.text import Conditioning
 from webui.events import Warning
 from webui.params import GenerationParams
 from webui.prompt import expand_wildcards, has_wildcards
 
-Encode = Callable[[GenerationParams], Conditioning]
+Encode = Callable[[GenerationParams], "EncodedPrompts"]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompts:
+    """What a picture is conditioned on, and the networks that its prompts name."""
+
+    conditioning: Conditioning
+    networks: tuple[UsedNetwork, ...] = ()
 
 
 def picture_params(params: GenerationParams, index: int, root: Path) -> tuple[GenerationParams, tuple[Warning, ...]]:
@@ -42,7 +52,7 @@ class PicturePrompts:
         self._encode = encode
         self._warn = warn
         self._chosen: dict[int, GenerationParams] = {}
-        self._encoded: dict[tuple[str, str], Conditioning] = {}
+        self._encoded: dict[tuple[str, str], EncodedPrompts] = {}
 
     def params_of(self, index: int) -> GenerationParams:
         """The job's params with the prompts of picture `index`."""
@@ -56,13 +66,18 @@ class PicturePrompts:
     def of_batch(self, first: int, count: int) -> list[Conditioning]:
         """What each picture of a batch is conditioned on; pictures with the same prompts share one object."""
         self._chosen = {index: chosen for index, chosen in self._chosen.items() if index >= first}
-        encoded: dict[tuple[str, str], Conditioning] = {}
+        encoded: dict[tuple[str, str], EncodedPrompts] = {}
         pictures = []
         for index in range(first, first + count):
             chosen = self.params_of(index)
             key = (chosen.prompt, chosen.negative_prompt)
             if key not in encoded:
                 encoded[key] = self._encoded.get(key) or self._encode(chosen)
-            pictures.append(encoded[key])
+            pictures.append(encoded[key].conditioning)
         self._encoded = encoded
         return pictures
+
+    def networks_of(self, index: int) -> tuple[UsedNetwork, ...]:
+        """The networks of picture `index` of the batch that was encoded last."""
+        chosen = self.params_of(index)
+        return self._encoded[chosen.prompt, chosen.negative_prompt].networks

@@ -9,14 +9,15 @@ the same in both.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from webui.engine.dims import END, TextDims
+from webui.engine.networks.embeddings import Embedding, inserted
 from webui.engine.residency import Residency
 from webui.prompt import Chunk, PromptPlan, ScheduledText
 
@@ -116,6 +117,7 @@ class Conditioning:
     parts: tuple[tuple[float, Schedule], ...]
     negative: Schedule
     empty: Tensor | None = None
+    prepare: Callable[[int], None] | None = None  # has the UNet ready for a denoiser call: LoRAs on or off
 
     def at(self, call: int, with_uncond: bool) -> tuple[Tensor, Tensor | None]:
         """(prompts (N, tokens, D), negative prompt (tokens, D) or None) for this denoiser call."""
@@ -138,6 +140,48 @@ class Conditioning:
     @property
     def weights(self) -> tuple[float, ...]:
         return tuple(weight for weight, _ in self.parts)
+
+
+def in_turn(runs: Sequence[tuple[int, Conditioning]]) -> Conditioning:
+    """One conditioning that is each of `runs` up to and including its call, and the last one to the end.
+
+    They have the same parts; only what the texts are encoded to differs.
+    """
+    if len(runs) == 1:
+        return runs[0][1]
+
+    def joined(schedules: Sequence[Schedule]) -> Schedule:
+        entries: list[tuple[int, Encoded]] = []
+        first = 0
+        for (last, _), schedule in zip(runs, schedules, strict=True):
+            lasting = [entry for entry in schedule.entries if entry[0] >= first] or [schedule.entries[-1]]
+            for end, encoded in lasting:
+                entries.append((min(end, last), encoded))
+                if end >= last:
+                    break
+            else:
+                entries.append((last, lasting[-1][1]))
+            first = last + 1
+        return Schedule(tuple(entries))
+
+    conditionings = [conditioning for _, conditioning in runs]
+    parts = tuple(
+        (weight, joined([c.parts[i][1] for c in conditionings])) for i, (weight, _) in enumerate(conditionings[0].parts)
+    )
+    return replace(conditionings[0], parts=parts, negative=joined([c.negative for c in conditionings]))
+
+
+@dataclass(frozen=True, slots=True)
+class Additions:
+    """What is added to the text encoders for a prompt: a key of the networks that are attached to them, and the textual
+    inversion embeddings that the prompt names.
+    """
+
+    networks: Hashable = ()
+    embeddings: Mapping[str, Embedding] = field(default_factory=dict, hash=False)
+
+
+NO_ADDITIONS = Additions()
 
 
 class PromptEncoder:
@@ -165,26 +209,36 @@ class PromptEncoder:
         self._zero_empty_negative = zero_empty_negative
 
     def condition(
-        self, plan: PromptPlan, chunk: Chunker, *, clip_skip: int, emphasis: str, pad_conds: bool
+        self,
+        plan: PromptPlan,
+        chunk: Chunker,
+        *,
+        clip_skip: int,
+        emphasis: str,
+        pad_conds: bool,
+        additions: Additions = NO_ADDITIONS,
     ) -> Conditioning:
         """Encode everything a prompt says at any step. `chunk` splits a text into chunks of 77 ids with weights.
 
         `clip_skip` 1 takes the last layer's output, n the n-th last (at most as many as there are, and none behind the
-        one that the UNet was trained with).
+        one that the UNet was trained with). `chunk` places embeddings that are in `additions` alone.
         """
 
         def schedule(texts: Sequence[ScheduledText]) -> Schedule:
-            encoded = self._encode([chunk(scheduled.text) for scheduled in texts], chunk, clip_skip, emphasis)
+            chunks = [chunk(scheduled.text) for scheduled in texts]
+            encoded = self._encode(chunks, chunk, clip_skip, emphasis, additions)
             return Schedule(tuple((s.end_step, e) for s, e in zip(texts, encoded, strict=True)))
 
         negative = schedule(plan.negative)
         if self._zero_empty_negative and not any(scheduled.text.strip() for scheduled in plan.negative):
             negative = Schedule(tuple((end, encoded.zeroed()) for end, encoded in negative.entries))
-        empty = self._encode([chunk("")], chunk, clip_skip, "Ignore")[0].tokens if pad_conds else None
+        empty = self._encode([chunk("")], chunk, clip_skip, "Ignore", additions)[0].tokens if pad_conds else None
         parts = tuple((part.weight, schedule(part.schedule)) for part in plan.parts)
         return Conditioning(parts, negative, empty)
 
-    def _encode(self, texts: list[Sequence[Chunk]], chunk: Chunker, clip_skip: int, emphasis: str) -> list[Encoded]:
+    def _encode(
+        self, texts: list[Sequence[Chunk]], chunk: Chunker, clip_skip: int, emphasis: str, additions: Additions
+    ) -> list[Encoded]:
         """The texts of one schedule, each with 77 tokens a chunk. All get the chunk count of the longest.
 
         They share the mean that "Original" emphasis keeps, as they do where they are encoded as one batch; each encoder
@@ -199,7 +253,7 @@ class PromptEncoder:
             weights = torch.tensor([chunks[i].weights for chunks in texts], device=self._device)
             sides = []
             for number, encoder in enumerate(self._encoders):
-                hidden = [self._hidden(number, chunks[i].ids, encoder.skip(clip_skip)) for chunks in texts]
+                hidden = [self._hidden(number, chunks[i], encoder.skip(clip_skip), additions) for chunks in texts]
                 sides.append(emphasised(torch.stack([h.tokens for h in hidden]), weights, emphasis))
                 if i == 0 and encoder.dims.projection:
                     pooled = [h.pooled for h in hidden]
@@ -207,14 +261,22 @@ class PromptEncoder:
         tokens = torch.cat(columns, dim=1)
         return [Encoded(one, vector) for one, vector in zip(tokens, pooled, strict=True)]
 
-    def _hidden(self, number: int, ids: tuple[int, ...], skip: int) -> Encoded:
+    def _hidden(self, number: int, chunk: Chunk, skip: int, additions: Additions) -> Encoded:
         """One chunk, (77, D). One a call: the result must not depend on what else is asked for at the same time."""
-        return self._cache.get((self._key, number, skip, ids), lambda: self._run(self._encoders[number], ids, skip))
+        placed = [(place.position, additions.embeddings[place.name]) for place in chunk.embeddings]
+        names = tuple((position, embedding.key) for position, embedding in placed)
+        tables = [(position, embedding.tables[number]) for position, embedding in placed]
+        return self._cache.get(
+            (self._key, additions.networks, number, skip, chunk.ids, names),
+            lambda: self._run(self._encoders[number], chunk.ids, skip, tables),
+        )
 
-    def _run(self, encoder: TextEncoder, ids: tuple[int, ...], skip: int) -> Encoded:
+    def _run(
+        self, encoder: TextEncoder, ids: tuple[int, ...], skip: int, tables: Sequence[tuple[int, Tensor]]
+    ) -> Encoded:
         dims = encoder.dims
         tokens = torch.tensor([_padded_ids(ids, dims)], dtype=torch.long, device=self._device)
-        with self._residency.using(encoder.module) as model:
+        with self._residency.using(encoder.module) as model, inserted(model, tables):
             output = model(input_ids=tokens, output_hidden_states=skip > 1 or not dims.normed)
             body = model.text_model if dims.projection else model
             if skip == 1 and dims.normed:

@@ -7,7 +7,7 @@ same machine and versions the result has the same pixels; `comparison` says whet
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,6 +17,11 @@ from webui.names import AUTOMATIC
 from webui.params import GenerationParams, params_from_json
 from webui.provenance import UsedModel
 
+_NETWORKS: dict[str, Callable[[Any], Sequence[Any]]] = {
+    "lora": lambda models: models.loras,
+    "embedding": lambda models: models.embeddings,
+    "hypernetwork": lambda models: models.hypernetworks,
+}
 HASH_BUDGET = 8 * 2**30  # bytes of files without a known hash that are read to find a model
 BAKED = "None"  # the VAE selection that means the one in the checkpoint
 _STOPPED = re.compile(r"\bStopped at step: (\d+)")
@@ -117,13 +122,18 @@ def plan_replay(record: Record, models: Models, changes: Mapping[str, Any] | Non
             fields["checkpoint"] = checkpoint.name
     if checkpoint is not None and "vae" not in changes:
         fields["vae"] = _vae_selection(record, params, checkpoint, models, missing, notes)
-    for kind, files in (("lora", models.loras), ("embedding", models.embeddings)):
-        for network in (m for m in record.networks if m.kind == kind):
-            found = _find(network, files, models, missing, notes)
-            if found is not None and kind == "lora":
-                renamed = _rename_tag(fields.get("prompt", params.prompt), network, found)
-                if renamed is not None:
-                    fields["prompt"] = renamed
+    for network in record.networks:
+        if network.kind not in _NETWORKS:
+            continue
+        files = _NETWORKS[network.kind](models)
+        found = _find(network, files, models, missing, notes)
+        if found is None:
+            continue
+        twins = network.kind != "embedding" and sum(model.stem == found.stem for model in files) > 1
+        present = found.name.rpartition(".")[0] if twins else found.stem
+        for name in ("prompt", "negative_prompt"):
+            if name not in changes:
+                fields[name] = _renamed(fields.get(name, getattr(params, name)), network, present)
     stopped = _STOPPED.search(record.infotext.rpartition("\n")[2])
     if stopped:
         notes.append(f"The picture was interrupted at step {stopped[1]}; the replay runs to the end.")
@@ -219,10 +229,14 @@ def _stem(name: str) -> str:
     return file.rpartition(".")[0] or file
 
 
-def _rename_tag(prompt: str, used: UsedModel, found: Any) -> str | None:
-    """The prompt with the LoRA's tag under its present name; None when the tag names it already."""
-    for old in (used.name, _stem(used.name)):
-        tag = f"<lora:{old}:"
-        if tag in prompt:
-            return None if old in (found.stem, found.name) else prompt.replace(tag, f"<lora:{found.stem}:")
-    return None
+def _renamed(prompt: str, used: UsedModel, present: str) -> str:
+    """The prompt with the network under its present name, in tags or, an embedding's, wherever the word stands."""
+    stem = _stem(used.name)
+    if used.kind == "embedding":
+        if stem == present:
+            return prompt
+        return re.sub(rf"(?<!\w){re.escape(stem)}(?!\w)", lambda _: present, prompt, flags=re.IGNORECASE)
+    names = "|".join(re.escape(name) for name in (used.name, used.name.rpartition(".")[0] or stem, stem))
+    kinds = "hypernet" if used.kind == "hypernetwork" else "lora|lyco"
+    tag = re.compile(rf"(<(?:{kinds}):)(?:{names})(?=[:>])", re.IGNORECASE)
+    return tag.sub(lambda match: match[1] + present, prompt)

@@ -105,7 +105,8 @@ def _fold(live: Live, event: Event, outputs: Path) -> Live:
 
 def loading_line(event: Loading) -> str:
     """Not the console's line: that one holds a path, and the page may be seen by others."""
-    return f"Loading {'VAE ' if event.what == 'vae' else ''}{event.name}".strip()
+    word = {"checkpoint": "", "vae": "VAE ", "lora": "LoRA "}[event.what]
+    return f"Loading {word}{event.name}".strip()
 
 
 def event_dict(event: Event, outputs: Path) -> dict[str, Any]:

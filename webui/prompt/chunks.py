@@ -52,6 +52,15 @@ class EmbeddingNames:
         for entries in self._by_first.values():
             entries.sort(key=lambda entry: -len(entry[0]))
 
+    def found_in(self, ids: list[int]) -> set[str]:
+        """Every name that stands anywhere in a text, also one that a longer name would take the place of."""
+        return {
+            name
+            for position, first in enumerate(ids)
+            for name_ids, name, _ in self._by_first.get(first, ())
+            if tuple(ids[position : position + len(name_ids)]) == name_ids
+        }
+
     def at(self, ids: list[int], position: int) -> tuple[str, int, int] | None:
         """(name, vectors, tokens) of the embedding whose name begins at `position`, or None."""
         for name_ids, name, vectors in self._by_first.get(ids[position], ()):

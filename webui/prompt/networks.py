@@ -1,5 +1,7 @@
 """Extra networks in the text: `<lora:name:0.8>`, `<lora:name:te=1:unet=0.5>`, `<hypernet:name:0.6>`.
 
+An addition of ours: `<lora:name:1:start=0.2:stop=0.8>` acts on a share of the steps.
+
 The name is only a name here; it is looked up in the catalog's list, never joined to a path.
 """
 
@@ -42,6 +44,20 @@ class ExtraNetwork:
         """LyCORIS: how many ranks to use, None for all."""
         value = self._number("dyn", 2, 0.0)
         return int(value) if value >= 1 else None
+
+    @property
+    def start(self) -> float:
+        """The share of the steps after which it begins to act, 0 to 1."""
+        return float(self.named.get("start", "").strip() or 0.0)
+
+    @property
+    def stop(self) -> float:
+        """The share of the steps after which it acts no more, 0 to 1."""
+        return float(self.named.get("stop", "").strip() or 1.0)
+
+    def acts_at(self, call: int, total: int) -> bool:
+        """Whether it acts at this denoiser call of `total`, counted from 0."""
+        return self.start * total <= call and (call < self.stop * total or self.stop == 1.0)
 
     def _number(self, key: str, index: int, default: float) -> float:
         text = self.named.get(key, self.args[index] if index < len(self.args) else "")
@@ -122,7 +138,17 @@ def _network(kind: str, content: str) -> ExtraNetwork | str:
     for number in numbers:
         if number.strip() and not _is_weight(number):
             return f'"{number[:40]}" is not a weight between -{MAX_WEIGHT:g} and {MAX_WEIGHT:g}.'
-    return ExtraNetwork(known, name.strip(), tuple(arguments), named)
+    network = ExtraNetwork(known, name.strip(), tuple(arguments), named)
+    for key in ("start", "stop"):
+        if named.get(key, "").strip() and not _is_share(named[key]):
+            return f'{key}="{named[key][:40]}" is not a share of the steps between 0 and 1.'
+    if network.start >= network.stop:
+        return f"it starts at {network.start:g} and stops at {network.stop:g}, so it never acts."
+    return network
+
+
+def _is_share(text: str) -> bool:
+    return _is_weight(text) and 0 <= float(text) <= 1
 
 
 def _is_weight(text: str) -> bool:

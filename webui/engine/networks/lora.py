@@ -13,6 +13,7 @@ from webui.engine.memory import is_out_of_memory
 from webui.engine.networks.adapter import Change, change_of
 from webui.engine.networks.algebra import Misfit
 from webui.engine.networks.attachment import AttachmentSwitch, ChangedWeights, FileLayer
+from webui.engine.networks.hypernetworks import Hypernetwork, HypernetworkAttachment
 from webui.engine.networks.layer_names import UNET, LayerPlace, layer_places
 from webui.engine.networks.lora_file import Layer, LoraFile
 
@@ -50,6 +51,9 @@ class CheckpointAdapters:
         self._networks = dict(networks)
         self._places = layer_places(networks)
         self._switches = {name: AttachmentSwitch(network, home) for name, network in networks.items()}
+        self._hypernetworks: HypernetworkAttachment | None = None
+        self._hypernetworks_key: Hashable = ()
+        self.passes = 0  # how often changed weights were computed
 
     @property
     def text_encoders(self) -> tuple[str, ...]:
@@ -61,9 +65,18 @@ class CheckpointAdapters:
         key = tuple(s.key for s in acting)
         self._switches[network].use(key, lambda: self._changed(network, acting))
 
-    def key(self, network: str) -> Hashable:
-        """The set that is on a network."""
-        return self._switches[network].key
+    def use_hypernetworks(self, key: Hashable, networks: Sequence[tuple[Hypernetwork, float]]) -> None:
+        """Have exactly these hypernetworks on the UNet; `key` is equal for equal ones, () for none."""
+        if key == self._hypernetworks_key:
+            return
+        if self._hypernetworks is not None:
+            self._hypernetworks.detach()
+        self._hypernetworks = HypernetworkAttachment(self._networks[UNET], networks) if networks else None
+        self._hypernetworks_key = key
+
+    def text_key(self) -> Hashable:
+        """The sets that are on the text encoders."""
+        return tuple(self._switches[name].key for name in self.text_encoders)
 
     def places(self, file: LoraFile) -> int:
         """How many of a file's layers there are in this checkpoint."""
@@ -86,6 +99,7 @@ class CheckpointAdapters:
 
     def clear(self) -> None:
         """Take everything off, and give back the memory of changed weights."""
+        self.use_hypernetworks((), ())
         for switch in self._switches.values():
             switch.clear()
 
@@ -100,6 +114,7 @@ class CheckpointAdapters:
 
     def _changed(self, network: str, strengths: Sequence[Strength]) -> ChangedWeights:
         """The parameters of a network with these adapters, each computed in fp32 and rounded once."""
+        self.passes += 1
         module = self._networks[network]
         layers = [(s, self._layers(s.file)[network]) for s in strengths]
         touched = dict.fromkeys(path for _, by_path in layers for path in by_path)
@@ -158,9 +173,9 @@ def _bias(layer: Any) -> Tensor | None:
 
 def _rounded(before: Tensor, parts: Sequence[Tensor], like: Tensor) -> Tensor:
     """The sum in the parameter's own number format and memory format."""
-    total = before
-    for part in parts:
-        total = total + part
+    added = parts[0]
+    for part in parts[1:]:
+        added = added + part
     result = torch.empty_like(like)
-    result.copy_(total)
+    result.copy_(before + added)
     return result

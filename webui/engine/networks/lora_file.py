@@ -15,6 +15,7 @@ from typing import Any
 
 from webui.engine.weights import Weights
 
+BUNDLE = "bundle_emb."  # names of embeddings inside: bundle_emb.NAME.string_to_param.*
 MAX_METADATA = 2**20  # characters of the settings in a header
 
 _PLAIN = (
@@ -72,6 +73,8 @@ class LoraFile:
         grouped: dict[str, dict[str, str]] = {}
         self.unknown: list[str] = []  # tensors of no kind that is known here
         for name in weights.tensors:
+            if name.startswith(BUNDLE):  # an embedding that the file brings with it
+                continue
             found = split_name(name)
             if found is None:
                 self.unknown.append(name)
