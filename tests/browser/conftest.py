@@ -52,7 +52,7 @@ class Pages:
     def context(self, **options: Any) -> Any:
         options.setdefault("viewport", {"width": 1440, "height": 900})
         context = self._browser.new_context(**options)
-        context.set_default_timeout(30_000)
+        context.set_default_timeout(120_000)  # of machines that have other work
         # what other tests typed is kept on the server by user; here each context is a browser that nobody typed in
         empty = {"form": "txt2img", "data": None, "updated": 0}
         context.route("**/history/drafts/*", lambda route: route.fulfill(json=empty))

@@ -51,7 +51,8 @@ def test_every_value_survives_a_reload_and_can_be_reset(page: Any) -> None:
 
 def test_kept_values_that_are_no_longer_possible_fall_back(page: Any) -> None:
     page.evaluate(
-        """() => { latent.form.ready = false; localStorage.setItem('latent.form', JSON.stringify({
+        """() => { latent.form.ready = false; clearTimeout(latent.form.saving);
+        localStorage.setItem('latent.form', JSON.stringify({
         checkpoint: 'gone.safetensors', vae: 'gone.pt', sampler: 'Gone', steps: 'many', width: 100000, cfg_scale: null,
         prompt: 'still here', seed: 'x', pad_conds: 3, nothing: 1 })); }"""
     )
@@ -61,7 +62,9 @@ def test_kept_values_that_are_no_longer_possible_fall_back(page: Any) -> None:
     assert values["prompt"] == "still here"
     assert values["checkpoint"] == "emoji-proto-128.safetensors"
     assert (values["vae"], values["sampler"], values["steps"], values["width"]) == ("Automatic", "DPM++ 2M", 20, 2048)
-    page.evaluate("localStorage.setItem('latent.form', 'no json {'); latent.form.ready = false")
+    page.evaluate(
+        "clearTimeout(latent.form.saving); localStorage.setItem('latent.form', 'no json {');latent.form.ready = false"
+    )
     page.reload()
     ready(page)
     assert page.evaluate("latent.form.values.steps") == 20

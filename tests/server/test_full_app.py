@@ -11,6 +11,9 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from webui.server.app import docs_page, mount_page, with_head
+from webui.server.frontend import PAGE_COMPONENTS, needed_assets
+from webui.ui.markup import STATIC
+from webui.ui.page import SCRIPTS
 
 
 def test_a_client_cannot_have_a_file_of_this_machine_copied_into_the_served_cache(tmp_path: Any) -> None:
@@ -65,22 +68,34 @@ def test_the_page_names_no_other_server_and_brings_our_files(web: Any) -> None:
     for foreign in ("github", "gradio.app", "googleapis", "cdn.", "og:image"):
         assert foreign not in head.replace("window.gradio_config", "")
     assert "ui/style.css?v=" in head
-    assert "ui/page.js?v=" in head
+    assert "ui/app.js?v=" in head
     assert "window.latentBoot" in head
 
 
-def test_our_files_are_kept_by_the_browser_as_long_as_they_are_the_same(web: Any) -> None:
+def test_the_scripts_come_as_one_file_that_the_browser_keeps_as_long_as_it_is_the_same(web: Any) -> None:
     page = web.get("/").text
-    address = page.partition('src="ui/page.js?v=')[2].partition('"')[0]
-    current = web.get(f"/ui/page.js?v={address}")
+    version = page.partition('src="ui/app.js?v=')[2].partition('"')[0]
+    current = web.get(f"/ui/app.js?v={version}")
     assert current.headers["content-type"].startswith("text/javascript")
+    assert current.headers["content-encoding"] == "gzip"
     assert "immutable" in current.headers["cache-control"]
-    assert "immutable" not in web.get("/ui/page.js?v=old").headers["cache-control"]
+    assert "immutable" not in web.get("/ui/app.js?v=old").headers["cache-control"]
+    plain = web.get("/ui/app.js", headers={"accept-encoding": "identity"})
+    assert plain.text == current.text
+    for script in (STATIC / name for name in SCRIPTS):
+        assert script.read_text() in plain.text
 
 
-@pytest.mark.parametrize("name", ["..%2fpage.py", "%2e%2e/page.py", "missing.js", ".hidden", "page.py", "..%5cpage.py"])
-def test_only_our_files_are_served(web: Any, name: str) -> None:
-    assert web.get(f"/ui/{name}").status_code == 404
+def test_every_script_of_the_page_s_folder_is_in_the_page() -> None:
+    assert sorted(SCRIPTS) == sorted(path.name for path in STATIC.glob("*.js"))
+
+
+def test_the_page_names_the_scripts_of_its_own_components_alone(web: Any, full_app: Any) -> None:
+    """What is named in vain costs; what is missing is only loaded later."""
+    types = {component["type"] for component in web.get("/config").json()["components"]}
+    assert set(PAGE_COMPONENTS) <= types
+    head = web.get("/").text.partition("<body")[0]
+    assert f'href="./assets/{needed_assets()[0]}"' in head
 
 
 def test_pages_and_json_are_compressed_but_pictures_are_not(web: Any, fake_jobs: Any) -> None:

@@ -10,12 +10,11 @@ import re
 import secrets
 from collections.abc import Callable
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-from fastapi import Depends, FastAPI
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import HTMLResponse, Response
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -35,24 +34,25 @@ from webui.api.pictures import picture_routes
 from webui.api.prompts import prompt_routes
 from webui.api.sdapi import sdapi_routes
 from webui.api.viewer import ViewerOf, identify_by, only_viewer
-from webui.errors import HistoryUnavailable, NotFound
+from webui.errors import HistoryUnavailable
 from webui.history import History
 from webui.identity import OWNER, Viewer
 from webui.inputs import InputStore
-from webui.paths import Paths, safe_path
+from webui.paths import Paths
 from webui.prompt import StyleBook
+from webui.server.frontend import preloads
 from webui.server.links import OneTimeLinks
 from webui.server.network import Network
 from webui.server.options import ServeOptions
+from webui.server.static_files import FOR_EVER, TYPES
 from webui.settings import SettingsStore
 from webui.ui import page
-from webui.ui.markup import STATIC, static_version
+from webui.ui.markup import static_version
 
 if TYPE_CHECKING:
     from webui.catalog import Catalog
     from webui.jobs.service import JobService
 
-STATIC_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 MAX_UPLOAD = "64mb"
 RECENT_JOBS = 50  # whose pictures are found while the history cannot be read
 _FOREIGN_META = re.compile(r"<meta\s[^>]*(?:og|twitter):[^>]*>\s*")
@@ -157,14 +157,14 @@ def build_app(
     network = network or Network(options, options.port, Accounts(paths.users_file), OneTimeLinks())
     app.include_router(network_routes(network))
     describe(app)
-    _add_static(app)
+    _add_scripts(app)
     if options.api:
         _add_docs(app)
 
     def head(scope: Scope) -> str:
         theme = options.theme or store.current.page.theme.value
         viewer = scope.get("viewer", OWNER)
-        return page.head(model_list(catalog, store).model_dump(), theme, viewer)
+        return preloads() + page.head(model_list(catalog, store).model_dump(), theme, viewer)
 
     # Ours must stand before Gradio is mounted: it sees a CORS middleware and leaves out its own, open one.
     app.add_middleware(PageHead, head=head)
@@ -213,15 +213,15 @@ def mount_page(app: FastAPI, demo: gr.Blocks) -> FastAPI:
     return app
 
 
-def _add_static(app: FastAPI) -> None:
-    @app.get("/ui/{name}", include_in_schema=False)
-    def static(name: str, v: str = "") -> FileResponse:
-        """The page's own files; their address changes with their content, so they are kept for ever."""
-        path: Path = safe_path(STATIC, name)
-        if path.suffix not in STATIC_TYPES:
-            raise NotFound("There is no such file.")
-        caching = "public, max-age=31536000, immutable" if v == static_version() else "no-cache"
-        return FileResponse(path, media_type=STATIC_TYPES[path.suffix], headers={"cache-control": caching})
+def _add_scripts(app: FastAPI) -> None:
+    @app.get("/ui/app.js", include_in_schema=False)
+    def scripts(request: Request, v: str = "") -> Response:
+        """The page's own scripts as one; the other files of its folder are served by `static_files`."""
+        plain, zipped = page.bundle()
+        headers = {"cache-control": FOR_EVER if v == static_version() else "no-cache", "vary": "accept-encoding"}
+        if "gzip" not in request.headers.get("accept-encoding", ""):
+            return Response(plain, media_type=TYPES[".js"], headers=headers)
+        return Response(zipped, media_type=TYPES[".js"], headers={**headers, "content-encoding": "gzip"})
 
 
 def _add_docs(app: FastAPI) -> None:

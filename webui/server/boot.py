@@ -36,6 +36,7 @@ from webui.server.network import Network
 from webui.server.options import ServeOptions
 from webui.server.proxies import below, forwarded
 from webui.server.sessions import Sessions, signing_key
+from webui.server.static_files import static_files
 from webui.server.switchboard import Progress, Switchboard
 from webui.settings import Settings, SettingsStore
 
@@ -222,7 +223,7 @@ def serve(
     switchboard.on_startup = started
     server = _Server(
         uvicorn.Config(
-            guarded(switchboard, options, access),
+            guarded(static_files(switchboard), options, access),
             log_level="warning",
             access_log=False,
             lifespan="on",

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from functools import lru_cache
 from html import escape
-from pathlib import Path
 
-STYLE_FILE = Path(__file__).resolve().parent.parent / "ui" / "static" / "style.css"
+from webui.server.frontend import needed_assets
+from webui.ui.markup import STATIC, static_version
+
+STYLE_FILE = STATIC / "style.css"
 
 MARK = (
     '<svg class="mark" viewBox="0 0 24 24" width="24" height="24" aria-hidden="true">'
@@ -51,24 +53,33 @@ def _style() -> str:
     return STYLE_FILE.read_text(encoding="utf-8").replace("</", "<\\/")
 
 
-def _page(title: str, body: str, theme: str = "system", script: str = "") -> str:
+def _page(title: str, body: str, theme: str = "system", script: str = "", head: str = "") -> str:
     data_theme = f' data-theme="{escape(theme)}"' if theme in ("light", "dark") else ""
     return (
         f'<!doctype html><html lang="en"{data_theme}><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_style()}</style></head>"
+        f"<title>{escape(title)}</title><style>{_style()}</style>{head}</head>"
         f'<body class="small-page"><main>{body}</main><script>{script}</script></body></html>'
     )
 
 
+def page_files() -> tuple[str, ...]:
+    """The addresses of files that the full page asks for and that are there already."""
+    return (f"ui/style.css?v={static_version()}", *(f"assets/{name}" for name in needed_assets()))
+
+
 def start_page(theme: str = "system") -> str:
-    """What the address answers until the full page is ready; polls `start.json` and reloads into it."""
+    """What the address answers until the full page is ready; polls `start.json` and reloads into it.
+
+    Meanwhile the browser fetches what the full page will need.
+    """
+    head = "".join(f'<link rel="prefetch" href="{address}">' for address in page_files())
     body = (
         f"<h1>{MARK}Latent WebUI</h1>"
         '<p id="note" role="status">Starting. The page opens by itself.</p>'
         '<ol id="steps" class="steps"></ol>'
     )
-    return _page("Starting · Latent WebUI", body, theme, _START_SCRIPT)
+    return _page("Starting · Latent WebUI", body, theme, _START_SCRIPT, head)
 
 
 def sign_in_page(problem: str = "", theme: str = "system", *, accounts: bool = False, up: str = "") -> str:

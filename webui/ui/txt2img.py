@@ -78,6 +78,9 @@ def submit_values(
 # --- layout and wiring ------------------------------------------------------------------------------------------------
 
 
+_QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+
+
 def _reset(group: Group) -> gr.HTML:
     return mounted(
         "tools", icon_button(f"reset:{group.id}", "reset", f"Reset {group.title.lower()}"), elem_id=f"reset-{group.id}"
@@ -85,8 +88,12 @@ def _reset(group: Group) -> gr.HTML:
 
 
 def _group(group: Group, made: dict[str, Any], *, native_size: int = 512) -> None:
-    """A folding group with its widgets, two to a row where they are small."""
-    with gr.Accordion(group.title, open=group.open, elem_id=f"group-{group.id}", elem_classes=["group"]):
+    """A folding group with its widgets, two to a row where they are small.
+
+    The widgets of a group that starts folded are drawn when it is opened for the first time: drawing all of them would
+    be a third of the page's start. Their values are there all the same.
+    """
+    with gr.Accordion(group.title, open=group.open, elem_id=f"group-{group.id}", elem_classes=["group"]) as fold:
         _reset(group)
         if group is SIZE:
             with gr.Row(elem_classes=["size-row"]):
@@ -108,9 +115,11 @@ def _group(group: Group, made: dict[str, Any], *, native_size: int = 512) -> Non
                 )
             made["clip_skip"] = widget(BY_NAME["clip_skip"])
         else:
-            with gr.Row(elem_classes=["pairs"]):
+            with gr.Row(elem_classes=["pairs"], visible=group.open) as row:
                 for field in group.fields:
                     made[field.name] = widget(field, min_width=0)
+            if not group.open:
+                fold.expand(None, None, row, js="() => latent.drawn()", **_QUIET)
 
 
 def build(jobs: JobService, store: SettingsStore, styles: StyleBook, native_size: int) -> list[Any]:
@@ -152,9 +161,8 @@ def _wire(
         user = viewer_of(request).name
         return submit_values(lambda params: jobs.submit(params, user), store.current, values, next(numbers), styles)
 
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    submitted = generate.click(on_generate, inputs, answer, trigger_mode="multiple", **quiet)
-    submitted.failure(None, js="() => latent.submitFailed()", **quiet)
+    submitted = generate.click(on_generate, inputs, answer, trigger_mode="multiple", **_QUIET)
+    submitted.failure(None, js="() => latent.submitFailed()", **_QUIET)
     # Values are kept and set by the page alone: these events never reach the server.
     gr.on(
         [component.change for component in inputs],
@@ -163,6 +171,6 @@ def _wire(
         None,
         js="(...values) => latent.changed(...values)",
         trigger_mode="multiple",
-        **quiet,
+        **_QUIET,
     )
-    answer.apply(None, inputs, inputs, js="(...values) => latent.take(...values)", trigger_mode="multiple", **quiet)
+    answer.apply(None, inputs, inputs, js="(...values) => latent.take(...values)", trigger_mode="multiple", **_QUIET)

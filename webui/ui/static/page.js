@@ -1317,6 +1317,8 @@ window.latent = (() => {
     },
     restore(...list) { const values = form.restore(list); setTimeout(() => { theme.apply(); tips.describe(); }, 0); return values; },
     changed(...list) { form.changed(list); },
+    /* A group was opened for the first time: its widgets may be drawn. */
+    drawn() { requestAnimationFrame(() => requestAnimationFrame(() => tips.describe())); return { __type__: "update", visible: true }; },
     take(...list) { return form.take(list); },
     submitFailed() { stage.refused({ message: "The server did not take the job.", advice: "Look at the terminal it runs in, then try again." }); },
     form, stage, models, status, tabs,
