@@ -43,6 +43,35 @@ def test_a_prompt_becomes_a_picture_and_the_shown_file_is_the_saved_one(page: An
     assert copies == []
 
 
+def test_the_picture_on_the_stage_is_marked_and_replayed_where_it_stands(page: Any, server: RunningServer) -> None:
+    set_values(page, prompt="a red apple", steps=2, width=64, height=64, seed="7", batch_size=2)
+    job = wait_for_end(page, generate(page))["id"]
+    page.locator("#stage .thumb").nth(1).click()
+    second = page.evaluate("latent.stage.picture().index")
+    assert second == 1
+
+    def row() -> Any:
+        cards = server.json(f"/history?q=job:{job}")["cards"]
+        return next(card for card in cards if card["picture_index"] == second)
+
+    star = page.locator("#stage").get_by_role("button", name="Favourite")
+    star.click()
+    page.wait_for_function("document.querySelector('#stage [aria-pressed=true] use[href*=star-full]')")
+    until(lambda: row()["favourite"])
+    page.locator("#stage .frame").click(position={"x": 5, "y": 5})  # the viewer
+    page.keyboard.press("f")
+    until(lambda: not row()["favourite"])
+    page.keyboard.press("Escape")
+    assert star.get_attribute("aria-pressed") == "false"
+    page.locator("#stage").get_by_role("button", name="Replay").click()
+    verdict = page.locator(".stage-verdict")
+    verdict.get_by_text("Every pixel is the same.").wait_for()
+    child = server.json("/history?limit=1")["cards"][0]
+    assert (child["parent"], child["seed"]) == (row()["id"], 8)
+    verdict.get_by_role("button", name="Open").click()
+    page.get_by_role("dialog", name="Picture").get_by_text("a red apple").first.wait_for()
+
+
 def test_the_preview_changes_and_progress_is_told_while_it_runs(page: Any) -> None:
     set_values(page, prompt="a castle", steps=100, **SLOW)
     page.evaluate(

@@ -265,6 +265,25 @@ def test_the_clipboard_is_read_and_a_styles_text_is_recognised(pages: Any, serve
     assert (values["prompt"], values["negative_prompt"]) == ("a bus", "dark")
 
 
+def test_an_empty_prompt_gets_the_parameters_of_the_last_picture(page: Any) -> None:
+    set_values(
+        page, prompt="a paper boat", negative_prompt="", steps=2, width=64, height=72, seed="31", sampler="Euler a"
+    )
+    wait_for_end(page, generate(page))
+    set_values(page, prompt="something else", steps=9, seed="-1", sampler="Heun")
+    page.get_by_role("button", name="Paste parameters").click()  # there is a prompt, and nothing to read
+    page.locator(".toast").get_by_text("no parameters text").or_(
+        page.locator(".toast").get_by_text("clipboard")
+    ).wait_for()
+    assert page.evaluate("latent.form.values.steps") == 9
+    set_values(page, prompt="")
+    page.get_by_role("button", name="Paste parameters").click()
+    page.locator(".taken").get_by_text("settings taken from the last picture").wait_for()
+    values = page.evaluate("latent.form.values")
+    expected = {"prompt": "a paper boat", "steps": 2, "width": 64, "height": 72, "seed": "31", "sampler": "Euler a"}
+    assert {key: values[key] for key in expected} == expected
+
+
 def test_png_info_reads_a_comfyui_picture_and_sends_it(page: Any) -> None:
     info = PngImagePlugin.PngInfo()
     info.add_text("prompt", json.dumps(COMFYUI))

@@ -24,6 +24,7 @@ SCRIPTS = (
     "history-compare.js",
     "history-viewer.js",
     "history.js",
+    "stage-history.js",
     "prompts.js",
     "drafts.js",
 )

@@ -273,5 +273,5 @@ latent.history.details = (() => {
     return { drawVerdict };
   }
 
-  return { draw, parameterRows, factRows, changeWords, table };
+  return { draw, verdictOf, parameterRows, factRows, changeWords, table };
 })();

@@ -523,6 +523,20 @@ window.latent = (() => {
     earlier: [],  // pictures of jobs before it
     selected: null,  // a picture that the user chose; null: follow the job
     watching: 0,
+    shown: [],  // who hears which picture is on the stage, and
+    added: [],  // [buttons, node below the facts] that they bring
+
+    /* For other files: `listener` hears of the picture on the stage, undefined for none; `buttons` join its actions. */
+    onPicture(listener, buttons = [], below = null) {
+      this.shown.push(listener);
+      this.added.push([buttons, below]);
+      if (this.root) this.addParts(buttons, below);
+      listener(this.root && this.picture());
+    },
+    addParts(buttons, below) {
+      this.actions.append(...buttons);
+      if (below) this.facts.after(below);
+    },
 
     mount(element) {
       this.root = find("#stage", element);
@@ -537,6 +551,7 @@ window.latent = (() => {
         this.unfold.setAttribute("aria-expanded", String(!folded));
       });
       this.drawActions();
+      this.added.forEach((parts) => this.addParts(...parts));
       this.showEmpty();
       form.listeners.push(() => { if (!this.view && !this.picture()) this.showEmpty(); });
       this.resume();
@@ -709,7 +724,7 @@ window.latent = (() => {
       const { view } = this;
       const own = view ? view.images.map((image) => {
         const src = image.path ? outputUrl(image.path) : `jobs/${view.id}/pictures/${image.index}.png`;
-        return { ...image, src, file: image.path.split("/").pop() || `unsaved-${image.seed}.png`, params: view.params, seconds: view.seconds, peak: view.peak_memory };
+        return { ...image, src, job: view.id, file: image.path.split("/").pop() || `unsaved-${image.seed}.png`, params: view.params, seconds: view.seconds, peak: view.peak_memory };
       }) : [];
       return [...own, ...this.earlier];
     },
@@ -835,6 +850,7 @@ window.latent = (() => {
         ];
         this.actions.append(...this.actionButtons);
       }
+      this.shown.forEach((listener) => listener(picture));
       for (const node of this.actionButtons) {
         if (node.tagName === "BUTTON") node.disabled = !picture;
       }
@@ -998,7 +1014,8 @@ window.latent = (() => {
     ["Ctrl + ↑ ↓", "More or less weight for the word or selection"], ["Alt + ← →", "Move the phrase, in the prompt"],
     ["↑ ↓", "Earlier prompts, at the ends of an empty or recalled prompt"],
     ["← →", "Previous and next picture, in the viewer"], ["↑ ↓ Enter", "Choose in a list"], ["/", "Search, in the history"],
-    ["Space", "Select the picture; with Shift and arrows, many"], ["F", "Favourite"], ["R", "Replay"], ["Delete", "Move to the trash"],
+    ["F", "Favourite: of the stage, the viewer or the history"], ["R", "Replay the picture and compare the pixels"],
+    ["Space", "Select the picture; with Shift and arrows, many"], ["Delete", "Move to the trash"],
     ["Ctrl + Z", "Undo, in the history"], ["?", "Show these keys"],
   ];
   const keyHelp = dialog("keys", "Keys", el("h2", {}, "Keys"),

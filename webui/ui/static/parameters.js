@@ -76,8 +76,8 @@ latent.parameters = (() => {
     if (!panel) return;
     const close = () => { panel.hidden = true; panel.replaceChildren(); };
     const undo = async () => { close(); await form.set(before, true); say("The form is as it was."); };
-    const source = { A1111: "an A1111 text", text: "a prompt", "Latent WebUI": "a text of this program", none: "the text" }[found.dialect] ?? `a text of ${found.dialect}`;
-    const head = rows.length ? `${plural(rows.length, "setting", "settings")} taken from ${source}` : `Nothing changed: the form had the settings of ${source} already`;
+    const source = { A1111: "an A1111 text", text: "a prompt", "Latent WebUI": "a text of this program", last: "the last picture", none: "the text" }[found.dialect] ?? `a text of ${found.dialect}`;
+    const head = rows.length ? `${plural(rows.length, "setting", "settings")} taken from ${source}` : `Nothing changed: the form has the settings of ${source} already`;
     const nodes = [
       el("div", { class: "top" }, el("p", { role: "status" }, head), rows.length ? button("Undo", "reset", undo) : null, iconButton("Close", "close", close)),
       modelNotes(found, useNearest), ...notes.map((note) => el("p", { class: "muted" }, note)),
@@ -93,6 +93,13 @@ latent.parameters = (() => {
   async function clipboardText() {
     try { return await navigator.clipboard.readText(); } catch { return null; } // plain http, or the user said no
   }
+  /* The parameters of the picture that was made last, as AUTOMATIC1111 gives them for an empty prompt. */
+  async function lastMade() {
+    const { cards } = await call("history?limit=1");
+    if (!cards.length) return null;
+    const found = await readText((await call(`history/${cards[0].id}`)).infotext);
+    return isAnything(found) ? { ...found, dialect: "last" } : null;
+  }
   async function paste() {
     try {
       const typed = find("#f-prompt textarea")?.value ?? "";
@@ -101,10 +108,11 @@ latent.parameters = (() => {
         if (isComplete(found)) { await take(found); return; }
       }
       const text = await clipboardText();
-      if (text?.trim()) {
-        const found = await readText(text);
-        if (isAnything(found)) { await take(found); return; }
-      }
+      const copied = text?.trim() ? await readText(text) : null;
+      if (copied && isComplete(copied)) { await take(copied); return; }
+      const last = typed.trim() ? null : await lastMade();
+      if (last) { await take(last); return; }
+      if (copied && isAnything(copied)) { await take(copied); return; }
       say(text === null ? "The browser does not give the clipboard away here. Paste the text into the prompt, then press again."
         : "There is no parameters text in the prompt or the clipboard. Copy one first.", "bad");
     } catch (error) { complain(error); }
