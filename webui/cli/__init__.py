@@ -69,9 +69,9 @@ def command_line(wanted: str) -> typer.Typer:
 
         app.add_typer(history)
     if every or wanted == "models":
-        from webui.cli.models import models
+        from webui.cli.model_tools import models
 
-        app.command()(models)
+        app.add_typer(models)
     if every or wanted == "users":
         from webui.cli.users import users
 

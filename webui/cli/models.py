@@ -1,4 +1,7 @@
-"""`app.py models`: what was found in the model folders, and the hashes users tell files apart by."""
+"""`app.py models`: what was found in the model folders, and the hashes users tell files apart by.
+
+`models merge`, `models convert` and `models prune` make new files (`webui.cli.model_tools`).
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,21 @@ from webui.install import Steps
 HEADINGS = ("kind", "name", "family", "size", "hash", "remark")
 
 
+models = typer.Typer(name="models", help="List the model files; merge, convert and prune them.")
+
+
+@models.callback(invoke_without_command=True)
 @expanded()
-def models(
+def list_models(
+    context: typer.Context,
     folders: Folders,
     no_hashes: Annotated[
         bool, typer.Option("--no-hashes", help="List at once; do not compute hashes that are missing.")
     ] = False,
 ) -> None:
     """List checkpoints, VAEs and the other model files, with family, size and hash."""
+    if context.invoked_subcommand is not None:
+        return
     catalog = Catalog(folders.paths())
     try:
         if not no_hashes:
