@@ -20,6 +20,7 @@ EXAMPLES = [
     events.Image(0, "/out/00001-7.png", 7, 512, 768, "a red apple", "ab" * 32, png=b"\x89PNG"),
     events.Warning("vae-nan", "The VAE gave NaN in fp16 and was run in fp32."),
     events.Memory("cpu", 1, 2, 3, 4),
+    events.Extensions({"uses": {"detail": {"step": {"calls": 1, "seconds": 0.1, "failures": 0}}}}),
     events.Finished(2, {"total": 3.5}, 10),
     events.Failed({"error": "OutOfMemory", "message": "m", "advice": "a"}),
 ]

@@ -21,15 +21,16 @@ SOURCES = [REPO_ROOT / "app.py", *sorted(WEBUI.rglob("*.py"))]
 PYENV = Path("~/.pyenv/versions").expanduser()
 
 # Where an arrow may go: a part of webui/ and the parts that it may import. A part not named here does not exist.
-DATA = {"errors", "names", "events", "operations", "params", "paths", "settings", "identity"}
+DATA = {"errors", "names", "events", "operations", "extension_values", "params", "paths", "settings", "identity"}
 MAKING = {"sampling", "catalog", "prompt", "infotext", "pictures", "inputs", "provenance"}
-FACE = DATA | {"jobs", "catalog", "prompt", "infotext", "pictures", "inputs", "history", "provenance"}
+FACE = DATA | {"jobs", "catalog", "prompt", "infotext", "pictures", "inputs", "history", "provenance", "extensions"}
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "names": {"errors"},
     "events": {"errors"},
     "operations": {"errors", "names"},
-    "params": {"errors", "names", "operations"},
+    "extension_values": set(),
+    "params": {"errors", "names", "extension_values", "operations"},
     "paths": {"errors"},
     "settings": {"errors", "paths"},
     "identity": set(),
@@ -41,10 +42,11 @@ ARROWS: dict[str, set[str]] = {
     "inputs": {"errors", "params", "paths", "pictures"},
     "provenance": DATA,
     "catalog": DATA | {"inputs"},
-    "engine": DATA | MAKING,
+    "extensions": DATA | {"provenance", "infotext", "prompt"},
+    "engine": DATA | MAKING | {"extensions"},
     "history": DATA | MAKING - {"sampling"},
     "console": DATA,
-    "jobs": DATA | {"engine", "catalog", "history", "provenance", "infotext", "inputs"},
+    "jobs": DATA | {"engine", "catalog", "history", "provenance", "infotext", "inputs", "extensions"},
     "api": FACE,
     "ui": FACE,
     "server": FACE | {"api", "ui", "accounts"},
@@ -52,7 +54,8 @@ ARROWS: dict[str, set[str]] = {
     "install": {"errors", "paths"},
     "launcher": {"errors", "paths", "install", "cli"},
     "cli": DATA
-    | {"accounts", "server", "engine", "jobs", "catalog", "history", "inputs", "console", "install", "launcher"},
+    | {"accounts", "server", "engine", "jobs", "catalog", "history", "inputs", "console", "install", "launcher"}
+    | {"extensions"},
     "__main__": {"launcher", "cli"},
     "__init__": set(),
 }
@@ -69,6 +72,7 @@ ONLY_IN = {
     "starlette": {"api", "server", "ui"},
     "uvicorn": {"server"},
     "typer": {"cli"},
+    "pluggy": {"extensions"},
 }
 HEAVY = ("torch", "diffusers", "transformers", "xformers", "torchsde", "torchvision")
 NOWHERE = {  # what would run code from a file, or reach the network

@@ -1,9 +1,9 @@
 """What a running job says. Plain frozen data: they cross the process border, reach any number of watchers, and are
 rendered by the console, the page and the API alike.
 
-The order within a job: (`Loading` `Loaded`)* `Started` (`Step` | `Preview` | `Image` | `Warning` | `Memory`)* and at
-last exactly one of `Finished` and `Failed`. Where wildcards choose other LoRAs for a later picture, `Loading` and
-`Loaded` come once more before it.
+The order within a job: (`Loading` `Loaded`)* `Started` (`Step` | `Preview` | `Image` | `Warning` | `Memory`)*, perhaps
+`Extensions`, and at last exactly one of `Finished` and `Failed`. Where wildcards choose other LoRAs for a later picture,
+or an extension makes many jobs of one, `Loading` and `Loaded` come once more before it.
 """
 
 from __future__ import annotations
@@ -108,6 +108,13 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
+class Extensions:
+    """How the worker's extensions have done so far (`webui.extensions.Host.report`); said after each job."""
+
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The job is over and what it made is kept. `seconds` by stage: load, encode, sample, decode, save, total."""
 
@@ -124,11 +131,11 @@ class Failed:
     error: dict[str, str] = field(default_factory=dict)
 
 
-Event = Loading | Loaded | Started | Step | Preview | Image | Warning | Memory | Finished | Failed
+Event = Loading | Loaded | Started | Step | Preview | Image | Warning | Memory | Extensions | Finished | Failed
 
 KINDS: dict[str, type[Any]] = {
     cls.__name__.lower(): cls
-    for cls in (Loading, Loaded, Started, Step, Preview, Image, Warning, Memory, Finished, Failed)
+    for cls in (Loading, Loaded, Started, Step, Preview, Image, Warning, Memory, Extensions, Finished, Failed)
 }
 
 

@@ -139,3 +139,26 @@ def find_sampler(name: str) -> tuple[SamplerName, ScheduleName | None]:
         f'There is no sampler "{name[:80]}".',
         near_matches(name, SAMPLER_NAMES) or f"Known: {', '.join(SAMPLER_NAMES)}.",
     )
+
+
+def add_sampler(sampler: SamplerName) -> None:
+    """Make a sampler of an extension known to this process. Raises `InvalidParams` when the name means another one."""
+    if SAMPLER_NAMES.get(sampler.name) == sampler:
+        return
+    for name in (sampler.name, *sampler.aliases):
+        if name.casefold() in _SAMPLER_LOOKUP:
+            raise InvalidParams(f'There is a sampler "{name}" already.', "Give the extension's another name.")
+    find_schedule(sampler.default_schedule)
+    SAMPLER_NAMES[sampler.name] = sampler
+    _SAMPLER_LOOKUP.update({name.casefold(): sampler for name in (sampler.name, *sampler.aliases)})
+
+
+def add_schedule(schedule: ScheduleName) -> None:
+    """Make a schedule of an extension known to this process. Raises `InvalidParams` when the name means another one."""
+    if SCHEDULE_NAMES.get(schedule.name) == schedule:
+        return
+    for name in (schedule.name, *schedule.aliases):
+        if name.casefold() in _SCHEDULE_LOOKUP:
+            raise InvalidParams(f'There is a schedule "{name}" already.', "Give the extension's another name.")
+    SCHEDULE_NAMES[schedule.name] = schedule
+    _SCHEDULE_LOOKUP.update({name.casefold(): schedule for name in (schedule.name, *schedule.aliases)})

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from webui.errors import InvalidParams
+from webui.extension_values import ExtensionValues, Scalar, plain_values
 from webui.names import AUTOMATIC, find_sampler, find_schedule
 from webui.operations import MAX_PROMPT_LENGTH as MAX_PROMPT_LENGTH
 from webui.operations import Extras, Hires, Init, Inpaint, Plain, SdUpscale, clean_text
@@ -24,6 +25,7 @@ RANDOM_SEED_LIMIT = 2**32 - 2  # the range that every other tool can read back
 MAX_PIXELS = 64 * 2**20  # of one picture
 MAX_PICTURES = 10_000  # of one job
 SIDE_MULTIPLE = 8  # one latent cell
+WHOLE_JOB = -1  # the index of a picture that the whole job made, such as a grid
 
 Side = Annotated[int, Field(ge=16, le=16_384, multiple_of=SIDE_MULTIPLE)]
 Size = Annotated[int, Field(ge=0, le=16_384)]  # pixels, of no grid
@@ -122,6 +124,9 @@ class GenerationParams(Plain):
     image_format: Literal["png", "jpeg", "webp"] = "png"
     image_quality: int = Field(90, ge=1, le=100)  # JPEG and WEBP; PNG is lossless
 
+    # What extensions add: {"name": {"field": value}}, frozen
+    extensions: ExtensionValues = ()
+
     @field_validator("prompt", "negative_prompt", "checkpoint", "vae", mode="after")
     @classmethod
     def _clean_text(cls, value: str | None) -> str | None:
@@ -192,6 +197,15 @@ class GenerationParams(Plain):
         return tuple(dict.fromkeys(reference for reference in found if reference))
 
     @property
+    def extension_values(self) -> dict[str, dict[str, Scalar]]:
+        """The values of the extensions that take part, by name."""
+        return plain_values(self.extensions)
+
+    def without_extension(self, name: str) -> GenerationParams:
+        """The same request without the values of one extension."""
+        return self.changed(extensions={key: values for key, values in self.extension_values.items() if key != name})
+
+    @property
     def pictures(self) -> int:
         """How many pictures the job makes."""
         return self.batch_count * self.batch_size
@@ -210,16 +224,19 @@ class GenerationParams(Plain):
         return make_params({**self.model_dump(), **fields})
 
     def seeds_of(self, index: int) -> tuple[int, int]:
-        """(seed, variation seed) of picture `index` of the job.
+        """(seed, variation seed) of picture `index` of the job; of a picture of the `WHOLE_JOB`, the job's own.
 
         Pictures count up the seed; with a variation strength they keep it and count up the variation seed.
         """
+        index = max(index, 0)
         if self.variation_strength > 0:
             return self.seed, self.variation_seed + index
         return self.seed + index, self.variation_seed + index
 
     def single(self, index: int) -> GenerationParams:
         """The params that make picture `index` of this job alone, equal to the last bit."""
+        if index == WHOLE_JOB:
+            return self
         seed, variation_seed = self.seeds_of(index)
         return self.changed(seed=seed, variation_seed=variation_seed, batch_size=1, batch_count=1)
 

@@ -34,6 +34,7 @@ class Paths:
     upscalers: tuple[Path, ...]
     controlnets: tuple[Path, ...]
     hypernetworks: tuple[Path, ...]
+    extensions: tuple[Path, ...] = ()  # folders of extensions: the user's first, then those that ship
     styles: tuple[Path, ...] = ()  # files of styles given by the user; a name may hold * and ?
 
     @classmethod
@@ -67,6 +68,7 @@ class Paths:
             controlnets=search((), "ControlNet"),
             hypernetworks=search((), "hypernetworks"),
             styles=tuple(path.expanduser().absolute() for path in styles),
+            extensions=tuple(dict.fromkeys((root / "extensions", REPO_ROOT / "extensions"))),
         )
 
     @property
@@ -103,6 +105,11 @@ class Paths:
     @property
     def users_file(self) -> Path:
         return self.data_dir / "users.json"
+
+    @property
+    def extension_data(self) -> Path:
+        """What extensions keep, a folder each."""
+        return self.data_dir / "data" / "extensions"
 
     @property
     def queue_db(self) -> Path:
@@ -187,6 +194,15 @@ def write_atomic(path: Path, data: bytes, *, backup: bool = False) -> None:
                 copy.replace(path.with_name(path.name + ".bak"))
         temporary.replace(path)
     _sync_folder(path.parent)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add one line to a journal, flushed. Raises OSError. A crash can leave the last line half written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_new(path: Path, data: bytes) -> None:

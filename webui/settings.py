@@ -108,6 +108,12 @@ class ServerSettings:
 
 
 @dataclass
+class ExtensionSettings:
+    disabled: str = ""  # names of extensions that are switched off, with commas
+    safe_mode: bool = False  # start without any
+
+
+@dataclass
 class Settings:
     """All settings, by group. Plain data: reading a value has no side effect."""
 
@@ -118,6 +124,7 @@ class Settings:
     queue: QueueSettings = field(default_factory=QueueSettings)
     page: PageSettings = field(default_factory=PageSettings)
     server: ServerSettings = field(default_factory=ServerSettings)
+    extensions: ExtensionSettings = field(default_factory=ExtensionSettings)
 
 
 BOUNDS: dict[str, tuple[float, float]] = {

@@ -13,13 +13,16 @@ from webui.catalog import Catalog, ModelFile
 from webui.engine.attention import Attention
 from webui.engine.control import Control
 from webui.engine.device import DeviceReport, choose_device
-from webui.engine.job import Job, Tools
+from webui.engine.expansion import run_request
+from webui.engine.extensions import register_functions
+from webui.engine.job import Tools
 from webui.engine.memory import give_back, is_out_of_memory, read_memory, total_memory
 from webui.engine.models import ModelStore
 from webui.engine.networks.library import NetworkLibrary
 from webui.engine.residency import Residency
 from webui.errors import DeviceLost, EngineFault, OutOfMemory, WebUIError
 from webui.events import Event, Failed, Finished, Memory
+from webui.extensions import Host
 from webui.params import GenerationParams, make_params
 from webui.paths import Paths
 from webui.provenance import SaveHook, no_record
@@ -43,12 +46,18 @@ Work = Callable[[Callable[[Event], None]], None]
 class Engine:
     """Makes pictures. Cheap to make: it picks the device and loads nothing. One job runs at a time.
 
-    `save_hook` is entered around the write of each picture (see `webui.provenance`). A job that ends with the error
+    `save_hook` is entered around the write of each picture (see `webui.provenance`). `extensions` are asked on the way
+    of each job; without, there are none. A job that ends with the error
     `DeviceLost` says that only a new process can use the device again.
     """
 
     def __init__(
-        self, settings: Settings, paths: Paths, catalog: Catalog | None = None, save_hook: SaveHook = no_record
+        self,
+        settings: Settings,
+        paths: Paths,
+        catalog: Catalog | None = None,
+        save_hook: SaveHook = no_record,
+        extensions: Host | None = None,
     ) -> None:
         self.device = choose_device(settings.device)
         self.attention = Attention(self.device.device, self.device.dtype, settings.device.attention)
@@ -63,6 +72,7 @@ class Engine:
             attention=self.attention.name,
             save_hook=save_hook,
             library=NetworkLibrary(catalog, settings, paths.cache_dir, residency.home),
+            extensions=extensions or Host(side="engine"),
             store=ModelStore(
                 device=self.device,
                 attention=self.attention,
@@ -73,6 +83,7 @@ class Engine:
                 sha256=lambda file: _known_hash(catalog, file),
             ),
         )
+        register_functions(self._tools.extensions)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
 
     def generate(self, params: GenerationParams, control: Control | None = None) -> Iterator[Event]:
@@ -81,7 +92,7 @@ class Engine:
         Leaving the iteration early interrupts the job and waits for its end.
         """
         control = control or Control()
-        return self._stream(lambda emit: Job(self._tools, params, control, emit).run(), control)
+        return self._stream(lambda emit: run_request(self._tools, params, control, emit), control)
 
     def load(self, checkpoint: str | None = None, vae: str | None = None) -> Iterator[Event]:
         """Load ahead of the first job: the named checkpoint and VAE, or those that the settings choose.

@@ -23,6 +23,7 @@ from webui.catalog import Catalog
 from webui.engine.control import Control
 from webui.engine.denoise import GroupedDenoiser, Stopped, UnetEvaluator, Watch
 from webui.engine.device import DeviceChoice
+from webui.engine.extensions import JobExtensions
 from webui.engine.inpainting import blank_channels
 from webui.engine.memory import PeakMeter, read_memory
 from webui.engine.models import LoadedCheckpoint, ModelStore
@@ -40,6 +41,7 @@ from webui.engine.text import ChunkCache, Conditioning, PromptEncoder
 from webui.engine.vae import SCALE, Pixels, Vae, decode
 from webui.errors import SaveError
 from webui.events import Event, Finished, Image, Preview, Started, Warning
+from webui.extensions import Host
 from webui.params import GenerationParams
 from webui.paths import Paths
 from webui.provenance import Environment, SavedPicture, SaveHook, UsedModel, no_record
@@ -63,6 +65,7 @@ class Tools:
     library: NetworkLibrary
     attention: str  # name of the backend
     save_hook: SaveHook = no_record
+    extensions: Host = field(default_factory=lambda: Host(side="engine"))
     chunks: ChunkCache = field(default_factory=ChunkCache)
 
     def environment(self, vae: Vae) -> Environment:
@@ -105,6 +108,7 @@ class Job:
         self._saved = 0
         self._cut_short = False  # a picture was ended early by an interrupt
         self._params = params
+        self._extensions = JobExtensions(tools.extensions, params, lambda text: self._warn(Warning("extension", text)))
 
     def run(self) -> None:
         """Ends with a `Finished` event. Raises the errors of its parts; pictures saved before stay."""
@@ -163,7 +167,11 @@ class Job:
             zero_empty_negative=checkpoint.zeroes_empty_negative,
         )
 
-        encode = PromptReader(checkpoint, encoder, tools.library, self._notes, self._emit).encode
+        reader = PromptReader(checkpoint, encoder, tools.library, self._notes, self._emit)
+
+        def encode(chosen: GenerationParams) -> Conditioning:
+            return self._extensions.conditioning(reader.encode(chosen))
+
         return PicturePrompts(params, tools.paths.wildcards, encode, self._notes.append)
 
     def _tell_notes(self) -> None:
@@ -225,7 +233,10 @@ class Job:
                     channels=channels,
                 )
                 return GuidedDenoiser(
-                    evaluate, cfg_scale=params.cfg_scale, total_calls=sampling.total_calls, hooks=sampling.hooks()
+                    evaluate,
+                    cfg_scale=params.cfg_scale,
+                    total_calls=sampling.total_calls,
+                    hooks=(*sampling.hooks(), *self._extensions.guidance()),
                 )
 
             denoiser = GroupedDenoiser(conditionings, denoiser_of, watch)
@@ -243,6 +254,7 @@ class Job:
                 pixels = decode(vae, batch.latents[i : i + 1], self._tools.device, self._warn, lambda: None)
                 if vae.dtype is not dtype:
                     self._tools.store.remember_precision(vae)
+            pixels = self._extensions.decoded(pixels, first + i)
             progress.decoded(timer())
             with self._timed("save"):
                 self._save(first + i, pixels, batch.stopped_at, checkpoint, vae)
@@ -266,12 +278,14 @@ class Job:
         height, width = pixels.shape[:2]
         path, error, png = "", "", b""
 
+        models = (*_used(checkpoint, vae), *used_models(networks))
+        environment = self._tools.environment(vae)
+
+        def saved_as(target: Path) -> SavedPicture:
+            return SavedPicture(params, index, target, width, height, text, digest, environment, models)
+
         def record(target: Path) -> AbstractContextManager[None]:
-            models = (*_used(checkpoint, vae), *used_models(networks))
-            environment = self._tools.environment(vae)
-            return self._tools.save_hook(
-                SavedPicture(params, index, target, width, height, text, digest, environment, models)
-            )
+            return self._tools.save_hook(saved_as(target))
 
         data = pictures.encode(picture, params.image_format, params.image_quality, text)
         try:
@@ -279,6 +293,7 @@ class Job:
                 written = pictures.file_format(params.image_format, width, height, text)
                 today = datetime.date.today()
                 path = str(save_picture(self._tools.paths.outputs, data, seed, written, today, record))
+                self._extensions.saved(saved_as(Path(path)))
             else:
                 png = data
         except SaveError as failure:

@@ -1,4 +1,5 @@
-"""Where a picture goes: `outputs/txt2img-images/YYYY-MM-DD/00012-SEED.png`. A number is never used twice.
+"""Where a picture goes: `outputs/txt2img-images/YYYY-MM-DD/00012-SEED.png` (grids: `txt2img-grids`). A number is never
+used twice.
 
 The next number of each folder is kept in SQLite beside the pictures, so that deleting pictures, several processes and
 clocks that jump do not bring an old number back. If the counter cannot be used, the names in the folder tell.
@@ -32,10 +33,16 @@ Around = Callable[[Path], AbstractContextManager[None]]
 
 
 def save_picture(
-    outputs: Path, data: bytes, seed: int, image_format: str, today: datetime.date, around: Around
+    outputs: Path,
+    data: bytes,
+    seed: int,
+    image_format: str,
+    today: datetime.date,
+    around: Around,
+    kind: str = KIND,
 ) -> Path:
     """Write an encoded picture under the next free number; returns the file. Raises `SaveError` naming the folder."""
-    folder = outputs / KIND / today.isoformat()
+    folder = outputs / kind / today.isoformat()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for _ in range(MAX_TRIES):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from webui.infotext import bounded_json
 from webui.params import GenerationParams
 
 DEFAULTS = GenerationParams()
@@ -72,6 +73,14 @@ def zero_terminal_snr(text: str) -> bool:
     return known[text.strip().casefold()]
 
 
+def extension_values(text: str) -> dict[str, Any]:
+    """The values of extensions, as the JSON that the writer makes of them. Raises ValueError."""
+    value = bounded_json.load(text)
+    if not isinstance(value, dict):
+        raise ValueError("it is not an object of extensions")
+    return value
+
+
 # Before the settings that scripts add, in AUTOMATIC1111's order.
 FIXED_KEYS = (
     Key("Clip skip", "clip_skip", integer),
@@ -114,6 +123,7 @@ EXTRA_KEYS = (
     Key("SDXL negative aesthetic score", "negative_aesthetic_score", real),
     Key("Image format", "image_format", str),
     Key("Image quality", "image_quality", integer),
+    Key("Extensions", "extensions", extension_values),
 )
 
 # Known keys that decide nothing by themselves: they name what was used, for whoever looks.
@@ -122,6 +132,8 @@ INFORMATION_KEYS = frozenset(
         "Version", "User", "Lora hashes", "TI hashes", "Hashes", "Model hash", "VAE hash", "Size-1", "Size-2",
         "Created Date", "Civitai resources", "Civitai metadata", "Batch pos", "App", "Backend", "Hypernet",
         "Hypernet strength", "Software", "Source", "Time",
+        "Script", "X Type", "X Values", "Y Type", "Y Values", "Z Type", "Z Values", "Fixed X Values",
+        "Fixed Y Values", "Fixed Z Values", "Grid layout",
     }
 )  # fmt: skip
 

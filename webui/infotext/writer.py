@@ -6,6 +6,7 @@ settings in AUTOMATIC1111's order, `Steps` first, so that every reader of the fi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
@@ -110,6 +111,8 @@ def _unless_default(params: GenerationParams, field: str) -> Any:
     value = getattr(params, field)
     if value == getattr(DEFAULTS, field):
         return None
+    if field == "extensions":
+        return json.dumps(params.extension_values, ensure_ascii=False, sort_keys=True)
     if field == "zero_terminal_snr":
         return "Zero Terminal SNR"
     if isinstance(value, tuple):

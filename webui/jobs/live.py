@@ -11,6 +11,7 @@ from typing import Any
 from webui.errors import WebUIError
 from webui.events import (
     Event,
+    Extensions,
     Failed,
     Finished,
     Image,
@@ -81,6 +82,8 @@ def _fold(live: Live, event: Event, outputs: Path) -> Live:
         )
     if isinstance(event, Memory):
         return live if event.peak <= live.peak_memory else replace(live, peak_memory=event.peak)
+    if isinstance(event, Extensions):
+        return live
     if isinstance(event, Preview):
         return replace(live, preview=live.preview + 1)
     if isinstance(event, Image):

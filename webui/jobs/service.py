@@ -405,4 +405,4 @@ class JobService:
 def _engine_part(settings: Settings) -> Any:
     """The settings that an engine is made with; the selected model is told apart."""
     model = replace(settings.model, checkpoint="", vae="")
-    return (model, settings.device, settings.preview, settings.saving)
+    return (model, settings.device, settings.preview, settings.saving, settings.extensions)

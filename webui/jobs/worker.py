@@ -83,12 +83,14 @@ class RecordedEngine:
 
 
 def real_engine(settings: Settings, paths: Paths) -> EngineLike:
-    """The engine of the product, with the history. Called in the worker alone: this is where torch is imported."""
+    """The engine of the product, with history and extensions. Called in the worker alone: torch is imported here."""
     from webui.engine import Engine
+    from webui.extensions.start import start
     from webui.history import Recorder
 
+    _, extensions = start(paths, settings, "engine")
     recorder = Recorder(paths)
-    return RecordedEngine(Engine(settings, paths, save_hook=recorder.saving), recorder)
+    return RecordedEngine(Engine(settings, paths, save_hook=recorder.saving, extensions=extensions), recorder)
 
 
 def main(connection: Connection, settings: Settings, paths: Paths, factory: EngineFactory) -> None:

@@ -18,7 +18,7 @@ from webui.prompt.schedule import ScheduledText, denoiser_calls, parse_schedule,
 from webui.prompt.stylebook import StyleBook
 from webui.prompt.styles import Style, apply_styles, find_styles, read_styles, recognise, save_styles
 from webui.prompt.tokenizer import ClipTokenizer, clip_tokenizer
-from webui.prompt.wildcards import expand_wildcards, has_wildcards, list_wildcards
+from webui.prompt.wildcards import expand_wildcards, has_wildcards, list_wildcards, wildcard_lines
 
 __all__ = [
     "BracketProblem",
@@ -56,4 +56,5 @@ __all__ = [
     "strip_comments",
     "strip_networks",
     "text_at",
+    "wildcard_lines",
 ]

@@ -84,6 +84,11 @@ def list_wildcards(root: Path) -> list[str]:
     return sorted(name for name in found if _NAME.fullmatch(name) and len(name) <= _MAX_NAME)
 
 
+def wildcard_lines(name: str, root: Path) -> list[str]:
+    """The lines that `__name__` can become; none when there is no such file."""
+    return _read(name, _Expansion(random.Random(0), root)) if _NAME.fullmatch(name) and len(name) <= _MAX_NAME else []
+
+
 def _expand(text: str, state: _Expansion, depth: int) -> str:
     if depth > MAX_NESTING:
         state.warn(f"Wildcards are nested deeper than {MAX_NESTING} levels; the innermost were left as they are.")

@@ -58,7 +58,7 @@ class GuidanceHook(Protocol):
     """A change to every call of the denoiser."""
 
     def before(self, step: GuidanceStep) -> None:
-        """May change `step.cfg_scale` and `step.with_uncond`; there are no outputs yet."""
+        """May change `step.x`, `step.cfg_scale` and `step.with_uncond`; there are no outputs yet."""
 
     def after(self, step: GuidanceStep) -> None:
         """May replace `step.denoised`."""
@@ -126,10 +126,10 @@ class GuidedDenoiser:
             hook.before(step)
         wanted = step.with_uncond or always_uncond
         needed = always_uncond or not (self._uncond_cancels and math.isclose(step.cfg_scale, 1.0))
-        step.conds, step.uncond = self.evaluate(x, sigma, step.call, wanted and needed)
+        step.conds, step.uncond = self.evaluate(step.x, sigma, step.call, wanted and needed)
         if wanted and not needed and step.uncond is None and not _weights_add_up(step.conds):
             self._uncond_cancels = False
-            step.conds, step.uncond = self.evaluate(x, sigma, step.call, True)
+            step.conds, step.uncond = self.evaluate(step.x, sigma, step.call, True)
         self.calls += 1
         step.denoised = combine(step.conds, step.uncond, step.cfg_scale)
         for hook in self.hooks:

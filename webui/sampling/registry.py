@@ -73,8 +73,14 @@ def _sampler(info: SamplerName) -> Sampler:
     return Sampler(**flags, function=function, options=options, draws_noise="noise" in parameters)
 
 
-SAMPLERS: dict[str, Sampler] = {name: _sampler(info) for name, info in SAMPLER_NAMES.items()}
+SAMPLERS: dict[str, Sampler] = {name: _sampler(SAMPLER_NAMES[name]) for name in _FUNCTIONS}
 _KNOWN_OPTIONS = frozenset(_CHURN_OPTIONS).union(*(s.options for s in SAMPLERS.values()))
+
+
+def add_function(name: str, function: Callable[..., Tensor]) -> None:
+    """Give a sampler that `webui.names` knows its function, written to the contract of the methods in `methods/`."""
+    _FUNCTIONS[name] = function
+    SAMPLERS[name] = _sampler(SAMPLER_NAMES[name])
 
 
 def sample(
@@ -98,7 +104,9 @@ def sample(
     `Sampler.options` names. Raises `InvalidParams` for an unknown sampler or sigmas that do not descend, `TypeError`
     for an option that no sampler has.
     """
-    sampler = SAMPLERS[find_sampler(name)[0].name]
+    sampler = SAMPLERS.get(find_sampler(name)[0].name)
+    if sampler is None:
+        raise InvalidParams(f'The sampler "{name[:80]}" belongs to an extension that did not load.', "Choose another.")
     unknown = options.keys() - _KNOWN_OPTIONS
     if unknown:
         raise TypeError(f"no sampler has the option {', '.join(sorted(unknown))}; known: {sorted(_KNOWN_OPTIONS)}")

@@ -152,6 +152,13 @@ _FUNCTIONS: dict[str, Callable[[int, Bounds], Tensor]] = {
 _WITHOUT_FINAL_ZERO = frozenset({"KL Optimal"})
 
 
+def add_function(name: str, function: Callable[[int, float, float], Sequence[float]]) -> None:
+    """Give a schedule that `webui.names` knows its function: n steps, sigma_min, sigma_max -> n levels, descending."""
+    _FUNCTIONS[name] = lambda n, bounds: torch.tensor(
+        list(function(n, bounds.sigma_min, bounds.sigma_max)), dtype=torch.float64
+    )
+
+
 def schedule(
     name: str,
     n: int,
@@ -188,7 +195,10 @@ def schedule(
             f"The sigmas cannot run from {bounds.sigma_max:g} down to {bounds.sigma_min:g}.",
             "Set sigma min below sigma max, or both to 0 for the model's own.",
         )
-    sigmas = _FUNCTIONS[known.name](n, bounds)
+    function = _FUNCTIONS.get(known.name)
+    if function is None:
+        raise InvalidParams(f'The schedule "{name[:80]}" belongs to an extension that did not load.', "Choose another.")
+    sigmas = function(n, bounds)
     return sigmas if known.name in _WITHOUT_FINAL_ZERO else _append_zero(sigmas)
 
 

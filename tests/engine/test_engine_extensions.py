@@ -1,0 +1,278 @@
+"""Extensions in the real engine: their hooks on the way of a picture, and jobs made of many cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from embedded import EMBEDDED_CHECKPOINT
+from engine_runs import Run, install_embedded, pixels_of, run, run_until
+from extensions.extension_folders import host_of, write_extension
+
+from webui.engine import Engine
+from webui.engine.control import Control
+from webui.events import Event, Extensions, Image, Preview
+from webui.params import WHOLE_JOB, make_params
+from webui.paths import Paths
+from webui.provenance import SavedPicture
+from webui.settings import Settings, changed
+
+HOOK = "from webui.extensions import Cell, Draft, Expansion, Sheet, hookimpl\n"
+STEP = HOOK + (
+    "class Shift:\n"
+    "    def __init__(self, amount): self.amount = amount\n"
+    "    def before(self, step): step.x = step.x * 1.0\n"
+    "    def after(self, step): step.denoised = step.denoised + self.amount\n"
+    "@hookimpl\n"
+    "def step(values): return Shift(values['amount'])\n"
+)
+FAILING_STEP = HOOK + (
+    "class Bad:\n"
+    "    def before(self, step):\n"
+    "        step.cfg_scale = 0.0\n"
+    "        raise ValueError('half way')\n"
+    "    def after(self, step):\n"
+    "        step.denoised = step.denoised * 0\n"
+    "        raise ValueError('at the end')\n"
+    "@hookimpl\n"
+    "def step(): return Bad()\n"
+)
+DECODED = HOOK + "@hookimpl\ndef decoded(pixels, index, values): return 255 - pixels\n"
+PARAMS = HOOK + (
+    "@hookimpl\n"
+    "def params(request, values):\n"
+    "    return request.changed(seed=request.seed + int(values['amount'])).without_extension('reseed')\n"
+)
+SERIES = HOOK + (
+    "from PIL import Image\n"
+    "def cells(request, count):\n"
+    "    made = []\n"
+    "    for i in range(count):\n"
+    "        result = yield Cell(request.changed(seed=request.seed + i, steps=2), f'cell {i}')\n"
+    "        if result.interrupted:\n"
+    "            break\n"
+    "        made += result.pictures\n"
+    "        yield Draft(result.pictures[0] if result.pictures else Image.new('RGB', (8, 8)))\n"
+    "    sheet = Image.new('RGB', (len(made) * 16, 16))\n"
+    "    for i, picture in enumerate(made):\n"
+    "        sheet.paste(picture.resize((16, 16)), (i * 16, 0))\n"
+    "    yield Sheet(sheet, (('Script', 'Series'),))\n"
+    "@hookimpl\n"
+    "def expand(request, values):\n"
+    "    return Expansion(cells(request, int(values['amount'])), int(values['amount']))\n"
+)
+
+
+class Bench:
+    """An engine with extensions, and what it recorded."""
+
+    def __init__(self, root: Path) -> None:
+        install_embedded(root)
+        self.records: list[SavedPicture] = []
+        self.paths = Paths.under(root)
+        self.paths.make_folders()
+        self.host = host_of(root)
+        settings = changed(Settings(), {"device.precision": "fp32"})
+        self.engine = Engine(settings, self.paths, save_hook=self._record, extensions=self.host)
+
+    def _record(self, picture: SavedPicture):  # type: ignore[no-untyped-def]
+        from contextlib import nullcontext
+
+        self.records.append(picture)
+        return nullcontext()
+
+    def run(self, **fields: object) -> Run:
+        return run(self.engine, **{"steps": 2, **fields})
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    root = tmp_path_factory.mktemp("extended")
+    write_extension(root, "shift", STEP, asks="step")
+    write_extension(root, "negative", DECODED, asks="decoded")
+    write_extension(root, "reseed", PARAMS, asks="params")
+    write_extension(root, "series", SERIES, asks="expand")
+    write_extension(root, "broken-step", FAILING_STEP, asks="step")
+    made = Bench(root)
+    yield made
+    made.engine.close()
+
+
+def test_a_job_that_names_no_extension_is_what_it_is_without_any(bench: Bench, engine: Engine) -> None:
+    assert bench.run().digests == run(engine, steps=2).digests
+
+
+def test_a_step_hook_changes_the_picture_by_its_value_and_the_same_value_gives_the_same_picture(bench: Bench) -> None:
+    plain = bench.run().digests
+    assert bench.run(extensions={"shift": {"amount": 0.0}}).digests == plain
+    changed_once = bench.run(extensions={"shift": {"amount": 0.5}})
+    assert changed_once.digests != plain
+    assert bench.run(extensions={"shift": {"amount": 0.5}}).digests == changed_once.digests
+    assert bench.run().digests == plain
+    assert '"shift' in changed_once.images[0].infotext.replace("\\", "")
+
+
+def test_a_hook_sees_every_picture_once_it_is_decoded(bench: Bench) -> None:
+    plain, negative = bench.run(batch_size=2), bench.run(batch_size=2, extensions={"negative": {}})
+    for before, after in zip(plain.images, negative.images, strict=True):
+        assert np.array_equal(pixels_of(after), 255 - pixels_of(before))
+
+
+def test_a_job_can_be_rewritten_and_what_is_recorded_makes_the_same_picture_again(bench: Bench) -> None:
+    rewritten = bench.run(extensions={"reseed": {"amount": 3}})
+    recorded = bench.records[-1].params
+    assert recorded.seed == 10
+    assert recorded.extension_values == {}
+    assert rewritten.digests == bench.run(seed=10).digests
+
+
+def test_a_failing_step_hook_leaves_the_picture_as_it_would_have_been_and_is_told(bench: Bench) -> None:
+    plain = bench.run().digests
+    failing = bench.run(extensions={"broken-step": {}})
+    assert failing.digests == plain
+    assert any("broken-step failed in step" in warning.text for warning in failing.warnings)
+    assert any("switched off" in warning.text for warning in failing.warnings)
+    assert bench.run(extensions={"broken-step": {}}).digests == plain
+    [report] = failing.of(Extensions)
+    assert report.report["off"].keys() == {"broken-step"}
+
+
+def test_a_job_with_values_of_an_extension_that_is_not_here_is_refused(bench: Bench) -> None:
+    error = bench.run(extensions={"shfit": {"amount": 1.0}}).error
+    assert error["error"] == "InvalidParams"
+    assert '"shift"' in error["advice"]
+
+
+def test_cells_are_pictures_of_their_own_and_a_sheet_is_one_of_the_whole_job(bench: Bench) -> None:
+    bench.records.clear()
+    result = bench.run(extensions={"series": {"amount": 3}})
+    assert [image.index for image in result.images] == [0, 1, 2, 3]
+    assert [image.seed for image in result.images] == [7, 8, 9, 7]
+    for offset in range(3):
+        assert result.digests[offset] == bench.run(seed=7 + offset).digests[0]
+    cells, sheet = bench.records[:3], bench.records[3]
+    assert all(cell.params.extension_values == {} for cell in cells)
+    assert sheet.index == WHOLE_JOB
+    assert sheet.params.extension_values == {"series": {"amount": 3.0}}
+    assert sheet.models == cells[0].models
+    assert (sheet.width, sheet.height) == (48, 16)
+    assert "txt2img-grids" in sheet.path.parts
+    assert "Script: Series" in result.images[3].infotext
+    assert result.started.pictures == 3
+    assert result.finished.pictures == 4
+    assert [step.batch for step in result.steps] == [1, 1, 2, 2, 3, 3]
+    assert {step.batches for step in result.steps} == {3}
+
+
+def test_the_same_request_makes_the_same_sheet_so_a_replay_of_it_is_exact(bench: Bench) -> None:
+    first, second = (bench.run(extensions={"series": {"amount": 2}}) for _ in range(2))
+    assert first.digests == second.digests
+    params = make_params({"extensions": {"series": {"amount": 2}}, "batch_count": 3})
+    assert params.single(WHOLE_JOB) == params
+
+
+def test_an_interrupted_job_of_cells_goes_on_where_it_ended_when_it_is_queued_again(bench: Bench) -> None:
+    def stop(event: Event, control: Control) -> None:
+        if isinstance(event, Image) and event.index == 1:
+            control.interrupt()
+
+    fields = {"extensions": {"series": {"amount": 4}}, "seed": 40, "steps": 2}
+    cut = run_until(bench.engine, stop, **fields)
+    assert cut.finished.interrupted
+    assert [image.seed for image in cut.images] == [40, 41, 40]  # two cells, and the sheet of them
+    bench.records.clear()
+    whole = bench.run(**fields)
+    assert [image.seed for image in whole.images] == [40, 41, 42, 43, 40]
+    assert [image.path for image in whole.images[:2]] == [image.path for image in cut.images[:2]]
+    assert len(bench.records) == 3  # two cells that were missing, and the whole sheet
+    bench.records.clear()
+    bench.run(**fields)
+    assert len(bench.records) == 5  # it was complete, so there was nothing to resume
+
+
+def test_a_finished_cell_whose_file_is_gone_is_made_again(bench: Bench) -> None:
+    def stop(event: Event, control: Control) -> None:
+        if isinstance(event, Image) and event.index == 0:
+            Path(event.path).unlink()
+            control.interrupt()
+
+    fields = {"extensions": {"series": {"amount": 2}}, "seed": 60, "steps": 2}
+    run_until(bench.engine, stop, **fields)
+    whole = bench.run(**fields)
+    assert [image.seed for image in whole.images] == [60, 61, 60]
+    assert Path(whole.images[0].path).is_file()
+
+
+def test_drafts_are_shown_in_place_of_the_pictures_in_the_making(bench: Bench) -> None:
+    result = bench.run(extensions={"series": {"amount": 2}})
+    drafts = [preview for preview in result.of(Preview) if preview.step == 0]
+    assert len(drafts) == 2
+    after = result.events.index(drafts[0])
+    assert all(event.step == 0 for event in result.events[after:] if isinstance(event, Preview))
+
+
+def test_a_cell_that_fails_is_told_and_the_others_are_made(tmp_path: Path) -> None:
+    code = SERIES.replace(
+        "request.changed(seed=request.seed + i, steps=2)",
+        "request.changed(seed=request.seed + i, steps=2, **({'checkpoint': 'no such file'} if i == 1 else {}))",
+    )
+    write_extension(tmp_path, "series", code, asks="expand")
+    bench = Bench(tmp_path)
+    try:
+        result = bench.run(extensions={"series": {"amount": 3}})
+    finally:
+        bench.engine.close()
+    assert [image.seed for image in result.images] == [7, 9, 7]
+    assert any("cell 1" in warning.text and "no such file" in warning.text for warning in result.warnings)
+    assert EMBEDDED_CHECKPOINT.is_file()
+
+
+def test_a_script_that_fails_half_way_keeps_what_it_made_and_says_so(tmp_path: Path) -> None:
+    code = SERIES.replace("        made += result.pictures\n", "        1 / i\n        made += result.pictures\n")
+    write_extension(tmp_path, "series", code.replace("range(count)", "range(1, -1, -1)"), asks="expand")
+    bench = Bench(tmp_path)
+    try:
+        result = bench.run(extensions={"series": {"amount": 2}})
+    finally:
+        bench.engine.close()
+    assert len(result.images) == 2
+    assert any("series failed in expand (ZeroDivisionError" in warning.text for warning in result.warnings)
+
+
+def test_samplers_and_schedules_of_an_extension_are_chosen_by_name(tmp_path: Path) -> None:
+    """In a process of its own: names that are made known stay known."""
+    import subprocess
+    import sys
+
+    more = (
+        '[[samplers]]\nname = "Half Euler"\naliases = ["half_euler"]\n'
+        '[[schedules]]\nname = "Straight"\nalias = "straight"\n'
+    )
+    code = HOOK + (
+        "def half(model, x, sigmas, report):\n"
+        "    for i, (a, b) in enumerate(zip(sigmas, sigmas[1:])):\n"
+        "        denoised = model(x, a)\n"
+        "        x = denoised + (x - denoised) * (b / a)\n"
+        "        report(i, a, b, x, denoised)\n"
+        "    return x\n"
+        "@hookimpl\n"
+        "def samplers(): return {'Half Euler': half}\n"
+        "@hookimpl\n"
+        "def schedules(): return {'Straight': lambda n, low, high: [high + (low - high) * i / n for i in range(n)]}\n"
+    )
+    write_extension(tmp_path, "own", code, asks="samplers schedules", more=more)
+    script = (
+        "import sys\nfrom pathlib import Path\n"
+        "sys.path[:0] = ['tests', 'tests/engine']\n"
+        "from engine_runs import run\n"
+        "from test_engine_extensions import Bench\n"
+        f"bench = Bench(Path({str(tmp_path)!r}))\n"
+        "own = run(bench.engine, sampler='half_euler', schedule='straight', steps=3)\n"
+        "print(own.digests[0], own.images[0].infotext.count('Sampler: Half Euler, Schedule type: Straight'))\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split()[-1] == "1"

@@ -1,0 +1,318 @@
+"""A request as extensions want it done: one job, or many cells that an extension makes of it.
+
+The cells are ordinary jobs, run one after the other in the same thread; to whoever watches they are one. Each picture
+of a cell is recorded under the cell's own params, so it can be found and replayed by itself; a sheet (a grid, say) is
+recorded under the whole request. What is finished is written to a ledger, so that the same request, interrupted or
+lost in a crash and queued again, goes on where it ended.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import io
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from PIL import Image as PillowImage
+
+import webui
+from webui import infotext, pictures
+from webui.engine.control import Control
+from webui.engine.desk import EngineDesk
+from webui.engine.extensions import refused, rewritten
+from webui.engine.job import STAGES, Job, Tools
+from webui.engine.ledger import DoneCell, Ledger
+from webui.engine.preview import QUALITY
+from webui.engine.save import save_picture
+from webui.errors import InvalidParams, SaveError, WebUIError
+from webui.events import Event, Extensions, Finished, Image, Memory, Preview, Started, Step, Warning
+from webui.extensions import Cell, CellResult, Draft, Expansion, Host, Sheet
+from webui.params import WHOLE_JOB, GenerationParams
+from webui.provenance import Environment, SavedPicture, SaveHook
+
+GRIDS = "txt2img-grids"
+MAX_CELLS = 10_000
+MAX_DRAFT_SIDE = 1536  # pixels
+INTERRUPTED = CellResult(error="The job was interrupted.", interrupted=True)
+Emit = Callable[[Event], None]
+
+
+def run_request(tools: Tools, params: GenerationParams, control: Control, emit: Emit) -> None:
+    """Do what is asked for; the events are those of one job. Raises the errors of its parts."""
+    host = tools.extensions
+
+    def report() -> None:
+        for notice in host.take_notices():
+            emit(Warning("extension", notice))
+        if host.manifests:
+            emit(Extensions(host.report()))
+
+    def tell(event: Event) -> None:
+        if isinstance(event, Finished):
+            report()
+        emit(event)
+
+    try:
+        _run(tools, rewritten(host, params), control, tell)
+    except WebUIError:
+        report()
+        raise
+
+
+def _run(tools: Tools, params: GenerationParams, control: Control, tell: Emit) -> None:
+    host = tools.extensions
+    script = next((name for name in params.extension_values if _is_script(host, name)), None)
+    if script is None:
+        Job(tools, params, control, tell).run()
+        return
+    asked = {script: params.extension_values[script]}
+    inner, desk = params.without_extension(script), EngineDesk(tools.paths, tools.catalog)
+    expansion = next((answer for _, answer in host.ask("expand", asked, request=inner, desk=desk)), None)
+    if not isinstance(expansion, Expansion):
+        raise refused(host, script)
+    _Cells(tools, params, script, expansion, control, tell).run()
+
+
+class _Quiet(Control):
+    """The control of a cell: it obeys the job's."""
+
+    def __init__(self, outer: Control) -> None:
+        super().__init__()
+        self._outer = outer
+
+    @property
+    def interrupted(self) -> bool:
+        return self._outer.interrupted
+
+    @property
+    def skipped(self) -> bool:
+        return self._outer.skipped
+
+    @property
+    def stopping(self) -> bool:
+        return self._outer.stopping
+
+    def batch_done(self) -> None:
+        self._outer.batch_done()
+
+
+def _is_script(host: Host, name: str) -> bool:
+    panel = host.manifests[name].panel
+    return panel is not None and panel.kind == "script"
+
+
+class _Cells:
+    """One expanded job."""
+
+    def __init__(
+        self,
+        tools: Tools,
+        params: GenerationParams,
+        script: str,
+        expansion: Expansion,
+        control: Control,
+        emit: Emit,
+    ) -> None:
+        self._tools = tools
+        self._script = script
+        self._params = params
+        self._expansion = expansion
+        self._control = control
+        self._emit = emit
+        self._ledger = Ledger.of(tools.paths.cache_dir, params)
+        self._seconds = dict.fromkeys((*STAGES, "total"), 0.0)
+        self._peak = 0
+        self._images = 0
+        self._batches_done = 0
+        self._batches = 0  # of the cell in the making
+        self._started = False
+        self._drafted = False
+        self._failed = 0
+        self._cells_made = 0
+        self._sample: SavedPicture | None = None  # the latest picture: what a sheet says of models and machine
+        self._began = time.perf_counter()
+
+    def run(self) -> None:
+        """Ends with `Finished`. A cell that fails is told as a warning, and the others are made all the same."""
+        for note in self._expansion.notes:
+            self._emit(Warning("extension", note))
+        answer: CellResult | None = None
+        count = 0
+        try:
+            while (wanted := self._next(answer)) is not None:
+                answer = None
+                if isinstance(wanted, Draft):
+                    self._show(wanted)
+                elif isinstance(wanted, Sheet):
+                    self._save_sheet(wanted)
+                elif self._control.interrupted:
+                    answer = INTERRUPTED
+                else:
+                    count += 1
+                    if count > MAX_CELLS:
+                        raise InvalidParams(f"More than {MAX_CELLS:,} cells.", "Split the job.")
+                    answer = self._make(wanted)
+        finally:
+            self._expansion.cells.close()
+        interrupted = self._control.interrupted
+        if not self._cells_made and not interrupted and not self._failed:
+            raise refused(self._tools.extensions, self._script)
+        if not interrupted and not self._failed:
+            self._ledger.discard()
+        self._seconds["total"] = time.perf_counter() - self._began
+        self._emit(Finished(self._images, self._seconds, self._peak, interrupted))
+
+    def _next(self, answer: CellResult | None) -> Cell | Draft | Sheet | None:
+        """What the extension wants next; None when it is through, or failed."""
+        cells = self._expansion.cells
+
+        def step() -> Cell | Draft | Sheet | None:
+            try:
+                return cells.send(answer)
+            except StopIteration:
+                return None
+
+        return self._tools.extensions.guard(self._script, "expand", step)
+
+    def _make(self, cell: Cell) -> CellResult:
+        done = self._ledger.find(cell.params, self._tools.paths.outputs)
+        if done is not None:
+            return self._again(done, cell)
+        images: list[Image] = []
+        self._batches = cell.params.batch_count
+        capture: list[SavedPicture] = []
+        tools = dataclasses.replace(self._tools, save_hook=self._noting(capture))
+        try:
+            Job(
+                tools, rewritten(tools.extensions, cell.params), _Quiet(self._control), self._telling(images, cell)
+            ).run()
+        except WebUIError as error:
+            self._failed += 1
+            self._emit(Warning("cell", f"{cell.label or 'A cell'}: {error}"))
+            return CellResult(error=str(error))
+        self._batches_done += self._batches
+        self._sample = capture[-1] if capture else self._sample
+        whole = len(images) == cell.params.pictures and not any("Stopped at step" in i.infotext for i in images)
+        if whole and all(image.path for image in images):
+            self._ledger.add(cell.params, images, self._tools.paths.outputs)
+        if not images:
+            return INTERRUPTED
+        self._cells_made += 1
+        return CellResult([_open(i) for i in images], [i.infotext for i in images], [i.path for i in images])
+
+    def _again(self, done: DoneCell, cell: Cell) -> CellResult:
+        """A cell that an earlier run of this job made: its pictures are told again."""
+        for image in done.images if cell.shown else ():
+            self._tell_image(image)
+        self._batches_done += 1
+        self._cells_made += 1
+        paths = [image.path for image in done.images]
+        return CellResult([_open(i) for i in done.images], [i.infotext for i in done.images], paths, resumed=True)
+
+    def _telling(self, images: list[Image], cell: Cell) -> Emit:
+        """The events of a cell, as those of the whole job."""
+
+        def tell(event: Event) -> None:
+            if isinstance(event, Image):
+                images.append(event)
+                if cell.shown or event.error:
+                    self._tell_image(event)
+            elif isinstance(event, Started):
+                if not self._started:
+                    pictures_in_all = self._expansion.pictures or event.pictures
+                    self._emit(dataclasses.replace(event, pictures=pictures_in_all))
+                self._started = True
+            elif isinstance(event, Step):
+                self._emit(self._step_of_all(event))
+            elif isinstance(event, Finished):
+                for stage, seconds in event.seconds.items():
+                    self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
+                self._peak = max(self._peak, event.peak_memory)
+            elif isinstance(event, Preview) and self._drafted:
+                return  # the growing sheet is shown instead
+            else:
+                self._peak = max(self._peak, event.peak) if isinstance(event, Memory) else self._peak
+                self._emit(event)
+
+        return tell
+
+    def _tell_image(self, image: Image) -> None:
+        self._emit(dataclasses.replace(image, index=self._images))
+        self._images += 1
+
+    def _step_of_all(self, step: Step) -> Step:
+        batch = self._batches_done + step.batch
+        per_batch = max(1, self._params.batch_size)
+        batches = max(batch, -(-self._expansion.pictures // per_batch))
+        made = self._batches_done + (step.batch - 1 + step.step / max(1, step.steps))
+        passed = time.perf_counter() - self._began
+        left = passed / made * (batches - made) if made > 0 else step.seconds_left
+        return dataclasses.replace(step, batch=batch, batches=batches, seconds_left=left)
+
+    def _show(self, draft: Draft) -> None:
+        picture = draft.picture.convert("RGB")
+        picture.thumbnail((MAX_DRAFT_SIDE, MAX_DRAFT_SIDE))
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=QUALITY)
+        self._drafted = True
+        self._emit(Preview(buffer.getvalue(), 0))
+
+    def _save_sheet(self, sheet: Sheet) -> None:
+        """A picture of the whole job. Its params are the request, so that a replay makes all of it again."""
+        params, picture = self._params, sheet.picture.convert("RGB")
+        sample = self._sample
+        pixels = picture.tobytes()
+        digest = hashlib.sha256(pixels).hexdigest()
+        model, model_hash = _checkpoint_of(sample)
+        text = infotext.format(params, model_name=model, model_hash=model_hash, extra=sheet.notes)
+        path, error, png = "", "", b""
+
+        def record(target: Path) -> AbstractContextManager[None]:
+            saved = SavedPicture(
+                params,
+                WHOLE_JOB,
+                target,
+                picture.width,
+                picture.height,
+                text,
+                digest,
+                sample.environment if sample else Environment(product=webui.__version__),
+                sample.models if sample else (),
+            )
+            return self._tools.save_hook(saved)
+
+        try:
+            written = pictures.file_format(params.image_format, picture.width, picture.height, text)
+            data = pictures.encode(picture, params.image_format, params.image_quality, text)
+            today = datetime.date.today()
+            path = str(save_picture(self._tools.paths.outputs, data, params.seed, written, today, record, kind=GRIDS))
+        except SaveError as failure:
+            error = str(failure)
+            png = pictures.encode(picture, "png", params.image_quality, text)
+        self._tell_image(Image(0, path, params.seed, picture.width, picture.height, text, digest, error, png))
+
+    def _noting(self, capture: list[SavedPicture]) -> SaveHook:
+        """The save hook of the whole, which also notes what was saved."""
+
+        def hook(picture: SavedPicture) -> AbstractContextManager[None]:
+            capture.append(picture)
+            return self._tools.save_hook(picture)
+
+        return hook
+
+
+def _checkpoint_of(sample: SavedPicture | None) -> tuple[str | None, str | None]:
+    """(stem, short hash) of the checkpoint that drew a picture."""
+    used = next((m for m in sample.models if m.kind == "checkpoint"), None) if sample else None
+    return (Path(used.name).stem, used.sha256[:10] or None) if used else (None, None)
+
+
+def _open(image: Image) -> PillowImage.Image:
+    """The pixels of a finished picture, from its file or, where that could not be written, from memory."""
+    source = io.BytesIO(image.png) if image.png else image.path
+    with PillowImage.open(source) as opened:
+        return opened.convert("RGB")
