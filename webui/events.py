@@ -2,8 +2,8 @@
 rendered by the console, the page and the API alike.
 
 The order within a job: (`Loading` `Loaded`)* `Started` (`Step` | `Preview` | `Image` | `Warning` | `Memory`)*, perhaps
-`Extensions`, and at last exactly one of `Finished` and `Failed`. Where wildcards choose other LoRAs for a later picture,
-or an extension makes many jobs of one, `Loading` and `Loaded` come once more before it.
+`Extensions`, and at last exactly one of `Finished` and `Failed`. Where wildcards choose other LoRAs for a later
+picture, or an extension makes many jobs of one, `Loading` and `Loaded` come once more before it.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from webui.events import (
     KINDS,
     Event,
+    Extensions,
     Failed,
     Finished,
     Image,
@@ -36,6 +37,7 @@ EVENTS: list[Event] = [
     Image(0, "/data/outputs/txt2img-images/1.png", 7, 512, 768, "π", "00", png=b"\x89PNG"),
     Warning("code", "text"),
     Memory("cuda", 1, 2, 3, 4),
+    Extensions({"off": {"grain": "It failed."}}),
     Finished(2, {"total": 1.0}, 99, interrupted=True),
     Failed({"error": "OutOfMemory", "message": "m", "advice": "a"}),
 ]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from webui import infotext
 from webui.api.responses import ModelMention, NotUnderstoodView, ParametersView
 from webui.catalog import can_run
 from webui.catalog.lookup import find_network, with_hash
@@ -26,14 +28,29 @@ _SUFFIX = re.compile(r"\.(safetensors|ckpt|pt|pth|bin)$", re.IGNORECASE)
 _NO_VAE = (AUTOMATIC, "None")
 MAX_MENTIONED = 100
 
+ForeignText = Callable[[str, "Mapping[str, str]"], "str | None"]
+"""The parameters text that somebody makes of a text and chunks of a picture that they know; None for all others."""
+
 
 class ParametersReader:
     """Turns parsed parameters into what the form can take over, and says what of it is not here."""
 
-    def __init__(self, catalog: Catalog, store: SettingsStore, styles: StyleBook) -> None:
+    def __init__(
+        self, catalog: Catalog, store: SettingsStore, styles: StyleBook, foreign: ForeignText = lambda *_: None
+    ) -> None:
         self._catalog = catalog
         self._store = store
         self._styles = styles
+        self._foreign = foreign
+
+    def read(
+        self, text: str, chunks: Mapping[str, str] | None = None, size: tuple[int, int] | None = None
+    ) -> ParsedInfotext:
+        """A picture's texts, or a text alone, parsed: extensions are asked first, then every dialect that we know."""
+        own = self._foreign(text, chunks or {})
+        if own is not None:
+            return infotext.parse(own)
+        return infotext.parse(text) if chunks is None else infotext.parse_chunks(text, chunks, size=size)
 
     def view(self, parsed: ParsedInfotext) -> ParametersView:
         """`params` hold the names that models have here; a model that is missing is left out of them and mentioned."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse
 
-from webui import infotext, pictures
+from webui import pictures
 from webui.api.common import ERRORS, AsciiJSON
 from webui.api.parameters import ParametersReader
 from webui.api.responses import PictureText
@@ -55,7 +55,7 @@ def describe(data: bytes, reader: ParametersReader) -> PictureText:
     """Everything a picture's bytes tell. Raises `webui.errors` for what is no picture."""
     image = pictures.open_image(data, formats=("PNG", "JPEG", "WEBP", "AVIF", "GIF"))
     text, other = pictures.read_text(data)
-    parsed = reader.view(infotext.parse_chunks(text, other, size=image.size))
+    parsed = reader.view(reader.read(text, other, image.size))
     return PictureText(
         **parsed.model_dump(),
         infotext=text,

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
-from webui import infotext
 from webui.api.common import ERRORS, JsonBody, fields_of
 from webui.api.completion import KINDS, complete
 from webui.api.parameters import ParametersReader
@@ -85,7 +84,7 @@ def prompt_routes(catalog: Catalog, styles: StyleBook, wildcards: Path, reader: 
     @router.post("/infotext", response_model=ParametersView)
     def read_text(body: JsonBody) -> ParametersView:
         """What a parameters text of any program says: `{"text": ...}`. A text without settings is a prompt."""
-        return reader.view(infotext.parse(_text(fields_of(body), "text")))
+        return reader.view(reader.read(_text(fields_of(body), "text")))
 
     return router
 

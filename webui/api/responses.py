@@ -254,3 +254,79 @@ class LinkView(BaseModel):
 
     link: str
     qr: str
+
+
+class HookUseView(BaseModel):
+    """How a hook of an extension did since its process began."""
+
+    side: str
+    hook: str
+    calls: int
+    seconds: float
+    failures: int
+
+
+class ExtensionView(BaseModel):
+    """An extension that is here. `problem` says why it is not used, "" when it is (or is only switched off)."""
+
+    name: str
+    title: str
+    version: str
+    summary: str
+    author: str
+    licence: str
+    asks: list[str]
+    requires: list[str]
+    hash: str
+    source: str
+    enabled: bool
+    problem: str
+    uses: list[HookUseView]
+
+
+class ExtensionList(BaseModel):
+    extensions: list[ExtensionView]
+
+
+class PanelFieldView(BaseModel):
+    """A field of a panel; `default` and the values are of the type that `kind` says."""
+
+    key: str
+    label: str
+    kind: str
+    default: bool | int | float | str
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    choices: list[str] = []
+    choices_from: str | None = None
+    tip: str = ""
+    hidden: bool = False
+
+
+class PanelView(BaseModel):
+    """A panel of an extension, by whose name its values stand in a request's `extensions`."""
+
+    name: str
+    title: str
+    kind: str
+    note: str
+    fields: list[PanelFieldView]
+
+
+class PanelList(BaseModel):
+    panels: list[PanelView]
+
+
+class PresetView(BaseModel):
+    """A named set of form fields; `families` for which it is meant, none for all."""
+
+    name: str
+    fields: dict[str, Any]
+    families: list[str]
+    about: str
+    own: bool
+
+
+class PresetList(BaseModel):
+    presets: list[PresetView]

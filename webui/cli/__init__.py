@@ -1,4 +1,4 @@
-"""The commands: serve (when none is named), generate, history, models, users, doctor, test.
+"""The commands: serve (when none is named), generate, history, models, extension, users, doctor, test.
 
 Reading a command line costs what that one command needs: its module is imported when it is asked for, and torch by
 none of them before the work begins.
@@ -15,7 +15,7 @@ import typer
 from webui import __version__
 from webui.errors import WebUIError
 
-COMMANDS = ("serve", "generate", "history", "models", "users", "doctor", "test")
+COMMANDS = ("serve", "generate", "history", "models", "extension", "users", "doctor", "test")
 _TOP_LEVEL = ("--help", "--version")
 
 
@@ -46,7 +46,10 @@ def familiar(arguments: list[str]) -> list[str]:
 
 
 def command_line(wanted: str) -> typer.Typer:
-    """The application with the wanted command, or with all of them when it is not the name of one."""
+    """The application with the wanted command, or with all of them when it is not the name of one.
+
+    A word that is no command may be the name of an extension that brings some. Raises `NotFound` when it is not.
+    """
     app = typer.Typer(
         help="Latent WebUI: pictures from words, on this machine. Without a command the page is served: see "
         "`app.py serve --help` for its flags.",
@@ -76,6 +79,14 @@ def command_line(wanted: str) -> typer.Typer:
         from webui.cli.users import users
 
         app.add_typer(users)
+    if every or wanted == "extension":
+        from webui.cli.extension import extension
+
+        app.add_typer(extension)
+    if every and not wanted.startswith("-"):
+        from webui.cli.extension import commands_of
+
+        app.add_typer(commands_of(wanted))
     if every or wanted == "doctor":
         from webui.cli.doctor import doctor
 

@@ -103,6 +103,7 @@ class Machine:
     medvram: Annotated[bool, _switch("--medvram", "Keep one network on the GPU at a time.")] = False
     lowvram: Annotated[bool, _switch("--lowvram", "Keep one layer on the GPU at a time: much slower.")] = False
     use_cpu: Annotated[bool, _switch("--use-cpu", "Compute on the CPU, even if there is a GPU.")] = False
+    safe_mode: Annotated[bool, _switch("--safe-mode", "Start without any extension.")] = False
 
     def overrides(self) -> dict[str, Any]:
         """The settings that these flags replace, by dotted name. Raises `SettingsError` where two contradict."""
@@ -122,6 +123,8 @@ class Machine:
             values["device.memory"] = mode
         if self.use_cpu:
             values["device.use_cpu"] = True
+        if self.safe_mode:
+            values["extensions.safe_mode"] = True
         return values
 
 

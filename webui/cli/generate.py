@@ -9,10 +9,10 @@ from __future__ import annotations
 import dataclasses
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Annotated, Any
 
 import typer
@@ -21,6 +21,10 @@ from webui import events
 from webui.cli.flags import Folders, Machine, expanded, load_settings, plain_type
 from webui.engine.control import Control
 from webui.errors import InvalidParams
+from webui.extensions import Host, Panel
+from webui.extensions.door import panels_of
+from webui.extensions.scripts import values_of_options
+from webui.extensions.start import start
 from webui.params import GenerationParams, make_params
 from webui.paths import Paths
 from webui.settings import Settings
@@ -49,6 +53,7 @@ _KNOWN: dict[str, tuple[tuple[str, ...], str, str]] = {
     "variation_seed": (("--variation-seed",), _SAMPLING, "The seed that a variation goes towards."),
     "variation_strength": (("--variation-strength",), _SAMPLING, "How far it goes, 0 to 1."),
     "rng": (("--rng",), _SAMPLING, "Where noise is drawn: CPU is the same on every machine."),
+    "extensions": (("--extension",), _RARE, "A value of an extension, NAME.FIELD=VALUE; may be given several times."),
     "sigmas": (("--sigmas",), _RARE, "The noise levels themselves, as numbers with commas between them."),
 }
 
@@ -57,8 +62,8 @@ def _option(name: str) -> Any:
     field = GenerationParams.model_fields[name]
     flag = "--" + name.replace("_", "-")
     flags, panel, help_text = _KNOWN.get(name, ((flag,), _RARE, ""))
-    kind = plain_type(field.annotation)
-    if field.default not in (None, "") and kind is not bool:
+    kind = list[str] if name == "extensions" else plain_type(field.annotation)
+    if field.default not in (None, "", ()) and kind is not bool:
         help_text = f"{help_text} Default: {field.default}.".strip()
     if kind is bool:
         flags = (f"{flag}/--no-{flag[2:]}",)
@@ -90,17 +95,22 @@ def generate(
     text = sys.stdin.read().strip() if prompt == "-" else prompt
     paths = dataclasses.replace(folders, outputs_dir=output or folders.outputs_dir).paths()
     settings, problems = load_settings(paths, machine.overrides())
-    params = request(text, dataclasses.asdict(picture), settings)
+    _, host = start(paths, settings, "engine")  # first: they may bring samplers
+    params = request(text, dataclasses.asdict(picture), settings, panels_of(host.manifests))
     paths.make_folders()
-    saved, code = run(params, settings, paths, problems)
+    saved, code = run(params, settings, paths, (*problems, *host.problems.values()), host)
     for path in saved:
         print(path)
     raise typer.Exit(code)
 
 
-def request(prompt: str, options: dict[str, Any], settings: Settings) -> GenerationParams:
+def request(
+    prompt: str, options: dict[str, Any], settings: Settings, panels: Mapping[str, Panel] = MappingProxyType({})
+) -> GenerationParams:
     """The params of the given options; what was not given is the settings' or the default. Raises `InvalidParams`."""
     given = {name: value for name, value in options.items() if value is not None}
+    if given.get("extensions"):
+        given["extensions"] = values_of_options(panels, given["extensions"])
     if isinstance(given.get("sigmas"), str):
         try:
             given["sigmas"] = tuple(float(part) for part in given["sigmas"].split(","))
@@ -111,7 +121,11 @@ def request(prompt: str, options: dict[str, Any], settings: Settings) -> Generat
 
 
 def run(
-    params: GenerationParams, settings: Settings, paths: Paths, problems: Iterable[str] = ()
+    params: GenerationParams,
+    settings: Settings,
+    paths: Paths,
+    problems: Iterable[str] = (),
+    extensions: Host | None = None,
 ) -> tuple[list[str], int]:
     """Generate in this process, telling everything on standard error; the saved paths and the exit code."""
     from webui.catalog import Catalog
@@ -130,7 +144,7 @@ def run(
             console.warn(problem)
         catalog = Catalog(paths)
         resolved = catalog.resolve(params, settings)
-        engine = Engine(settings, paths, catalog, recorder.saving)
+        engine = Engine(settings, paths, catalog, recorder.saving, extensions)
         for event in recorder.following(engine.generate(resolved, control)):
             console.show(event)
             if isinstance(event, events.Image):

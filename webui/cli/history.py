@@ -21,6 +21,7 @@ from webui import events
 from webui.cli.flags import Folders, Machine, expanded, load_settings, plain_type
 from webui.console import clean
 from webui.errors import InvalidParams
+from webui.extensions.start import start
 from webui.history import Recorder, commands
 from webui.history.importer import ImportProgress
 from webui.params import GenerationParams
@@ -81,6 +82,7 @@ def replay(
 
     paths = folders.paths()
     settings, problems = load_settings(paths, machine.overrides())
+    _, extensions = start(paths, settings, "engine")
     changes = dict(map(change, changed or ()))
     paths.make_folders()
     control = Control()
@@ -92,7 +94,7 @@ def replay(
     ):
         for problem in problems:
             console.warn(problem)
-        engine = Engine(settings, paths, catalog, recorder.saving)
+        engine = Engine(settings, paths, catalog, recorder.saving, extensions)
 
         def generate(params: GenerationParams) -> Iterator[events.Event]:
             for event in engine.generate(catalog.resolve(params, settings), control):

@@ -8,7 +8,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -32,7 +32,7 @@ from webui.engine.networks.used import hash_entries, used_models
 from webui.engine.preview import PreviewClock, latent_rgb, render
 from webui.engine.progress import Progress
 from webui.engine.prompt_reader import PromptReader
-from webui.engine.prompts import PicturePrompts
+from webui.engine.prompts import EncodedPrompts, PicturePrompts
 from webui.engine.residency import Residency
 from webui.engine.sampling_plan import SamplingPlan
 from webui.engine.save import save_picture
@@ -169,8 +169,9 @@ class Job:
 
         reader = PromptReader(checkpoint, encoder, tools.library, self._notes, self._emit)
 
-        def encode(chosen: GenerationParams) -> Conditioning:
-            return self._extensions.conditioning(reader.encode(chosen))
+        def encode(chosen: GenerationParams) -> EncodedPrompts:
+            encoded = reader.encode(chosen)
+            return replace(encoded, conditioning=self._extensions.conditioning(encoded.conditioning))
 
         return PicturePrompts(params, tools.paths.wildcards, encode, self._notes.append)
 

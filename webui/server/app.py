@@ -24,6 +24,7 @@ from webui.accounts import Accounts
 from webui.api.catalog import catalog_routes, model_list
 from webui.api.common import add_error_handlers
 from webui.api.description import describe
+from webui.api.extensions import extension_routes, panel_views
 from webui.api.history import history_routes
 from webui.api.inputs import input_routes
 from webui.api.jobs import job_routes
@@ -35,11 +36,13 @@ from webui.api.prompts import prompt_routes
 from webui.api.sdapi import sdapi_routes
 from webui.api.viewer import ViewerOf, identify_by, only_viewer
 from webui.errors import HistoryUnavailable
+from webui.extensions.front import FrontExtensions
 from webui.history import History
 from webui.identity import OWNER, Viewer
 from webui.inputs import InputStore
 from webui.paths import Paths
 from webui.prompt import StyleBook
+from webui.server.extensions import add_extension_routes, mount_extension_tabs
 from webui.server.frontend import preloads
 from webui.server.links import OneTimeLinks
 from webui.server.network import Network
@@ -127,6 +130,7 @@ def build_app(
     history: History | None = None,
     viewer_of: ViewerOf = only_viewer,
     network: Network | None = None,
+    extensions: FrontExtensions | None = None,
 ) -> FastAPI:
     """Everything on one ASGI app. Without `history`, one of `paths` that only reads and writes when it is asked to.
 
@@ -143,7 +147,8 @@ def build_app(
     add_error_handlers(app)
     app.include_router(job_routes(jobs, paths.outputs))
     styles = StyleBook(paths.styles_files, paths.styles_file)
-    reader = ParametersReader(catalog, store, styles)
+    extensions = extensions or FrontExtensions(paths, store)
+    reader = ParametersReader(catalog, store, styles, extensions.foreign_text)
     app.include_router(catalog_routes(jobs, catalog, store, paths.outputs, secrets.token_hex(8)))
     app.include_router(prompt_routes(catalog, styles, paths.wildcards, reader))
     records = history or History(paths)
@@ -156,6 +161,8 @@ def build_app(
     app.include_router(history_routes(records, jobs, catalog, viewer_of))
     network = network or Network(options, options.port, Accounts(paths.users_file), OneTimeLinks())
     app.include_router(network_routes(network))
+    app.include_router(extension_routes(extensions, catalog))
+    add_extension_routes(app, extensions)
     describe(app)
     _add_scripts(app)
     if options.api:
@@ -163,8 +170,8 @@ def build_app(
 
     def head(scope: Scope) -> str:
         theme = options.theme or store.current.page.theme.value
-        viewer = scope.get("viewer", OWNER)
-        return preloads() + page.head(model_list(catalog, store).model_dump(), theme, viewer)
+        viewer, panels = scope.get("viewer", OWNER), panel_views(extensions, catalog)
+        return preloads() + page.head(model_list(catalog, store).model_dump(), theme, viewer, panels)
 
     # Ours must stand before Gradio is mounted: it sees a CORS middleware and leaves out its own, open one.
     app.add_middleware(PageHead, head=head)
@@ -175,7 +182,7 @@ def build_app(
         allow_headers=["content-type", "authorization", "idempotency-key", "last-event-id"],
     )
     app.add_middleware(GZipText)
-    demo = page.build(jobs, catalog, store, styles)
+    demo = page.build(jobs, catalog, store, styles, mount_extension_tabs(app, extensions))
     demo.root_path = options.root_path  # Gradio builds whole addresses, and has to know
     return mount_page(app, demo)
 

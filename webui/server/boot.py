@@ -41,6 +41,7 @@ from webui.server.switchboard import Progress, Switchboard
 from webui.settings import Settings, SettingsStore
 
 if TYPE_CHECKING:
+    from webui.extensions.front import FrontExtensions
     from webui.history import History
     from webui.jobs.service import JobService
 
@@ -101,6 +102,7 @@ class _Builder:
         self._began = time.monotonic()
         self.jobs: JobService | None = None
         self.history: History | None = None
+        self.extensions: FrontExtensions | None = None
         self.failure: WebUIError | None = None  # the start cannot go on: `serve` raises it
         self.on_failure: Callable[[], None] = lambda: None
 
@@ -122,12 +124,19 @@ class _Builder:
         progress, store = self._progress, SettingsStore(self._settings, self._paths.config_file)
         with progress.step(MODELS):
             from webui.catalog import Catalog
+            from webui.extensions.door import CheckedResolver
+            from webui.extensions.front import FrontExtensions
             from webui.history import History
             from webui.jobs.service import JobService
 
             catalog = Catalog(self._paths)
             self.history = history = History(self._paths)
-            jobs = JobService(self._settings, self._paths, catalog, on_event=self._heard)
+            self.extensions = extensions = FrontExtensions(self._paths, store)
+            for name, problem in extensions.host.problems.items():
+                self._say(f"The extension {name} is not used: {problem}")
+            checked = CheckedResolver(catalog, extensions.panels)
+            jobs = JobService(self._settings, self._paths, checked, on_event=self._heard)
+            extensions.use(jobs.apply_settings)
             jobs.start()
             self.jobs = jobs
             progress.engine = lambda: str(jobs.worker()["state"])
@@ -137,7 +146,10 @@ class _Builder:
             from webui.api.viewer import guarded_viewer
             from webui.server.app import build_app
         with progress.step(BUILD):
-            app = build_app(jobs, catalog, store, self._paths, self._options, history, guarded_viewer, self._network)
+            network = self._network
+            app = build_app(
+                jobs, catalog, store, self._paths, self._options, history, guarded_viewer, network, extensions
+            )
             self._switchboard.hand_over(app)
         if self._on_ready is not None:
             self._on_ready(progress.seconds)
@@ -149,6 +161,8 @@ class _Builder:
         """Every event of a job: the history looks out for pictures, the console shows it all."""
         if self.history is not None:
             self.history.heard(event)
+        if self.extensions is not None:
+            self.extensions.heard(event)
         if self._on_event is not None:
             self._on_event(job, event)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ def read_value(field: Field, value: Any) -> Any:
         return _seed(field, value)
     if field.kind == "sigmas":
         return _sigmas(field, value)
+    if field.kind == "panels":
+        return _panels(field, value)
     if field.kind == "styles" and value is not None and not isinstance(value, str):
         raise InvalidParams("Styles: not a list of names.", "Reload the page.")
     if value is None or value == "":
@@ -68,6 +71,8 @@ def values_from_params(params: dict[str, Any]) -> dict[str, Any]:
             value = ", ".join(f"{sigma:g}" for sigma in value or ())
         elif field.kind == "model":
             value = value or ""
+        elif field.kind == "panels":
+            value = json.dumps(value, sort_keys=True) if value else ""
         values[name] = value
     return values
 
@@ -110,6 +115,19 @@ def _seed(field: Field, value: Any) -> int:
         ) from None
 
 
+def _panels(field: Field, value: Any) -> dict[str, Any]:
+    """The panels' values, which the page keeps as JSON."""
+    if value is None or value == "":
+        return {}
+    try:
+        values = json.loads(value) if isinstance(value, str) else None
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        raise InvalidParams(f"{field.label}: not an object of values.", "Reload the page.")
+    return values
+
+
 def _sigmas(field: Field, value: Any) -> tuple[float, ...] | None:
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
@@ -148,7 +166,7 @@ def widget(field: Field, **more: Any) -> gr.components.Component:
         return gr.Dropdown(choices=list(field.choices), **common)
     if field.kind == "bool":
         return gr.Checkbox(**common)
-    if field.kind in ("text", "seed", "sigmas", "model", "styles"):
+    if field.kind in ("text", "seed", "sigmas", "model", "styles", "panels"):
         return gr.Textbox(**{"lines": 1, "max_lines": 1, **common})
     low, high, step = field.span or (None, None, None)
     if field.slider:

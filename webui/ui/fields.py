@@ -12,7 +12,7 @@ from typing import Any, Literal
 from webui.names import SAMPLER_NAMES, SCHEDULE_NAMES
 from webui.params import GenerationParams
 
-Kind = Literal["text", "choice", "int", "float", "bool", "seed", "sigmas", "model", "styles"]
+Kind = Literal["text", "choice", "int", "float", "bool", "seed", "sigmas", "model", "styles", "panels"]
 
 _DEFAULTS = GenerationParams()
 
@@ -34,7 +34,7 @@ class Field:
     @property
     def default(self) -> Any:
         """The value of a fresh form; the size follows the checkpoint and is filled in by the page."""
-        if self.kind == "styles":
+        if self.kind in ("styles", "panels"):
             return ""
         value = getattr(_DEFAULTS, self.name)
         if self.kind == "seed":
@@ -89,6 +89,7 @@ PROMPT_FIELDS = (
 )
 
 # No parameter of its own: the chosen styles, a name a line, are merged into the prompts when a job is submitted.
+EXTENSIONS_FIELD = Field("extensions", "Extensions", "panels", "Values of the extensions' panels that are on.")
 STYLES_FIELD = Field("styles", "Styles", "styles", "Pieces of prompt with a name, added to what you type.")
 
 SAMPLING = Group(
@@ -287,6 +288,7 @@ FIELDS: tuple[Field, ...] = (
     *MODEL_FIELDS,
     *PROMPT_FIELDS,
     STYLES_FIELD,
+    EXTENSIONS_FIELD,
     *(f for group in GROUPS for f in group.fields),
 )
 KEYS: tuple[str, ...] = tuple(f.name for f in FIELDS)

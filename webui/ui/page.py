@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from webui.identity import Viewer
-from webui.ui import header, history, png_info, queue, txt2img
+from webui.ui import extensions, header, history, png_info, queue, txt2img
 from webui.ui import settings as settings_tab
 from webui.ui.common import form_spec
+from webui.ui.extensions import FramedTab
 from webui.ui.markup import STATIC, static_version
 
 if TYPE_CHECKING:
@@ -24,8 +26,10 @@ if TYPE_CHECKING:
 TITLE = "Latent WebUI"
 
 
-def build(jobs: JobService, catalog: Catalog, store: SettingsStore, styles: StyleBook) -> gr.Blocks:
-    """The page as Blocks, ready to be mounted."""
+def build(
+    jobs: JobService, catalog: Catalog, store: SettingsStore, styles: StyleBook, tabs: Sequence[FramedTab] = ()
+) -> gr.Blocks:
+    """The page as Blocks, ready to be mounted. `tabs` are those of extensions, each with a page of its own."""
     settings = store.current
     default = catalog.default_checkpoint(settings.model.checkpoint, allow_pickle=settings.model.allow_pickle)
     with gr.Blocks(title=TITLE, fill_width=True, analytics_enabled=False) as demo:
@@ -39,6 +43,10 @@ def build(jobs: JobService, catalog: Catalog, store: SettingsStore, styles: Styl
                 png_info.build()
             with gr.Tab("Queue", id="queue", elem_id="tab-queue"):
                 queue.build()
+            for tab in tabs:
+                extensions.build_framed(tab)
+            with gr.Tab("Extensions", id="extensions", elem_id="tab-extensions"):
+                extensions.build()
             with gr.Tab("Settings", id="settings", elem_id="tab-settings"):
                 settings_tab.build(jobs, store, catalog)
         header.build_footer()
@@ -54,7 +62,13 @@ def build(jobs: JobService, catalog: Catalog, store: SettingsStore, styles: Styl
     return demo
 
 
-SCRIPTS = ("page.js", *txt2img.SCRIPTS, *history.SCRIPTS, *header.SCRIPTS)  # in the order in which they are run
+SCRIPTS = (  # in the order in which they are run
+    "page.js",
+    *txt2img.SCRIPTS,
+    *history.SCRIPTS,
+    *header.SCRIPTS,
+    *extensions.SCRIPTS,
+)
 
 
 @lru_cache(maxsize=1)
@@ -69,7 +83,7 @@ def _form() -> dict[str, Any]:
     return form_spec()
 
 
-def head(models: dict[str, Any], theme: str, viewer: Viewer) -> str:
+def head(models: dict[str, Any], theme: str, viewer: Viewer, panels: Sequence[dict[str, Any]] = ()) -> str:
     """The stylesheet, the script and what the script starts from. In the page itself, so that nothing flashes."""
     boot = {
         "version": static_version(),
@@ -79,6 +93,7 @@ def head(models: dict[str, Any], theme: str, viewer: Viewer) -> str:
         "form": _form(),
         "examples": txt2img.EXAMPLES,
         "history": history.spec(),
+        "panels": list(panels),
     }
     return (
         '<meta name="description" content="Makes pictures from text, on this machine.">'

@@ -30,6 +30,7 @@ TITLES = {
     "queue": "Queue",
     "page": "Page",
     "server": "Server",
+    "extensions": "Extensions",
 }
 
 # key -> (label, what it does)
@@ -69,11 +70,13 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "page.theme": ("Theme", "For browsers that have not chosen one by the button in the header."),
     "server.port": ("Port", "Where the page is found. 0: any free one."),
+    "extensions.disabled": ("Switched off", "Names of extensions, with commas; easier in the tab Extensions."),
+    "extensions.safe_mode": ("Safe mode", "Start without any extension."),
     "server.open_browser": ("Open a browser", "At the start, when there is a display."),
 }
 
 # When a change is in force. The rest: the engine worker is replaced when it has nothing to do.
-AT_RESTART = frozenset({"server.port", "server.open_browser"})
+AT_RESTART = frozenset({"server.port", "server.open_browser", "extensions.disabled", "extensions.safe_mode"})
 AT_ONCE = frozenset(
     {"page.theme", "model.checkpoint", "model.vae", "saving.format", "saving.quality"}
     | {"queue.max_pending", "queue.max_pending_per_user", "queue.worker_timeout_seconds"}

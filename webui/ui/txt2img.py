@@ -14,6 +14,7 @@ from webui.settings import Settings
 from webui.ui.common import mounted, params_from_values, viewer_of, widget
 from webui.ui.fields import (
     BY_NAME,
+    EXTENSIONS_FIELD,
     FIELDS,
     GROUPS,
     MODEL_FIELDS,
@@ -142,9 +143,11 @@ def build(jobs: JobService, store: SettingsStore, styles: StyleBook, native_size
         with gr.Column(elem_id="parameters", min_width=0):
             for group in GROUPS:
                 _group(group, made, native_size=native_size)
+            mounted("presets", markup("presets"), elem_id="presets-button")
+            mounted("panels", '<div class="panels"></div>', elem_id="panels")
             mounted("tools", markup("reset_all"), elem_id="reset-all")
         with gr.Column(elem_id="carriers"):  # never seen: what the header's pickers chose, and Generate's answer
-            for field in (*MODEL_FIELDS, STYLES_FIELD):
+            for field in (*MODEL_FIELDS, STYLES_FIELD, EXTENSIONS_FIELD):
                 made[field.name] = widget(field)
             answer = mounted("link", "<span></span>", elem_id="link")
     inputs = [made[field.name] for field in FIELDS]

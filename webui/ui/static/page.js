@@ -221,7 +221,7 @@ window.latent = (() => {
         const found = models.list.vaes.find((v) => v.name === value || v.name.split("/").pop() === value);
         return found ? [found.name] : null;
       }
-      if (["text", "sigmas", "styles"].includes(field.kind)) return typeof value === "string" ? [value] : null;
+      if (["text", "sigmas", "styles", "panels"].includes(field.kind)) return typeof value === "string" ? [value] : null;
       if (value === null || value === "") return field.optional ? [null] : null;
       if (typeof value !== "number" || !Number.isFinite(value)) return null;
       const within = Math.min(Math.max(value, field.low ?? value), field.high ?? value);
@@ -875,6 +875,7 @@ window.latent = (() => {
       if (!field) continue;
       if (field.kind === "seed") values[name] = String(value);
       else if (field.kind === "sigmas") values[name] = (value ?? []).join(", ");
+      else if (field.kind === "panels") values[name] = Object.keys(value ?? {}).length ? JSON.stringify(value) : "";
       else if (value !== null || field.optional) values[name] = value;
     }
     return values;
