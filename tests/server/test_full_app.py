@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from webui.server.app import docs_page, mount_page, with_head
 from webui.server.frontend import PAGE_COMPONENTS, needed_assets
+from webui.ui.making import MODULES
 from webui.ui.markup import STATIC
 from webui.ui.page import SCRIPTS
 
@@ -86,8 +87,10 @@ def test_the_scripts_come_as_one_file_that_the_browser_keeps_as_long_as_it_is_th
         assert script.read_text() in plain.text
 
 
-def test_every_script_of_the_page_s_folder_is_in_the_page() -> None:
-    assert sorted(SCRIPTS) == sorted(path.name for path in STATIC.glob("*.js"))
+def test_every_script_of_the_page_s_folder_is_in_the_page_or_fetched_by_it(web: Any) -> None:
+    head = web.get("/").text.partition("<body")[0]
+    assert all(f'"./ui/{name}":"./ui/{name}?v=' in head for name in MODULES)
+    assert sorted((*SCRIPTS, *MODULES)) == sorted(path.name for path in STATIC.glob("*.js"))
 
 
 def test_the_page_names_the_scripts_of_its_own_components_alone(web: Any, full_app: Any) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from webui.errors import InvalidParams
+from webui.operations import Frame, Hires, Init, Inpaint, SdUpscale, SoftInpainting
 from webui.params import GenerationParams
 from webui.prompt import StyleBook
 from webui.ui.common import form_spec, params_from_values, values_from_params
+from webui.ui.field import MODES, SECTIONS
 from webui.ui.fields import BY_NAME, FIELDS, GROUPS, KEYS
 
 
@@ -20,9 +22,13 @@ def values(**changed: Any) -> list[Any]:
 
 
 def test_every_parameter_that_a_user_sets_is_on_the_form() -> None:
-    operations = {"init", "inpaint", "hires", "sd_upscale", "extras", "tiling_x", "tiling_y"}
-    assert set(GenerationParams.model_fields) - set(KEYS) - operations == {"image_format", "image_quality", "save"}
-    assert set(KEYS) - set(GenerationParams.model_fields) == {"styles"}
+    groups = set(SECTIONS) - {""}
+    paths = {
+        f"{path}.{name}" if path else name for path, group in SECTIONS.items() for name in type(group).model_fields
+    }
+    elsewhere = {"image_format", "image_quality", "save", "extras", "hires.first_pass"}
+    assert paths - groups - set(KEYS) == elsewhere
+    assert set(KEYS) - paths == {"styles", "mode", "hires.on", "sd_upscale.on", "inpaint.soft.on"}
 
 
 def test_every_field_explains_itself() -> None:
@@ -35,6 +41,51 @@ def test_every_field_explains_itself() -> None:
 
 def test_a_fresh_form_is_the_default_request() -> None:
     assert params_from_values(values()) == GenerationParams(width=128, height=128)
+
+
+REFERENCE, MASK = "a" * 64, "b" * 64
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        GenerationParams(hires=Hires(upscaler="Lanczos", scale=1.5, sampler="Euler", cfg_scale=3.0, prompt="more")),
+        GenerationParams(init=Init(image=REFERENCE, denoising_strength=0.4, resize_mode="Crop and resize")),
+        GenerationParams(init=Init(image=REFERENCE), sd_upscale=SdUpscale(upscaler="Lanczos", overlap=32)),
+        GenerationParams(init=Init(image=REFERENCE), inpaint=Inpaint(mask=MASK, fill="latent noise", only_masked=True)),
+        GenerationParams(
+            init=Init(image=REFERENCE, frame=Frame(left=64, bottom=8)),
+            inpaint=Inpaint(soft=SoftInpainting(schedule_bias=2.0)),
+        ),
+        GenerationParams(tiling_x=True),
+    ],
+)
+def test_what_is_done_with_a_picture_goes_through_the_form_unchanged(wanted: GenerationParams) -> None:
+    params = wanted.changed(width=128, height=128)
+    widgets = values_from_params(params.model_dump(mode="json"))
+    assert params_from_values(values(**widgets)) == params
+
+
+def test_the_mode_decides_which_groups_count() -> None:
+    all_on = {"init.image": REFERENCE, "inpaint.mask": MASK, "init.frame.left": 8}
+    all_on |= {"hires.on": True, "sd_upscale.on": True, "inpaint.soft.on": True}
+    found = {mode: params_from_values(values(mode=mode, **all_on)) for mode in MODES}
+    groups = {
+        mode: [name for name in ("init", "inpaint", "hires", "sd_upscale") if getattr(params, name) is not None]
+        for mode, params in found.items()
+    }
+    assert groups == {
+        "txt2img": ["hires"],
+        "img2img": ["init", "sd_upscale"],
+        "sketch": ["init", "sd_upscale"],
+        "batch": ["init", "sd_upscale"],
+        "inpaint": ["init", "inpaint"],
+        "inpaint upload": ["init", "inpaint"],
+    }
+    assert found["inpaint"].init == Init(image=REFERENCE, frame=Frame(left=8))
+    assert found["img2img"].init == Init(image=REFERENCE)
+    with pytest.raises(InvalidParams, match="another version"):
+        params_from_values(values(mode="paint"))
 
 
 def test_values_as_widgets_send_them_are_understood() -> None:

@@ -12,10 +12,10 @@ from test_form import values
 from webui import settings as all_settings
 from webui.errors import QueueFull
 from webui.settings import ImageFormat, Settings, SettingsStore
+from webui.ui.making import EXAMPLES, submit_values
 from webui.ui.markup import FOLDER, STATIC, markup
 from webui.ui.page import script_json
 from webui.ui.settings import WORDS, groups, save_entry
-from webui.ui.txt2img import EXAMPLES, submit_values
 
 
 def test_generate_answers_with_the_jobs_id() -> None:

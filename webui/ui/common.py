@@ -12,7 +12,10 @@ from webui.errors import InvalidParams, NotSignedIn
 from webui.identity import Viewer
 from webui.params import GenerationParams, make_params
 from webui.prompt import StyleBook
-from webui.ui.fields import BY_NAME, FIELDS, GROUPS, KEYS, Field
+from webui.ui.field import SAME, Field
+from webui.ui.fields import BY_NAME, FIELDS, GROUPS, KEYS
+from webui.ui.operations import flat, nested
+from webui.ui.picture_fields import LATENT_UPSCALERS, UPSCALERS
 
 # --- pure -------------------------------------------------------------------------------------------------------------
 
@@ -31,8 +34,10 @@ def read_value(field: Field, value: Any) -> Any:
         return _panels(field, value)
     if field.kind == "styles" and value is not None and not isinstance(value, str):
         raise InvalidParams("Styles: not a list of names.", "Reload the page.")
+    if field.kind == "choice" and value == SAME:
+        return None
     if value is None or value == "":
-        return None if field.optional or field.kind == "model" else field.default
+        return None if field.optional or (field.default == "" and field.kind in ("model", "picture")) else field.default
     if field.kind == "int" and isinstance(value, float) and value.is_integer():
         return int(value)
     if field.kind == "float" and isinstance(value, int) and not isinstance(value, bool):
@@ -54,14 +59,13 @@ def params_from_values(values: Sequence[Any], styles: StyleBook | None = None, *
         raise InvalidParams("There are no styles here.", "Take the styles off.")
     if styles is not None and isinstance(read["prompt"], str) and isinstance(read["negative_prompt"], str):
         read["prompt"], read["negative_prompt"] = styles.apply(read["prompt"], read["negative_prompt"], names)
-    read["vae"] = read["vae"] or BY_NAME["vae"].default
-    return make_params({**read, **more})
+    return make_params({**nested(read), **more})
 
 
 def values_from_params(params: dict[str, Any]) -> dict[str, Any]:
     """Params, as a job or a picture carries them, as widget values by name; what the form does not show is left out."""
     values: dict[str, Any] = {}
-    for name, value in params.items():
+    for name, value in flat(params).items():
         field = BY_NAME.get(name)
         if field is None:
             continue
@@ -69,10 +73,12 @@ def values_from_params(params: dict[str, Any]) -> dict[str, Any]:
             value = str(value)
         elif field.kind == "sigmas":
             value = ", ".join(f"{sigma:g}" for sigma in value or ())
-        elif field.kind == "model":
+        elif field.kind in ("model", "picture"):
             value = value or ""
         elif field.kind == "panels":
             value = json.dumps(value, sort_keys=True) if value else ""
+        elif field.kind == "choice" and value is None:
+            value = SAME
         values[name] = value
     return values
 
@@ -89,10 +95,14 @@ def form_spec() -> dict[str, Any]:
                 "tip": f.tip,
                 "choices": list(f.choices),
                 "optional": f.optional,
+                "id": f.elem_id,
+                **({"source": f.source} if f.source else {}),
                 **_bounds(f),
             }
             for f in FIELDS
         },
+        "upscalers": list(UPSCALERS),
+        "passes": list(LATENT_UPSCALERS),
         "groups": {group.id: list(group.names) for group in GROUPS},
     }
 
@@ -154,19 +164,19 @@ def viewer_of(request: Any) -> Viewer:
 
 
 def widget(field: Field, **more: Any) -> gr.components.Component:
-    """The Gradio component of a field; its element is `#f-NAME`, which the page's script and the tests know."""
+    """The Gradio component of a field."""
     common: dict[str, Any] = {
         "label": field.label,
         "value": more.pop("value", field.default),
-        "elem_id": f"f-{field.name}",
+        "elem_id": field.elem_id,
         "interactive": True,
         **more,
     }
     if field.kind == "choice":
         return gr.Dropdown(choices=list(field.choices), **common)
-    if field.kind == "bool":
+    if field.kind in ("bool", "switch"):
         return gr.Checkbox(**common)
-    if field.kind in ("text", "seed", "sigmas", "model", "styles", "panels"):
+    if field.kind not in ("int", "float"):
         return gr.Textbox(**{"lines": 1, "max_lines": 1, **common})
     low, high, step = field.span or (None, None, None)
     if field.slider:

@@ -1,82 +1,23 @@
-"""The form of a making tab as data: every field of `GenerationParams` that a user sets, with its words and bounds.
+"""The form of the making tabs as data: every field of `GenerationParams` that a user sets, with its words and bounds.
 
 Widgets, defaults, tooltips, the reading of values and the page's own memory of them all follow from this table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Literal
-
 from webui.names import SAMPLER_NAMES, SCHEDULE_NAMES
-from webui.params import GenerationParams
-
-Kind = Literal["text", "choice", "int", "float", "bool", "seed", "sigmas", "model", "styles", "panels"]
-
-_DEFAULTS = GenerationParams()
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One widget. `span` is (low, high, step) of a number; `optional` ones may be empty. `tip` says what the parameter
-    does, its usual range and where it comes from."""
-
-    name: str
-    label: str
-    kind: Kind
-    tip: str = ""
-    span: tuple[float, float, float] | None = None
-    slider: bool = False
-    choices: tuple[str, ...] = ()
-    optional: bool = False
-
-    @property
-    def default(self) -> Any:
-        """The value of a fresh form; the size follows the checkpoint and is filled in by the page."""
-        if self.kind in ("styles", "panels"):
-            return ""
-        value = getattr(_DEFAULTS, self.name)
-        if self.kind == "seed":
-            return str(value)
-        if self.kind == "sigmas" or (self.kind == "model" and value is None):
-            return value or ""
-        return value
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Fields that fold and are reset together."""
-
-    id: str
-    title: str
-    fields: tuple[Field, ...]
-    open: bool = True
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(f.name for f in self.fields)
-
-
-def _number(
-    name: str, label: str, span: tuple[float, float, float], tip: str, *, slider: bool = False, optional: bool = False
-) -> Field:
-    """A number; whole or not as the parameter is."""
-    whole = "int" in str(GenerationParams.model_fields[name].annotation)
-    return Field(name, label, "int" if whole else "float", tip, span, slider, optional=optional)
-
-
-def _slider(name: str, label: str, span: tuple[float, float, float], tip: str) -> Field:
-    return _number(name, label, span, tip, slider=True)
-
-
-def _choice(name: str, label: str, choices: Iterable[str], tip: str) -> Field:
-    return Field(name, label, "choice", tip, choices=tuple(choices))
-
-
-def _flag(name: str, label: str, tip: str) -> Field:
-    return Field(name, label, "bool", tip)
-
+from webui.ui.field import Field, Group, choice, flag, number, slider
+from webui.ui.picture_fields import (
+    HIRES,
+    IMG2IMG,
+    INPAINT,
+    MODE_FIELD,
+    OUTPAINT,
+    PICTURE_FIELDS,
+    SD_UPSCALE,
+    SOFT,
+    TILING,
+)
 
 MODEL_FIELDS = (
     Field("checkpoint", "Checkpoint", "model", "The network that draws."),
@@ -96,15 +37,15 @@ SAMPLING = Group(
     "sampling",
     "Sampling",
     (
-        _choice("sampler", "Sampling method", SAMPLER_NAMES, "How noise becomes a picture. Usual: DPM++ 2M, Euler a."),
-        _choice(
+        choice("sampler", "Sampling method", SAMPLER_NAMES, "How noise becomes a picture. Usual: DPM++ 2M, Euler a."),
+        choice(
             "schedule",
             "Schedule type",
             SCHEDULE_NAMES,
             "How the noise levels are spread over the steps. Automatic takes the sampler's own.",
         ),
-        _slider("steps", "Sampling steps", (1, 150, 1), "More steps are slower and finer. Usual: 20 to 30."),
-        _slider(
+        slider("steps", "Sampling steps", (1, 150, 1), "More steps are slower and finer. Usual: 20 to 30."),
+        slider(
             "cfg_scale",
             "CFG scale",
             (0, 30, 0.5),
@@ -117,15 +58,15 @@ _SIZE_TIP = "Pixels, in steps of 8. Best near the checkpoint's native size."
 SIZE = Group(
     "size",
     "Size",
-    (_slider("width", "Width", (64, 2048, 8), _SIZE_TIP), _slider("height", "Height", (64, 2048, 8), _SIZE_TIP)),
+    (slider("width", "Width", (64, 2048, 8), _SIZE_TIP), slider("height", "Height", (64, 2048, 8), _SIZE_TIP)),
 )
 
 BATCH = Group(
     "batch",
     "Batch",
     (
-        _slider("batch_count", "Batch count", (1, 100, 1), "How many batches, one after the other."),
-        _slider("batch_size", "Batch size", (1, 16, 1), "Pictures drawn together: faster, needs more memory."),
+        slider("batch_count", "Batch count", (1, 100, 1), "How many batches, one after the other."),
+        slider("batch_size", "Batch size", (1, 16, 1), "Pictures drawn together: faster, needs more memory."),
     ),
 )
 
@@ -134,7 +75,7 @@ SEED = Group(
     "Seed",
     (
         Field("seed", "Seed", "seed", "The number the noise starts from; -1 draws one. Same seed, same picture."),
-        _slider(
+        slider(
             "clip_skip",
             "CLIP skip",
             (1, 12, 1),
@@ -148,19 +89,19 @@ VARIATION = Group(
     "Variation",
     (
         Field("variation_seed", "Variation seed", "seed", "The noise that is mixed in; -1 draws one."),
-        _slider(
+        slider(
             "variation_strength",
             "Variation strength",
             (0, 1, 0.01),
             "How much: 0 none, 1 all. Usual: 0.05 to 0.3.",
         ),
-        _number(
+        number(
             "seed_resize_width",
             "Resize seed from width",
             (0, 16384, 8),
             "Keep the composition that the seed has at another size. 0 is off.",
         ),
-        _number("seed_resize_height", "Resize seed from height", (0, 16384, 8), "See the width beside. 0 is off."),
+        number("seed_resize_height", "Resize seed from height", (0, 16384, 8), "See the width beside. 0 is off."),
     ),
     open=False,
 )
@@ -169,93 +110,93 @@ MORE_SAMPLING = Group(
     "more",
     "More sampling",
     (
-        _number("eta", "Eta", (0, 10, 0.05), "Fresh noise in each step. Empty: the sampler's own.", optional=True),
-        _number("s_noise", "Sigma noise", (0, 10, 0.001), "Strength of the noise that samplers add (EDM). Usual: 1."),
-        _number("s_churn", "Sigma churn", (0, 1000, 0.01), "Extra noise for Euler, Heun and DPM2 (EDM). 0 is off."),
-        _number("s_tmin", "Sigma tmin", (0, 1e6, 0.01), "Churn works above this noise level (EDM)."),
-        _number("s_tmax", "Sigma tmax", (0, 1e6, 0.01), "Churn works below this noise level (EDM). 0: no bound."),
-        _number("sigma_min", "Sigma min", (0, 1e6, 0.001), "The lowest noise level of the schedule. 0: the model's."),
-        _number("sigma_max", "Sigma max", (0, 1e6, 0.001), "The highest noise level of the schedule. 0: the model's."),
-        _number("rho", "Rho", (0, 100, 0.1), "Bend of the Karras and polyexponential schedules. 0: their own."),
-        _number("beta_alpha", "Beta alpha", (0.001, 100, 0.05), "First shape of the Beta schedule. Usual: 0.6."),
-        _number("beta_beta", "Beta beta", (0.001, 100, 0.05), "Second shape of the Beta schedule. Usual: 0.6."),
+        number("eta", "Eta", (0, 10, 0.05), "Fresh noise in each step. Empty: the sampler's own.", optional=True),
+        number("s_noise", "Sigma noise", (0, 10, 0.001), "Strength of the noise that samplers add (EDM). Usual: 1."),
+        number("s_churn", "Sigma churn", (0, 1000, 0.01), "Extra noise for Euler, Heun and DPM2 (EDM). 0 is off."),
+        number("s_tmin", "Sigma tmin", (0, 1e6, 0.01), "Churn works above this noise level (EDM)."),
+        number("s_tmax", "Sigma tmax", (0, 1e6, 0.01), "Churn works below this noise level (EDM). 0: no bound."),
+        number("sigma_min", "Sigma min", (0, 1e6, 0.001), "The lowest noise level of the schedule. 0: the model's."),
+        number("sigma_max", "Sigma max", (0, 1e6, 0.001), "The highest noise level of the schedule. 0: the model's."),
+        number("rho", "Rho", (0, 100, 0.1), "Bend of the Karras and polyexponential schedules. 0: their own."),
+        number("beta_alpha", "Beta alpha", (0.001, 100, 0.05), "First shape of the Beta schedule. Usual: 0.6."),
+        number("beta_beta", "Beta beta", (0.001, 100, 0.05), "Second shape of the Beta schedule. Usual: 0.6."),
         Field(
             "sigmas",
             "Own sigmas",
             "sigmas",
             "Noise levels of your own, falling, separated by commas. Empty: the schedule.",
         ),
-        _choice(
+        choice(
             "rng",
             "Noise source",
             ("CPU", "GPU", "NV"),
             "CPU gives the same picture on every machine; NV equals an NVIDIA GPU's noise.",
         ),
-        _number(
+        number(
             "ensd",
             "Eta noise seed delta",
             (-(2**31), 2**31 - 1, 1),
             "Added to the seed of the noise in each step. Usual: 0.",
         ),
-        _number(
+        number(
             "cfg_rescale",
             "CFG rescale",
             (0, 1, 0.01),
             "Tones down colours that a high CFG scale burns (Lin et al. 2023). Usual: 0, or 0.7 for v-prediction.",
         ),
-        _number(
+        number(
             "skip_early_cfg",
             "Skip early CFG",
             (0, 1, 0.01),
             "Share of the first steps that run without guidance: faster, freer. Usual: 0.",
         ),
-        _number(
+        number(
             "negative_guidance_min_sigma",
             "Negative guidance min sigma",
             (0, 1e6, 0.01),
             "Below this noise level, leave the negative prompt out in every other step: faster. 0 is off.",
         ),
-        _number(
+        number(
             "dynamic_thresholding_percentile",
             "Dynamic thresholding",
             (0, 1, 0.001),
             "The percentile that clamps what a high CFG scale overdrives (Imagen). 0 is off; usual: 0.995.",
         ),
-        _number(
+        number(
             "dynamic_thresholding_mimic_scale",
             "Mimic CFG scale",
             (0, 100, 0.5),
             "The CFG scale whose range thresholding keeps. Usual: 7.",
         ),
-        _choice(
+        choice(
             "emphasis",
             "Emphasis mode",
             ("Original", "No norm", "Ignore", "None"),
             "How (word:1.2) is weighed. Original keeps the mean of the whole prompt.",
         ),
-        _number(
+        number(
             "comma_backtrack",
             "Comma backtrack",
             (0, 74, 1),
             "A chunk of 75 tokens may end up to so many tokens early, at a comma.",
         ),
-        _flag("negative_guidance_all_steps", "Min sigma in all steps", "Not in every other step alone."),
-        _flag(
+        flag("negative_guidance_all_steps", "Min sigma in all steps", "Not in every other step alone."),
+        flag(
             "pad_conds",
             "Pad prompts alike",
             "Prompt and negative prompt of different lengths run in one batch: faster.",
         ),
-        _flag("discard_penultimate_sigma", "Discard next-to-last sigma", "For every sampler, not only those made so."),
-        _flag("sgm_noise_multiplier", "SGM noise multiplier", "Start from the noise strength SDXL was trained with."),
-        _flag("quantize_timesteps", "Round to trained timesteps", "Ask the model only at trained noise levels."),
-        _flag("zero_terminal_snr", "Zero terminal SNR", "Start from pure noise, as models trained so want it."),
-        _flag(
+        flag("discard_penultimate_sigma", "Discard next-to-last sigma", "For every sampler, not only those made so."),
+        flag("sgm_noise_multiplier", "SGM noise multiplier", "Start from the noise strength SDXL was trained with."),
+        flag("quantize_timesteps", "Round to trained timesteps", "Ask the model only at trained noise levels."),
+        flag("zero_terminal_snr", "Zero terminal SNR", "Start from pure noise, as models trained so want it."),
+        flag(
             "old_prompt_timelines",
             "Old prompt timelines",
             "Read [from:to:when] as versions of AUTOMATIC1111 before 1.6 did.",
         ),
-        _flag("wildcards", "Wildcards", "Choose for __name__ and {a|b} by the seed. Off: they are read as words."),
-        _flag("prompt_compatibility", "AUTOMATIC1111 prompts", "Read prompts as AUTOMATIC1111 does, faults included."),
+        flag("wildcards", "Wildcards", "Choose for __name__ and {a|b} by the seed. Off: they are read as words."),
+        flag("prompt_compatibility", "AUTOMATIC1111 prompts", "Read prompts as AUTOMATIC1111 does, faults included."),
     ),
     open=False,
 )
@@ -266,14 +207,14 @@ SDXL = Group(
     "sdxl",
     "SDXL",
     (
-        _number("original_width", "Original width", (0, 16384, 1), _ORIGINAL_TIP.format("width")),
-        _number("original_height", "Original height", (0, 16384, 1), _ORIGINAL_TIP.format("height")),
-        _number("crop_left", "Crop left", (0, 16384, 1), "Pixels that a training picture lost at the left. Usual: 0."),
-        _number("crop_top", "Crop top", (0, 16384, 1), "Pixels that a training picture lost at the top. Usual: 0."),
-        _number("target_width", "Target width", (0, 16384, 1), _TARGET_TIP.format("width")),
-        _number("target_height", "Target height", (0, 16384, 1), _TARGET_TIP.format("height")),
-        _number("aesthetic_score", "Aesthetic score", (0, 10, 0.1), "Told to the refiner with the prompt. Usual: 6."),
-        _number(
+        number("original_width", "Original width", (0, 16384, 1), _ORIGINAL_TIP.format("width")),
+        number("original_height", "Original height", (0, 16384, 1), _ORIGINAL_TIP.format("height")),
+        number("crop_left", "Crop left", (0, 16384, 1), "Pixels that a training picture lost at the left. Usual: 0."),
+        number("crop_top", "Crop top", (0, 16384, 1), "Pixels that a training picture lost at the top. Usual: 0."),
+        number("target_width", "Target width", (0, 16384, 1), _TARGET_TIP.format("width")),
+        number("target_height", "Target height", (0, 16384, 1), _TARGET_TIP.format("height")),
+        number("aesthetic_score", "Aesthetic score", (0, 10, 0.1), "Told to the refiner with the prompt. Usual: 6."),
+        number(
             "negative_aesthetic_score",
             "Negative aesthetic score",
             (0, 10, 0.1),
@@ -283,13 +224,18 @@ SDXL = Group(
     open=False,
 )
 
-GROUPS = (SAMPLING, SIZE, BATCH, SEED, VARIATION, MORE_SAMPLING, SDXL)
-FIELDS: tuple[Field, ...] = (
+# In the order in which they stand on the page.
+GROUPS = (
+    IMG2IMG, INPAINT, OUTPAINT, SOFT, SAMPLING, SIZE, HIRES, BATCH, SEED, SD_UPSCALE, VARIATION, TILING, MORE_SAMPLING,
+    SDXL,
+)  # fmt: skip
+CARRIED = (
     *MODEL_FIELDS,
-    *PROMPT_FIELDS,
     STYLES_FIELD,
     EXTENSIONS_FIELD,
-    *(f for group in GROUPS for f in group.fields),
-)
+    MODE_FIELD,
+    *PICTURE_FIELDS,
+)  # never seen: the page fills them in
+FIELDS: tuple[Field, ...] = (*CARRIED, *PROMPT_FIELDS, *(f for group in GROUPS for f in group.fields))
 KEYS: tuple[str, ...] = tuple(f.name for f in FIELDS)
 BY_NAME: dict[str, Field] = {f.name: f for f in FIELDS}

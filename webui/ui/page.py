@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from webui.identity import Viewer
-from webui.ui import extensions, header, history, png_info, queue, txt2img
+from webui.ui import extensions, extras, header, history, making, png_info, queue
 from webui.ui import settings as settings_tab
 from webui.ui.common import form_spec
 from webui.ui.extensions import FramedTab
@@ -34,9 +34,11 @@ def build(
     default = catalog.default_checkpoint(settings.model.checkpoint, allow_pickle=settings.model.allow_pickle)
     with gr.Blocks(title=TITLE, fill_width=True, analytics_enabled=False) as demo:
         header.build_header()
-        with gr.Tabs(elem_id="tabs"):
-            with gr.Tab("txt2img", id="txt2img", elem_id="tab-txt2img"):
-                form = txt2img.build(jobs, store, styles, default.native_size if default else 512)
+        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):  # one row that scrolls, by style.css
+            for making_tab in making.TABS:
+                gr.Tab(making_tab, id=making_tab, elem_id=f"tab-{making_tab}")
+            with gr.Tab("Extras", id="extras", elem_id="tab-extras"):
+                extras.build()
             with gr.Tab("History", id="history", elem_id="tab-history"):
                 history.build()
             with gr.Tab("PNG info", id="png-info", elem_id="tab-png-info"):
@@ -49,6 +51,7 @@ def build(
                 extensions.build()
             with gr.Tab("Settings", id="settings", elem_id="tab-settings"):
                 settings_tab.build(jobs, store, catalog)
+        form = making.build(jobs, store, styles, default.native_size if default else 512)
         header.build_footer()
         demo.load(
             None,
@@ -64,7 +67,8 @@ def build(
 
 SCRIPTS = (  # in the order in which they are run
     "page.js",
-    *txt2img.SCRIPTS,
+    *making.SCRIPTS,
+    *extras.SCRIPTS,
     *history.SCRIPTS,
     *header.SCRIPTS,
     *extensions.SCRIPTS,
@@ -91,14 +95,16 @@ def head(models: dict[str, Any], theme: str, viewer: Viewer, panels: Sequence[di
         "viewer": {"name": viewer.name, "admin": viewer.admin},
         "models": models,
         "form": _form(),
-        "examples": txt2img.EXAMPLES,
+        "examples": making.EXAMPLES,
         "history": history.spec(),
         "panels": list(panels),
     }
+    modules = {f"./ui/{name}": f"./ui/{name}?v={static_version()}" for name in making.MODULES}
     return (
         '<meta name="description" content="Makes pictures from text, on this machine.">'
         f'<link rel="icon" type="image/svg+xml" href="ui/icon.svg?v={static_version()}">'
         f'<link rel="stylesheet" href="ui/style.css?v={static_version()}">'
+        f'<script type="importmap">{script_json({"imports": modules})}</script>'
         f"<script>window.latentBoot = {script_json(boot)};</script>"
         f'<script src="ui/app.js?v={static_version()}"></script>'
     )

@@ -111,9 +111,10 @@ latent.history.actions = (() => {
   async function use(picture) {
     const known = picture.params ?? Object.fromEntries(
       ["prompt", "negative_prompt", "seed", "steps", "cfg_scale", "sampler", "schedule", "width", "height"].map((name) => [name, picture[name]]));
-    latent.tabs.go("txt2img");
+    const values = widgetValues(known);
+    latent.tabs.goFor(values);
     scrollTo({ top: 0 });
-    await latent.form.set({ ...widgetValues(known), ...(picture.seed === null ? {} : { seed: seedText(picture) }) });
+    await latent.form.set({ ...values, ...(picture.seed === null ? {} : { seed: seedText(picture) }) });
     say("All fields taken from the picture.");
   }
 

@@ -96,10 +96,10 @@ window.latent = (() => {
     },
   };
 
-  async function call(path, { method = "GET", json, body } = {}) {
+  async function call(path, { method = "GET", json, body, type } = {}) {
     const options = { method, cache: "no-store" };
     if (json !== undefined) Object.assign(options, { body: JSON.stringify(json), headers: { "content-type": "application/json" } });
-    if (body !== undefined) options.body = body;
+    if (body !== undefined) Object.assign(options, { body }, type ? { headers: { "content-type": type } } : {});
     let response;
     try {
       response = await fetch(path, options);
@@ -209,8 +209,8 @@ window.latent = (() => {
     fit(name, value) {
       const field = this.spec.fields[name];
       if (!field) return null;
-      if (field.kind === "choice") return field.choices.includes(value) ? [value] : null;
-      if (field.kind === "bool") return typeof value === "boolean" ? [value] : null;
+      if (field.kind === "choice" || field.kind === "mode") return field.choices.includes(value) ? [value] : null;
+      if (field.kind === "bool" || field.kind === "switch") return typeof value === "boolean" ? [value] : null;
       if (field.kind === "seed") return /^-?\d{1,19}$/.test(String(value)) ? [String(value)] : null;
       if (name === "checkpoint") {
         const found = models.checkpoint(value);
@@ -221,7 +221,7 @@ window.latent = (() => {
         const found = models.list.vaes.find((v) => v.name === value || v.name.split("/").pop() === value);
         return found ? [found.name] : null;
       }
-      if (["text", "sigmas", "styles", "panels"].includes(field.kind)) return typeof value === "string" ? [value] : null;
+      if (["text", "sigmas", "styles", "panels", "picture", "model"].includes(field.kind)) return typeof value === "string" ? [value] : null;
       if (value === null || value === "") return field.optional ? [null] : null;
       if (typeof value !== "number" || !Number.isFinite(value)) return null;
       const within = Math.min(Math.max(value, field.low ?? value), field.high ?? value);
@@ -274,8 +274,9 @@ window.latent = (() => {
       return this.list(values);
     },
 
-    save() { store.set("form", Object.fromEntries(Object.entries(this.values).filter(([, value]) => value !== undefined))); },
+    save() { if (this.ready) store.set("form", Object.fromEntries(Object.entries(this.values).filter(([, value]) => value !== undefined))); },
     tell() { this.listeners.forEach((listener) => listener(this.values)); },
+    nameOf(id) { return this.spec.keys.find((name) => this.spec.fields[name].id === id); },
 
     /* Put values into the form from anywhere; resolves when Gradio's widgets have them. Says what did not fit. */
     async set(values, quietly = false) {
@@ -285,6 +286,13 @@ window.latent = (() => {
       if (notes.length && !quietly) say(notes.join(" "), "bad");
       for (let turn = 0; turn < 50 && Object.keys(this.pending).length; turn++) await sleep(10);
       await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+    },
+    /* Values that pieces of the page fill in as a job is submitted, such as a mask that is still on its way. */
+    fillers: [() => ({ mode: tabs.making === "txt2img" ? "txt2img" : tabs.mode })],
+    async complete(list) {
+      const values = this.named(list);
+      for (const filler of this.fillers) Object.assign(values, await filler(values));
+      return this.list(values);
     },
     reset(names) { return this.set(Object.fromEntries(names.map((name) => [name, this.defaults(name)])), true); },
 
@@ -300,16 +308,56 @@ window.latent = (() => {
   const examples = (checkpoint) => boot.examples[models.nativeSize(checkpoint) < 256 ? "small" : "large"];
 
   const tabs = {
+    current: tabStore.get("tab", "txt2img"),
+    listeners: [],
     go(id) { find(`#tab-${id}-button`)?.click(); },
+    making: "txt2img", // the making tab that was shown last
+    mode: store.get("img2img-mode", "img2img"), // what img2img does with its picture
+    /* What is behind the img2img tab is fetched when it is needed for the first time. */
+    img2img() { return (this.loading ??= import("./img2img.js")); },
+    async chooseMode(mode) { (await this.img2img()).setMode(mode); },
+    /* The making tab that parameters are for. */
+    goFor({ mode = "txt2img" }) {
+      this.go(mode === "txt2img" ? "txt2img" : "img2img");
+      if (mode !== "txt2img") this.chooseMode(mode);
+    },
+    /* The making tabs share one form, which stands below all tabs (ui/making.py). */
+    show(id) {
+      this.current = id;
+      find(`#tab-${id}-button`)?.scrollIntoView({ block: "nearest", inline: "nearest" });
+      document.documentElement.dataset.tab = id;
+      if (["txt2img", "img2img"].includes(id)) this.make(id);
+      this.listeners.forEach((listener) => listener(id));
+    },
+    /* Each making tab has its own size: the one's follows the checkpoint, the other's the picture. */
+    make(id) {
+      const before = this.making;
+      this.making = id;
+      document.documentElement.dataset.mode = id === "img2img" ? this.mode : "txt2img";
+      for (const [name, value] of [["role", "tabpanel"], ["aria-labelledby", `tab-${id}-button`]]) find("#making")?.setAttribute(name, value);
+      if (id === "img2img") this.img2img();
+      if (before === id || !form.ready) return;
+      const sizes = store.get("sizes", {}), { width, height } = form.values;
+      store.set("sizes", { ...sizes, [before]: { width, height } });
+      form.set({ mode: document.documentElement.dataset.mode, ...sizes[id] }, true);
+    },
     async restore() {
-      const id = tabStore.get("tab", "txt2img");
-      if (id !== "txt2img") this.go(id);
+      const chosen = () => find(`#tab-${this.current}-button`)?.getAttribute("aria-selected") === "true";
+      for (let look = 0; look < 50 && !chosen(); look++) { // Gradio draws the tabs' buttons when it has measured them
+        this.go(this.current);
+        await sleep(20);
+      }
+      this.show(this.current);
       document.addEventListener("click", (event) => {
         const chosen = event.target.closest?.("[role=tab]")?.id.match(/^tab-(.+)-button$/);
-        if (chosen) tabStore.set("tab", chosen[1]);
+        if (!chosen || chosen[1] === this.current) return;
+        tabStore.set("tab", chosen[1]);
+        this.show(chosen[1]);
       });
     },
   };
+  document.documentElement.dataset.tab = tabs.current;
+  document.documentElement.dataset.mode = "txt2img";
 
   // --- token counters -----------------------------------------------------------------------------------------------
 
@@ -398,6 +446,30 @@ window.latent = (() => {
       }
     });
     form.listeners.push(show);
+    models.listeners.push(show);
+    show();
+  }
+
+  /* A list of model files in the form; what it chose is in a widget that is never seen. */
+  const LATENT_PASSES = boot.form.passes;
+  const fileNames = (list) => (list ?? []).filter((m) => m.runnable).map((m) => [m.name, m.name.replace(/\.[^.]+$/, "")]);
+  const CHOICES = {
+    checkpoints: () => [["", "Use same"], ...fileNames(models.list.checkpoints)],
+    upscalers: () => [...boot.form.upscalers.map((name) => [name, name]), ...fileNames(models.list.upscalers)],
+    passes: () => [...LATENT_PASSES.map((name) => [name, name]), ...CHOICES.upscalers()],
+  };
+  function fillSelect(select, options, value) {
+    const all = options.some(([name]) => name === value) || value === undefined ? options : [...options, [value, `${value} (not here)`]];
+    select.replaceChildren(...all.map(([name, label]) => el("option", { value: name }, label)));
+    if (value !== undefined) select.value = value;
+  }
+  function chooser(element) {
+    const select = find("select", element), name = select.dataset.field, { source, tip } = form.spec.fields[name];
+    find("label", element).firstChild.replaceWith(el("span", { "data-tip": tip }, find("label", element).firstChild.textContent));
+    const show = () => fillSelect(select, CHOICES[source](), form.values[name] ?? form.spec.fields[name].default);
+    select.addEventListener("change", () => form.set({ [name]: select.value }));
+    select.setAttribute("aria-description", tip);
+    form.listeners.push(() => { if (select.value !== form.values[name]) show(); });
     models.listeners.push(show);
     show();
   }
@@ -537,6 +609,8 @@ window.latent = (() => {
       this.actions.append(...buttons);
       if (below) this.facts.after(below);
     },
+    listeners: new Set(),  // of what came of a submission: { submitted(id), refused(error) }
+    listen(listener) { this.listeners.add(listener); return () => this.listeners.delete(listener); },
 
     mount(element) {
       this.root = find("#stage", element);
@@ -585,11 +659,13 @@ window.latent = (() => {
       this.drawStrip();
     },
     refused({ message, advice }) {
+      this.listeners.forEach((listener) => listener.refused({ message, advice }));
       if (this.view && !OVER.has(this.view.state)) { say(`${message} ${advice}`, "bad"); return; }
       this.setState("failed");
       this.problem("The job was not taken", message, advice);
     },
     submitted(id) {
+      this.listeners.forEach((listener) => listener.submitted(id));
       this.mine = [...this.mine, id].slice(-50);
       tabStore.set("jobs", this.mine);
       store.set("last", id);
@@ -845,8 +921,9 @@ window.latent = (() => {
           button("Copy parameters", "text", on((p) => copyText(p.infotext, "Parameters"))),
           button("Copy folder path", "folder", on(copyFolder)),
           button("PNG info", "info", on((p) => pngInfo.open(p.src, p.file))),
-          button("Reuse parameters", "reuse", on((p) => { form.set(widgetValues(p.params)); say("Parameters taken."); })),
+          button("Reuse parameters", "reuse", on((p) => { const values = widgetValues(p.params); tabs.goFor(values); form.set(values); say("Parameters taken."); })),
           button("Reuse seed", "recycle", on((p) => reuseSeed(p))),
+          ...latent.send.buttons(() => this.picture()),
         ];
         this.actions.append(...this.actionButtons);
       }
@@ -867,17 +944,30 @@ window.latent = (() => {
     },
   };
 
-  /* Params of a job as the form's widgets have them (ui/common.py: values_from_params). */
+  /* Params of a job as the form's widgets have them (ui/common.py: values_from_params). What is in a group of the params
+     is named by its path; a switch says whether its group is there. */
   function widgetValues(params) {
     const values = "prompt" in params ? { styles: "" } : {}; // a picture's prompt holds its styles already
-    for (const [name, value] of Object.entries(params)) {
-      const field = form.spec.fields[name];
-      if (!field) continue;
-      if (field.kind === "seed") values[name] = String(value);
-      else if (field.kind === "sigmas") values[name] = (value ?? []).join(", ");
-      else if (field.kind === "panels") values[name] = Object.keys(value ?? {}).length ? JSON.stringify(value) : "";
-      else if (value !== null || field.optional) values[name] = value;
+    const read = (group, path) => {
+      for (const [name, value] of Object.entries(group)) {
+        const field = form.spec.fields[path + name];
+        if (field?.kind === "panels") values[name] = Object.keys(value ?? {}).length ? JSON.stringify(value) : "";
+        else if (value !== null && typeof value === "object" && !Array.isArray(value)) read(value, `${path}${name}.`);
+        else if (!field) continue;
+        else if (field.kind === "seed") values[path + name] = String(value);
+        else if (field.kind === "sigmas") values[path + name] = (value ?? []).join(", ");
+        else if (value === null && field.kind === "choice") values[path + name] = field.default;
+        else if (value === null && ["picture", "model"].includes(field.kind)) values[path + name] = "";
+        else if (value !== null || field.optional) values[path + name] = value;
+      }
+    };
+    read(params, "");
+    for (const [name, { kind }] of Object.entries(form.spec.fields)) {
+      const path = name.replace(/\.on$/, "").split(".");
+      if (kind === "switch" && path[0] in params) values[name] = Boolean(path.reduce((group, key) => group?.[key], params));
     }
+    if (values.checkpoint === "") delete values.checkpoint; // the selected one
+    if ("init" in params) values.mode = !params.init ? "txt2img" : params.inpaint ? "inpaint" : "img2img";
     return values;
   }
   const seedOf = (picture) => picture.infotext.match(/(?:^|[,\n] ?)Seed: (\d+)/)?.[1] ?? String(picture.seed);
@@ -956,8 +1046,7 @@ window.latent = (() => {
       if (answer?.job) stage.submitted(answer.job);
       else if (answer?.error) stage.refused(answer.error);
     });
-    tabs.restore();
-    document.documentElement.dataset.ready = "true";
+    tabs.restore().then(() => { document.documentElement.dataset.ready = "true"; });
   }
 
   // --- viewer -------------------------------------------------------------------------------------------------------
@@ -1047,8 +1136,8 @@ window.latent = (() => {
       document.addEventListener("DOMContentLoaded", () => document.body.append(this.box));
       const over = (event) => {
         const label = event.target.closest?.("[id^=f-] [data-testid=block-info], [id^=f-].checkbox-container, [id^=f-] .label-text, [data-tip]");
-        const name = label?.closest("[id^=f-]")?.id.slice(2);
-        const text = label?.dataset.tip ?? (name && form.spec.fields[name]?.tip);
+        const name = form.nameOf(label?.closest("[id^=f-]")?.id);
+        const text = label?.dataset.tip ?? (name && form.spec.fields[name].tip);
         text ? this.show(label, text) : this.hide();
       };
       document.addEventListener("pointerover", over);
@@ -1069,8 +1158,8 @@ window.latent = (() => {
     hide() { clearTimeout(this.timer); this.box.hidden = true; },
     /* Screen readers hear the same words: each input is described by its tip. */
     describe() {
-      for (const [name, field] of Object.entries(form.spec.fields)) {
-        const root = find(`#f-${name}`);
+      for (const field of Object.values(form.spec.fields)) {
+        const root = document.getElementById(field.id);
         if (!root || !field.tip) continue;
         root.querySelectorAll("input, textarea").forEach((input) => input.setAttribute("aria-description", field.tip));
       }
@@ -1315,7 +1404,7 @@ window.latent = (() => {
     header, footer, link,
     "tokens-prompt": (element) => tokenCounter(element, "prompt"),
     "tokens-negative_prompt": (element) => tokenCounter(element, "negative_prompt"),
-    buttons: (element) => buttons.mount(element),
+    buttons: (element) => buttons.mount(element), chooser,
     stage: (element) => stage.mount(element),
     "png-info": (element) => pngInfo.mount(element),
     queue: (element) => queue.mount(element),
@@ -1338,11 +1427,13 @@ window.latent = (() => {
     /* A group was opened for the first time: its widgets may be drawn. */
     drawn() { requestAnimationFrame(() => requestAnimationFrame(() => tips.describe())); return { __type__: "update", visible: true }; },
     take(...list) { return form.take(list); },
+    ready(...list) { return form.complete(list); },
     submitFailed() { stage.refused({ message: "The server did not take the job.", advice: "Look at the terminal it runs in, then try again." }); },
-    form, stage, models, status, tabs,
+    form, stage, models, status, tabs, pngInfo,
+    formActions: FORM_ACTIONS,
     tools: {
-      el, icon, button, iconButton, fill, sleep, find, setText, isShown, bytes, duration, plural, store, tabStore,
-      call, say, complain, copyText, copyPicture, widgetValues, dialog, steer, OVER,
+      el, icon, button, iconButton, fillSelect, modelChoices: CHOICES, fill, sleep, find, setText, isShown, bytes, duration, plural, store, tabStore,
+      call, say, complain, copyText, copyPicture, widgetValues, seedOf, outputUrl, dialog, steer, OVER,
     },
   };
 })();

@@ -11,7 +11,10 @@ latent.parameters = (() => {
   /* The form's values that a reading asks for, as far as the form can hold them, and what had to be changed. */
   function wanted(found) {
     const values = widgetValues(found.params);
-    if (found.settings ?? isComplete(found)) values.styles = found.styles.join("\n");
+    if (found.settings ?? isComplete(found)) {
+      values.styles = found.styles.join("\n");
+      for (const [name, { kind }] of Object.entries(form.spec.fields)) if (kind === "switch") values[name] ??= false; // a whole text says all that was on
+    }
     return form.fitAll(values);
   }
   const isComplete = (found) => Object.keys(found.params).some((name) => !["prompt", "negative_prompt"].includes(name));
@@ -67,7 +70,7 @@ latent.parameters = (() => {
   /* Fill the form, and say below the prompt what happened. */
   async function take(found) {
     const [values, notes] = wanted(found), before = { ...form.values }, rows = differences(values, before);
-    latent.tabs.go("txt2img");
+    latent.tabs.goFor(values);
     await form.set(values, true);
     report(found, rows, notes, before);
   }

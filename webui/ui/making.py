@@ -1,4 +1,8 @@
-"""The txt2img tab: prompt, Generate, the stage, the parameters. Pure functions at the top, layout and wiring below."""
+"""The form that the txt2img and img2img tabs share: prompt, Generate, the stage, the parameters.
+
+It stands below the tabs and is shown in both, so what is typed in one is there in the other, and no widget exists
+twice. Pure functions at the top, layout and wiring below.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +16,8 @@ from webui.errors import WebUIError
 from webui.prompt import StyleBook
 from webui.settings import Settings
 from webui.ui.common import mounted, params_from_values, viewer_of, widget
-from webui.ui.fields import (
-    BY_NAME,
-    EXTENSIONS_FIELD,
-    FIELDS,
-    GROUPS,
-    MODEL_FIELDS,
-    PROMPT_FIELDS,
-    SEED,
-    SIZE,
-    STYLES_FIELD,
-    Group,
-)
+from webui.ui.field import Field, Group
+from webui.ui.fields import BY_NAME, CARRIED, FIELDS, GROUPS, PROMPT_FIELDS, SEED, SIZE
 from webui.ui.markup import icon_button, markup
 
 if TYPE_CHECKING:
@@ -32,8 +26,21 @@ if TYPE_CHECKING:
 
 # --- pure -------------------------------------------------------------------------------------------------------------
 
+TABS = ("txt2img", "img2img")
+
 # In the order in which they are run.
-SCRIPTS = ("prompt_edit.js", "prompt_box.js", "styles.js", "parameters.js")
+SCRIPTS = ("prompt_edit.js", "prompt_box.js", "styles.js", "parameters.js", "send.js")
+# Fetched when the img2img tab is first opened.
+MODULES = (
+    "img2img.js",
+    "img2img-batch.js",
+    "mask-canvas.js",
+    "mask-frame.js",
+    "mask-png.js",
+    "mask-surface.js",
+    "mask-tools.js",
+    "mask-view.js",
+)
 
 EXAMPLES: dict[str, list[str]] = {
     # for checkpoints with a native size below 256 pixels: the embedded one draws single things
@@ -88,6 +95,12 @@ def _reset(group: Group) -> gr.HTML:
     )
 
 
+def _chooser(field: Field) -> None:
+    """A list of model files, filled and read by page.js; its value is in a carrier."""
+    html = f'<label>{field.label}<select data-field="{field.name}"></select></label>'
+    mounted("chooser", html, elem_id=f"choose-{field.elem_id}", elem_classes=["chooser"])
+
+
 def _group(group: Group, made: dict[str, Any], *, native_size: int = 512) -> None:
     """A folding group with its widgets, two to a row where they are small.
 
@@ -102,11 +115,9 @@ def _group(group: Group, made: dict[str, Any], *, native_size: int = 512) -> Non
                     for field in group.fields:
                         made[field.name] = widget(field, value=native_size)
                 swap = icon_button("swap", "swap", "Swap width and height")
-                mounted(
-                    "tools",
-                    swap + icon_button("native", "native", "Native size of the checkpoint"),
-                    elem_id="size-tools",
-                )
+                native = icon_button("native", "native", "Native size of the checkpoint")
+                picture = icon_button("picture-size", "image", "Size of the picture")
+                mounted("tools", swap + native + picture, elem_id="size-tools")
         elif group is SEED:
             with gr.Row(elem_classes=["seed-row"]):
                 made["seed"] = widget(BY_NAME["seed"], min_width=0, placeholder="-1")
@@ -118,13 +129,16 @@ def _group(group: Group, made: dict[str, Any], *, native_size: int = 512) -> Non
         else:
             with gr.Row(elem_classes=["pairs"], visible=group.open) as row:
                 for field in group.fields:
-                    made[field.name] = widget(field, min_width=0)
+                    if field.source:
+                        _chooser(field)
+                    else:
+                        made[field.name] = widget(field, min_width=0)
             if not group.open:
                 fold.expand(None, None, row, js="() => latent.drawn()", **_QUIET)
 
 
 def build(jobs: JobService, store: SettingsStore, styles: StyleBook, native_size: int) -> list[Any]:
-    """The tab's widgets and its events; returns the form's widgets in the order of KEYS. Called inside a `gr.Tab`."""
+    """The widgets and their events; returns the widgets in the order of KEYS. Called inside `gr.Blocks`."""
     made: dict[str, Any] = {}
     with gr.Column(elem_id="making"):
         with gr.Column(elem_id="compose", min_width=0):
@@ -139,7 +153,8 @@ def build(jobs: JobService, store: SettingsStore, styles: StyleBook, native_size
             with gr.Row(elem_id="run"):
                 generate = gr.Button("Generate", variant="primary", elem_id="generate", min_width=0)
                 mounted("buttons", markup("buttons"))
-        mounted("stage", markup("stage"))
+        mounted("start-picture", markup("start_picture"), elem_id="start-picture")
+        mounted("stage", markup("stage"), elem_id="stage-place")
         with gr.Column(elem_id="parameters", min_width=0):
             for group in GROUPS:
                 _group(group, made, native_size=native_size)
@@ -147,7 +162,7 @@ def build(jobs: JobService, store: SettingsStore, styles: StyleBook, native_size
             mounted("panels", '<div class="panels"></div>', elem_id="panels")
             mounted("tools", markup("reset_all"), elem_id="reset-all")
         with gr.Column(elem_id="carriers"):  # never seen: what the header's pickers chose, and Generate's answer
-            for field in (*MODEL_FIELDS, STYLES_FIELD, EXTENSIONS_FIELD):
+            for field in (*CARRIED, *(f for group in GROUPS for f in group.fields if f.source)):
                 made[field.name] = widget(field)
             answer = mounted("link", "<span></span>", elem_id="link")
     inputs = [made[field.name] for field in FIELDS]
@@ -164,7 +179,8 @@ def _wire(
         user = viewer_of(request).name
         return submit_values(lambda params: jobs.submit(params, user), store.current, values, next(numbers), styles)
 
-    submitted = generate.click(on_generate, inputs, answer, trigger_mode="multiple", **_QUIET)
+    ready = "(...values) => latent.ready(...values)"  # when what is still on its way to the server has arrived
+    submitted = generate.click(on_generate, inputs, answer, trigger_mode="multiple", js=ready, **_QUIET)
     submitted.failure(None, js="() => latent.submitFailed()", **_QUIET)
     # Values are kept and set by the page alone: these events never reach the server.
     gr.on(
