@@ -18,7 +18,7 @@ from webui.prompt.schedule import ScheduledText, denoiser_calls, parse_schedule,
 from webui.prompt.stylebook import StyleBook
 from webui.prompt.styles import Style, apply_styles, find_styles, read_styles, recognise, save_styles
 from webui.prompt.tokenizer import ClipTokenizer, clip_tokenizer
-from webui.prompt.wildcards import expand_wildcards, has_wildcards, list_wildcards, wildcard_lines
+from webui.prompt.wildcards import every_expansion, expand_wildcards, has_wildcards, list_wildcards, wildcard_lines
 
 __all__ = [
     "BracketProblem",
@@ -40,6 +40,7 @@ __all__ = [
     "clip_tokenizer",
     "count_tokens",
     "denoiser_calls",
+    "every_expansion",
     "expand_wildcards",
     "find_styles",
     "has_wildcards",

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 from webui.errors import NotFound, near_matches
@@ -87,6 +87,46 @@ def list_wildcards(root: Path) -> list[str]:
 def wildcard_lines(name: str, root: Path) -> list[str]:
     """The lines that `__name__` can become; none when there is no such file."""
     return _read(name, _Expansion(random.Random(0), root)) if _NAME.fullmatch(name) and len(name) <= _MAX_NAME else []
+
+
+def every_expansion(text: str, lines_of: Callable[[str], Sequence[str]], most: int) -> list[str] | None:
+    """Every text that the wildcards and variants can become, each once, in order; None when there are more than `most`.
+
+    `lines_of(name)` gives a wildcard file's lines; one without any stays as it is. Of `{2$$a|b|c}` every choice of two
+    is taken, in the order in which they are written.
+    """
+    found = _every(text, lines_of, most, 0)
+    return None if found is None else list(dict.fromkeys(found))
+
+
+def _every(text: str, lines_of: Callable[[str], Sequence[str]], most: int, depth: int) -> list[str] | None:
+    results = [""]
+    for part in _split(text):
+        if depth >= MAX_NESTING:
+            choices: Sequence[str] = (part.source,)
+        elif part.options:
+            choices = _choices(part.options)
+        else:
+            choices = (lines_of(part.name) if part.name else ()) or (part.source,)
+        grown: list[str] = []
+        for choice in choices:
+            plain = choice == part.source
+            inner = [choice] if plain else _every(choice, lines_of, most, depth + 1)
+            if inner is None or len(grown) + len(inner) > most:
+                return None
+            grown += inner
+        grown = list(dict.fromkeys(grown))
+        if len(results) * len(grown) > most:
+            return None
+        results = [before + after for before in results for after in grown]
+    return results
+
+
+def _choices(options: tuple[str, ...]) -> list[str]:
+    """Every text that a variant group can become at its first level."""
+    low, high, separator, texts, _ = _group(options)
+    chosen = (combinations(texts, count) for count in range(low, min(high, len(texts)) + 1))
+    return [separator.join(texts) for several in chosen for texts in several]
 
 
 def _expand(text: str, state: _Expansion, depth: int) -> str:
@@ -175,7 +215,8 @@ def _name_at(text: str, position: int) -> str:
     return name if _NAME.fullmatch(name) else ""
 
 
-def _choose(options: tuple[str, ...], state: _Expansion) -> str:
+def _group(options: tuple[str, ...]) -> tuple[int, int, str, list[str], list[float]]:
+    """(fewest, most, separator, texts, weights) of a variant group."""
     low = high = 1
     separator = ", "
     texts: list[str] = []
@@ -192,6 +233,11 @@ def _choose(options: tuple[str, ...], state: _Expansion) -> str:
         texts.append(option[weight.end() :] if weight else option)
         weights.append(float(weight.group(1)) if weight else 1.0)
     low, high = sorted((low, high))
+    return low, high, separator, texts, weights
+
+
+def _choose(options: tuple[str, ...], state: _Expansion) -> str:
+    low, high, separator, texts, weights = _group(options)
     wanted = low + state.pick(high - low + 1) if high > low else low
     chosen: list[str] = []
     left = list(range(len(texts)))
