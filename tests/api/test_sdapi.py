@@ -157,7 +157,8 @@ def test_samplers_and_schedules_are_found_under_every_name(house: Atelier, names
         ({"styles": ["inc"]}, '"ink"'),
         ({"override_settings": {"sd_model_checkpoint": "secund"}}, "second"),
         ({"override_settings": {"sd_vae": "none-such.pt"}}, ""),
-        ({"script_name": "x/y/z plot"}, ""),
+        ({"script_name": "x/y plot"}, '"X/Y/Z plot"'),
+        ({"script_name": "x/y/z plot", "script_args": [1] * 50}, "arguments"),
         ({"alwayson_scripts": {"ADetailer": {"args": [True, {}]}}}, ""),
         ({"alwayson_scripts": {"ControlNet": {"args": [{"image": "x", "module": "canny"}]}}}, ""),
     ],
@@ -182,6 +183,16 @@ def test_what_is_switched_off_is_no_reason_to_refuse(house: Atelier) -> None:
     assert len(answer["images"]) == 1
     assert any("restore_faces" in note for note in answer["info"]["warnings"])
     assert "unknown_field" not in answer["parameters"]
+
+
+def test_scripts_reach_extensions_by_title_with_arguments_by_position_or_name(house: Atelier) -> None:
+    plot = {"script_name": "X/Y/Z plot", "script_args": ["Steps", "1, 2"]}
+    answer = txt2img(house, **plot, alwayson_scripts={"Detail": {"args": [0.5]}})
+    values = params_of(house, answer)["extensions"]
+    assert (values["xyz-plot"]["x_type"], values["xyz-plot"]["x_values"]) == ("Steps", "1, 2")
+    assert values["detail"] == {"amount": 0.5}
+    named = txt2img(house, alwayson_scripts={"detail": {"args": {"Amount": 0.25}}})
+    assert params_of(house, named)["extensions"]["detail"] == {"amount": 0.25}
 
 
 def test_numbers_may_be_text_and_null_means_not_given(house: Atelier) -> None:
@@ -680,12 +691,15 @@ def test_lists_have_the_shapes_that_clients_read(house: Atelier) -> None:
     assert {"name": "Latent"} in get("/latent-upscale-modes")
     assert get("/prompt-styles") == [{"name": "ink", "prompt": "{prompt}, ink drawing", "negative_prompt": "photo"}]
     assert get("/embeddings") == {"loaded": {}, "skipped": {}}
-    assert get("/scripts") == {"txt2img": [], "img2img": []}
+    assert "x/y/z plot" in get("/scripts")["txt2img"]
+    assert get("/scripts")["img2img"] == get("/scripts")["txt2img"]
+    info = next(one for one in get("/script-info") if one["name"] == "detail")
+    assert (info["is_alwayson"], info["args"][0]["label"], info["args"][0]["maximum"]) == (True, "Amount", 1.0)
     memory = get("/memory")
     assert memory["ram"]["total"] > 0
     assert "error" in memory["cuda"]
     assert get("/cmd-flags")["gradio_auth"] is None
-    empty = ("hypernetworks", "face-restorers", "realesrgan-models", "loras", "sd-vae", "script-info", "extensions")
+    empty = ("hypernetworks", "face-restorers", "realesrgan-models", "loras", "sd-vae", "extensions")
     assert all(get(f"/{name}") == [] for name in empty)
     for name in ("checkpoints", "vae", "loras", "embeddings"):
         assert post(house, f"/refresh-{name}").json() is None

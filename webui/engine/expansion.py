@@ -285,11 +285,14 @@ class _Cells:
             )
             return self._tools.save_hook(saved)
 
+        data = pictures.encode(picture, params.image_format, params.image_quality, text)
         try:
-            written = pictures.file_format(params.image_format, picture.width, picture.height, text)
-            data = pictures.encode(picture, params.image_format, params.image_quality, text)
-            today = datetime.date.today()
-            path = str(save_picture(self._tools.paths.outputs, data, params.seed, written, today, record, kind=GRIDS))
+            if params.save:
+                written = pictures.file_format(params.image_format, picture.width, picture.height, text)
+                folder, today = self._tools.paths.outputs, datetime.date.today()
+                path = str(save_picture(folder, data, params.seed, written, today, record, kind=GRIDS))
+            else:
+                png = data
         except SaveError as failure:
             error = str(failure)
             png = pictures.encode(picture, "png", params.image_quality, text)

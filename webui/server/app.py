@@ -156,7 +156,9 @@ def build_app(
     inputs = InputStore(paths.outputs)
     app.include_router(picture_routes(paths.outputs, reader, owns))
     app.include_router(input_routes(inputs, paths.outputs, owns))
-    app.include_router(sdapi_routes(jobs, catalog, store, styles, inputs, paths.outputs, paths.data_dir))
+    app.include_router(
+        sdapi_routes(jobs, catalog, store, styles, inputs, paths.outputs, paths.data_dir, extensions.panels)
+    )
     app.include_router(openai_routes(jobs, catalog, store, records, paths.outputs))
     app.include_router(history_routes(records, jobs, catalog, viewer_of))
     network = network or Network(options, options.port, Accounts(paths.users_file), OneTimeLinks())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from webui.api.sdapi.options import CHECKPOINT, OptionBook
 from webui.api.sdapi.requests import Generation
+from webui.api.sdapi.scripts import Panels
 from webui.api.sdapi.translate import Keep, Styled, with_infotext
 
 if TYPE_CHECKING:
@@ -59,12 +61,13 @@ class Context:
     inputs: InputStore
     outputs: Path
     options: OptionBook
+    panels: Callable[[], Panels]
     tasks: Tasks = field(default_factory=Tasks)
 
     @property
-    def tools(self) -> tuple[Styled, Keep]:
+    def tools(self) -> tuple[Styled, Keep, Panels]:
         """What translating a request takes."""
-        return self.styles.apply, lambda data: self.inputs.add(data).reference
+        return self.styles.apply, lambda data: self.inputs.add(data).reference, self.panels()
 
     def overrides(self, body: Generation) -> dict[str, Any]:
         """The options of this request alone. A checkpoint that only an infotext names is dropped when it is not here;

@@ -10,6 +10,7 @@ from fastapi import APIRouter
 from webui.api.sdapi.context import Context
 from webui.api.sdapi.errors import SdapiRoute
 from webui.catalog import can_run
+from webui.extensions import PanelField
 from webui.names import SAMPLER_NAMES, SCHEDULE_NAMES, SamplerName, ScheduleName
 
 if TYPE_CHECKING:
@@ -98,19 +99,45 @@ def list_routes(context: Context) -> APIRouter:
 
     @router.get("/scripts")
     def scripts() -> dict[str, list[str]]:
-        """Scripts by title in lower case."""
-        return {"txt2img": [], "img2img": []}
+        """Scripts by title in lower case: extensions with a panel. Each works in both."""
+        titles = [panel.title.casefold() for panel in context.panels().values()]
+        return {"txt2img": titles, "img2img": titles}
+
+    @router.get("/script-info")
+    def script_info() -> list[dict[str, Any]]:
+        """The arguments of scripts, in their order."""
+        return [
+            {
+                "name": panel.title.casefold(),
+                "is_alwayson": panel.kind == "always",
+                "is_img2img": is_img2img,
+                "args": [argument_view(field) for field in panel.fields],
+            }
+            for is_img2img in (False, True)
+            for panel in context.panels().values()
+        ]
 
     for path, about in (
         ("/hypernetworks", "Hypernetwork files."),
         ("/face-restorers", "What repairs faces."),
-        ("/script-info", "The arguments of scripts."),
         ("/extensions", "Extensions of that program; none of them runs here."),
         ("/artists", "Long gone, and asked for by old clients."),
         ("/artist-categories", "Long gone, and asked for by old clients."),
     ):
         router.add_api_route(path, _nothing, methods=["GET"], description=about, name=path.strip("/"))
     return router
+
+
+def argument_view(field: PanelField) -> dict[str, Any]:
+    """A field of a panel as that program describes an argument."""
+    return {
+        "label": field.label,
+        "value": field.default,
+        "minimum": field.low,
+        "maximum": field.high,
+        "step": field.step,
+        "choices": list(field.choices) or None,
+    }
 
 
 def _nothing() -> list[Any]:

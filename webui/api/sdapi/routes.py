@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from webui.api.sdapi.lists import list_routes
 from webui.api.sdapi.options import OptionBook
 from webui.api.sdapi.pictures import picture_routes
 from webui.api.sdapi.progress import progress_routes, task_routes
+from webui.api.sdapi.scripts import Panels
 from webui.api.sdapi.system import controlnet_routes, system_routes
 
 if TYPE_CHECKING:
@@ -34,10 +36,11 @@ def sdapi_routes(
     inputs: InputStore,
     outputs: Path,
     data_dir: Path,
+    panels: Callable[[], Panels] = dict,
 ) -> APIRouter:
-    """The routes of AUTOMATIC1111. `data_dir` keeps the options that are no settings."""
+    """The routes of AUTOMATIC1111. `data_dir` keeps the options that are no settings, `panels` are the scripts."""
     options = OptionBook(data_dir / OPTIONS_FILE, store, catalog, jobs)
-    context = Context(jobs, catalog, store, styles, inputs, outputs, options)
+    context = Context(jobs, catalog, store, styles, inputs, outputs, options, panels)
     router = APIRouter(tags=["sdapi"])
     for routes in (generate_routes, picture_routes, progress_routes, system_routes, list_routes):
         router.include_router(routes(context), prefix=PREFIX)

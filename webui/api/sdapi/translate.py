@@ -10,7 +10,7 @@ from webui import infotext
 from webui.api.encoded import decode_picture
 from webui.api.sdapi.options import CHECKPOINT, FIELDS, FORMAT, VAE
 from webui.api.sdapi.requests import Generation, Img2Img, Txt2Img
-from webui.api.sdapi.scripts import check_scripts
+from webui.api.sdapi.scripts import Panels, script_values
 from webui.errors import InvalidParams
 from webui.names import find_sampler
 from webui.params import MAX_PICTURES, SIDE_MULTIPLE, GenerationParams, make_params
@@ -37,21 +37,21 @@ class Order:
     styles: tuple[str, ...] = ()
 
 
-def txt2img(request: Txt2Img, options: dict[str, Any], styled: Styled, keep: Keep) -> Order:
+def txt2img(request: Txt2Img, options: dict[str, Any], styled: Styled, keep: Keep, panels: Panels) -> Order:
     """Raises `InvalidParams` for everything that cannot be made."""
     request = with_infotext(request)
-    params, notes = _common(request, options, styled)
+    params, notes = _common(request, options, styled, panels)
     if request.enable_hr:
         params["hires"] = _hires(request, params, keep)
     return Order((make_params(params),), tuple(notes), tuple(request.styles or ()))
 
 
-def img2img(request: Img2Img, options: dict[str, Any], styled: Styled, keep: Keep) -> Order:
+def img2img(request: Img2Img, options: dict[str, Any], styled: Styled, keep: Keep, panels: Panels) -> Order:
     """Raises `InvalidParams` for everything that cannot be made."""
     request = with_infotext(request)
     if not request.init_images:
         raise InvalidParams("init_images: there is no picture to start from.", "Send one as base64.")
-    params, notes = _common(request, options, styled)
+    params, notes = _common(request, options, styled, panels)
     init = _init(request, options)
     if request.mask:
         params["inpaint"] = _inpaint(request, options, keep(decode_picture(request.mask, "mask")))
@@ -108,8 +108,10 @@ _OF_INFOTEXT = {
 }
 
 
-def _common(request: Generation, options: dict[str, Any], styled: Styled) -> tuple[dict[str, Any], list[str]]:
-    notes = check_scripts(request.script_name, request.script_args, request.alwayson_scripts)
+def _common(
+    request: Generation, options: dict[str, Any], styled: Styled, panels: Panels
+) -> tuple[dict[str, Any], list[str]]:
+    scripts, notes = script_values(panels, request.script_name, request.script_args, request.alwayson_scripts)
     prompt, negative = styled(request.prompt, request.negative_prompt, request.styles or ())
     if request.disable_extra_networks:
         prompt, negative = strip_networks(prompt), strip_networks(negative)
@@ -134,6 +136,7 @@ def _common(request: Generation, options: dict[str, Any], styled: Styled) -> tup
         image_format=_FORMATS[options[FORMAT]],
         image_quality=options["jpeg_quality"],
         save=request.save_images,
+        extensions=scripts,
     )
     if request.scheduler:
         params["schedule"] = request.scheduler
