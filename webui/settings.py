@@ -64,6 +64,7 @@ class ModelSettings:
     vae: str = "Automatic"
     vae_overrides_preferences: bool = True  # a chosen VAE wins over the checkpoint's preferred one
     checkpoints_in_memory: int = 1
+    memory_limit_gb: float = 0.0  # for all loaded checkpoints together; 0 = their number alone decides
     allow_pickle: bool = False  # open .ckpt and .pt files, through the allow-list
 
 
@@ -74,6 +75,7 @@ class DeviceSettings:
     vae_precision: Precision = Precision.auto
     attention: Attention = Attention.auto
     memory: MemoryMode = MemoryMode.normal
+    vram_limit_gb: float = 0.0  # for the networks on the GPU; the rest waits in RAM; 0 = no limit
 
 
 @dataclass
@@ -129,6 +131,8 @@ class Settings:
 
 BOUNDS: dict[str, tuple[float, float]] = {
     "model.checkpoints_in_memory": (1, 16),
+    "model.memory_limit_gb": (0, 4096),
+    "device.vram_limit_gb": (0, 4096),
     "preview.every_seconds": (0.05, 60),
     "preview.max_side": (64, 2048),
     "saving.quality": (1, 100),

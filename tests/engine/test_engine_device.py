@@ -123,6 +123,27 @@ def test_lowvram_puts_a_layer_back_when_it_fails(monkeypatch: pytest.MonkeyPatch
     assert {name: p.data_ptr() for name, p in net.named_parameters()} == kept
 
 
+def test_within_a_limit_networks_stay_and_the_least_recently_used_go_first() -> None:
+    first, second, third = network(), network(), network()  # 58 numbers each
+    residency = Residency(CPU, MemoryMode.normal, limit=2 * 58 * 4)
+
+    def use(*nets: Any) -> tuple[Any, ...]:
+        for net in nets:
+            with residency.using(net):
+                pass
+        return residency.here
+
+    assert use(first, second) == (first, second)
+    assert use(first, third) == (first, third)
+    assert use(second) == (third, second)
+    residency.leave()
+    assert residency.here == ()
+    alone = Residency(CPU, MemoryMode.medvram)
+    with alone.using(first), alone.using(second):
+        assert alone.here == (second,)
+    assert Residency(CPU, MemoryMode.normal).home == CPU
+
+
 @pytest.mark.parametrize("mode", [MemoryMode.medvram, MemoryMode.lowvram])
 def test_frugal_modes_make_the_same_picture(
     data_dir: Any, engine: Any, monkeypatch: pytest.MonkeyPatch, mode: MemoryMode

@@ -51,6 +51,22 @@ def test_two_checkpoints_are_kept_where_the_settings_say_so(data_dir: Path) -> N
     engine.close()
 
 
+def test_a_limit_of_memory_unloads_the_least_recently_used_whatever_their_number(data_dir: Path) -> None:
+    for name in ("second", "third"):
+        install_embedded(data_dir, name)
+    engine = make_engine(data_dir, model__checkpoints_in_memory=8, device__precision="fp32")
+    list(engine.load("emoji-proto-128"))
+    one = next(iter(engine._tools.store._checkpoints.values())).bytes
+    engine._tools.store.limit = int(2.5 * one)
+    for name in ("second", "emoji-proto-128", "third"):
+        list(engine.load(name))
+    assert engine.loaded == ("emoji-proto-128.safetensors", "third.safetensors")
+    engine._tools.store.limit = 1  # one is always there
+    list(engine.load("second"))
+    assert engine.loaded == ("second.safetensors",)
+    engine.close()
+
+
 def test_a_bad_file_leaves_the_loaded_model_in_place(data_dir: Path) -> None:
     folder = data_dir / "models" / "Stable-diffusion"
     engine = make_engine(data_dir)

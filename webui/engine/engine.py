@@ -62,7 +62,8 @@ class Engine:
         self.device = choose_device(settings.device)
         self.attention = Attention(self.device.device, self.device.dtype, settings.device.attention)
         catalog = catalog or Catalog(paths)
-        residency = Residency(self.device.device, self.device.memory)
+        vram = int(settings.device.vram_limit_gb * 1e9) if self.device.kind == "cuda" else 0
+        residency = Residency(self.device.device, self.device.memory, vram or None)
         self._tools = Tools(
             settings=settings,
             paths=paths,
@@ -79,6 +80,7 @@ class Engine:
                 residency=residency,
                 cache_dir=paths.cache_dir,
                 keep=settings.model.checkpoints_in_memory,
+                limit=int(settings.model.memory_limit_gb * 1e9),
                 allow_pickle=settings.model.allow_pickle,
                 sha256=lambda file: _known_hash(catalog, file),
             ),

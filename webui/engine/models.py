@@ -32,7 +32,7 @@ from webui.engine.loader import (
 from webui.engine.memory import give_back
 from webui.engine.networks.lora import CheckpointAdapters
 from webui.engine.reading import Plans, open_checkpoint, plan_checkpoint, scale_factor, trained_sigmas
-from webui.engine.residency import Residency
+from webui.engine.residency import Residency, network_bytes
 from webui.engine.text import TextEncoder
 from webui.engine.vae import Vae
 from webui.engine.weights import Fingerprint, Weights, file_fingerprint, open_weights
@@ -99,6 +99,12 @@ class LoadedCheckpoint:
         return int(self.unet.config.in_channels) - self.latent_channels
 
     @property
+    def bytes(self) -> int:
+        """What its networks take in memory."""
+        networks = [self.unet, *(encoder.module for encoder in self.text_encoders)]
+        return sum(map(network_bytes, networks + ([self.baked.module] if self.baked else [])))
+
+    @property
     def key(self) -> tuple[str, tuple[int, int, int]]:
         """Equal for equal content: path and fingerprint."""
         return str(self.file.path), self.file.fingerprint
@@ -125,6 +131,7 @@ class ModelStore:
     keep: int
     allow_pickle: bool
     sha256: Callable[[ModelFile], str]
+    limit: int = 0  # bytes of all loaded checkpoints together; 0: none
     _checkpoints: OrderedDict[str, LoadedCheckpoint] = field(default_factory=OrderedDict)
     _vaes: OrderedDict[str, Vae] = field(default_factory=OrderedDict)
     _vae_dtypes: dict[tuple[str, Fingerprint], torch.dtype] = field(default_factory=dict)
@@ -212,6 +219,16 @@ class ModelStore:
             raise
         return False
 
+    def _make_room(self, size: int) -> None:
+        """Unload what was not used for longest until one more of `size` bytes may come."""
+
+        def full() -> bool:
+            held = sum(loaded.bytes for loaded in self._checkpoints.values())
+            return len(self._checkpoints) >= self.keep or bool(self.limit and held + size > self.limit)
+
+        while self._checkpoints and full():
+            self._forget(next(iter(self._checkpoints)))
+
     def _forget(self, path: str) -> None:
         self.residency.leave()
         self._checkpoints.pop(path, None)
@@ -232,8 +249,7 @@ class ModelStore:
         clock.lap("open file")
         plans = plan_checkpoint(opened, file)
         clock.lap("create model")
-        while len(self._checkpoints) >= self.keep:
-            self._forget(next(iter(self._checkpoints)))
+        self._make_room(plans.bytes(self.device.dtype))
         clock.lap("unload the old model")
         target = self._target(self.device.dtype)
         unet = fill(plans.unet, target)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from webui.catalog import ModelFile, Sidecar
@@ -50,6 +51,12 @@ class Plans:
     texts: tuple[tuple[Plan, TextDims], ...]
     baked: VaeDims | None  # the VAE inside, where there is one
     baked_names: set[str]
+
+    def bytes(self, dtype: torch.dtype) -> int:
+        """What UNet and text encoders will take in memory, in that number format."""
+        modules = (self.unet.module, *(plan.module for plan, _ in self.texts))
+        numbers: int = sum(p.numel() for module in modules for p in module.parameters())
+        return numbers * dtype.itemsize
 
     def unused(self) -> tuple[str, ...]:
         """Names of the file's tensors that no network takes."""

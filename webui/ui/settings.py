@@ -45,6 +45,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "Checkpoints in memory",
         "How many stay loaded, so that going back to one takes no time.",
     ),
+    "model.memory_limit_gb": (
+        "Memory for checkpoints",
+        "GB that all loaded ones may take together; the one not used for longest goes first. 0: their number decides.",
+    ),
     "model.allow_pickle": (
         "Open .ckpt and .pt files",
         "Old formats that can carry programs. They are read through an allow-list; prefer .safetensors.",
@@ -56,6 +60,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "device.memory": (
         "Memory saving",
         "medvram keeps one network on the device at a time, lowvram one layer: slower, smaller.",
+    ),
+    "device.vram_limit_gb": (
+        "VRAM for networks",
+        "GB of them that stay on the GPU; those not used for longest wait in RAM. 0: all stay there.",
     ),
     "preview.enabled": ("Live preview", "Show the picture while it forms."),
     "preview.every_seconds": ("Preview every", "Seconds between two previews. Usual: 0.25 to 1."),
