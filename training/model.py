@@ -81,7 +81,8 @@ class Denoiser(torch.nn.Module):
 
     def __init__(self, tokens: int) -> None:
         super().__init__()
-        config = CLIPTextConfig(**TEXT, vocab_size=tokens, bos_token_id=None, eos_token_id=None, pad_token_id=None)
+        # the end token only matters to the pooled output, which nothing here uses
+        config = CLIPTextConfig(**TEXT, vocab_size=tokens, bos_token_id=0, eos_token_id=2, pad_token_id=0)
         self.unet = UNet2DConditionModel(**UNET)
         self.unet.set_attn_processor(PlainAttention())
         self.text = CLIPTextModel._from_config(config, attn_implementation="eager")
@@ -106,10 +107,10 @@ class Vocabulary:
         self._clip = ClipTokenizer()
 
     @classmethod
-    def of(cls, texts: Sequence[str]) -> Vocabulary:
-        """Every token of these texts."""
+    def of(cls, texts: Sequence[str], also: Sequence[int] = ()) -> Vocabulary:
+        """Every token of these texts, and some more."""
         clip = ClipTokenizer()
-        return cls(sorted({BOS, EOS, *(token for text in set(texts) for token in clip.encode(text))}))
+        return cls(sorted({BOS, EOS, *also, *(token for text in set(texts) for token in clip.encode(text))}))
 
     def __len__(self) -> int:
         return len(self.tokens) + 1
@@ -152,6 +153,19 @@ def open_checkpoint(path: Path) -> Opened:
     )
 
 
+def shared_row(table: Tensor) -> Tensor:
+    """The row that most tokens of an exported table have: those that training never met."""
+    rows, first = torch.unique(table, dim=0, return_inverse=True)
+    return rows[torch.bincount(first).argmax()]
+
+
+def known_tokens(opened: Opened) -> list[int]:
+    """The tokens that a checkpoint of ours was trained with."""
+    table = opened.text.state_dict()[TOKEN_ROWS]
+    known: list[int] = (table != shared_row(table)).any(1).nonzero().flatten().tolist()
+    return known
+
+
 @torch.no_grad()
 def take_over(model: Denoiser, vocabulary: Vocabulary, opened: Opened) -> int:
     """Start from the weights of a finished checkpoint of the same dimensions; returns how many tokens it knew.
@@ -163,8 +177,7 @@ def take_over(model: Denoiser, vocabulary: Vocabulary, opened: Opened) -> int:
     theirs = dict(opened.text.state_dict())
     table = theirs.pop(TOKEN_ROWS)
     model.text.load_state_dict(theirs, strict=False)
-    rows, first = torch.unique(table, dim=0, return_inverse=True)
-    shared = rows[torch.bincount(first).argmax()]
+    shared = shared_row(table)
     ours = model.text.get_parameter(TOKEN_ROWS)
     ours[0] = shared
     known = (table[torch.from_numpy(vocabulary.tokens)] != shared).any(1)

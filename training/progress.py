@@ -36,7 +36,7 @@ class TimeBox:
             self._read = now
             if self._until.exists():
                 self._end = float(self._until.read_text())
-        return min(1.0, (now - self._start) / max(1.0, self._end - self._start))
+        return 1.0 if now >= self._end else (now - self._start) / (self._end - self._start)
 
 
 def learning_rate(share: float, step: int, warm_up: int, floor: float = 0.01) -> float:

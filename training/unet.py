@@ -13,7 +13,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from training.model import (
     TIMESTEPS,
     TOKEN_ROWS,
     Denoiser,
+    Opened,
     Vocabulary,
     alphas_cumprod,
     open_checkpoint,
@@ -45,6 +46,10 @@ UNKNOWN_WORDS = 0.08  # of the batch get a word that means nothing
 WARM_UP = 50
 EMA = 0.997
 SAVE_EVERY = 150  # seconds
+LOG_EVERY = 2  # steps
+TENTHS = 10
+Draw = Callable[[int, float, np.random.Generator], tuple[Tensor, Tensor]]
+"""`draw(batch size, share of the time, rng) -> latents (B, 4, h, w), token rows (B, 77)`."""
 NOT_HIDDEN = ("conv_in", "conv_out", TOKEN_ROWS, POSITION_ROWS)
 SHARES = {  # of the batch
     "single": 0.56,
@@ -77,7 +82,7 @@ class Pool:
         self._cumulative = np.zeros(0)
         self._refreshed = -1.0
 
-    def refresh(self, share: float) -> None:
+    def _refresh(self, share: float) -> None:
         """Take up what may be drawn by now."""
         if share - self._refreshed < 0.005 and share < 1:
             return
@@ -92,8 +97,9 @@ class Pool:
             weights[of_kind] = part / max(1, int(of_kind.sum()))
         self._chosen, self._cumulative = chosen, np.cumsum(weights / weights.sum())
 
-    def draw(self, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Latents (size, 4, h, w) and token rows (size, 77)."""
+    def draw(self, size: int, share: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """See `Draw`."""
+        self._refresh(share)
         places = np.minimum(np.searchsorted(self._cumulative, rng.random(size)), len(self._chosen) - 1)
         picked = self._chosen[places]
         rows = self._rows[picked, rng.integers(0, WORDINGS, size)].astype(np.int64)
@@ -175,10 +181,10 @@ class Trainer:
         self.model.bfloat16()
         self.replicas = Replicas(self.model, self._threads)
 
-    def start_from(self, checkpoint: Path) -> int:
-        """Take over a finished checkpoint; returns how many tokens it knew."""
+    def start_from(self, opened: Opened) -> int:
+        """Take over a finished checkpoint; returns how many of the tokens it knew."""
         self.model.float()
-        known = take_over(self.model, self.vocabulary, open_checkpoint(checkpoint))
+        known = take_over(self.model, self.vocabulary, opened)
         self._begin()
         return known
 
@@ -240,36 +246,49 @@ def train(args: argparse.Namespace) -> None:
     if target.exists():
         trainer.resume(torch.load(target, weights_only=True))
     elif args.start:
-        print(f"{trainer.start_from(args.start)} of {len(vocabulary)} tokens were known")
+        print(f"{trainer.start_from(open_checkpoint(args.start))} of {len(vocabulary)} tokens were known")
     pool = Pool(work, scenes, rows, args.first, args.full_at)
     box = TimeBox(args.minutes, trainer.spent, work / "unet.until")
+    run(trainer, pool.draw, box, args.batch, target)
+
+
+def run(trainer: Trainer, draw: Draw, box: TimeBox, size: int, target: Path) -> None:
+    """Train until the time is over; saves to `target` every few minutes and at the end, and logs beside it."""
     alphas, rng = alphas_cumprod(), np.random.default_rng(trainer.step)
     torch.manual_seed(trainer.step)
     begun, saved = trainer.step, time.monotonic()
-    tenths, log = np.full(10, np.nan), (work / "unet.jsonl").open("a")
-    while (share := box.share) < 1:
-        pool.refresh(share)
-        latents, picked = pool.draw(args.batch, rng)
-        spoil(picked, vocabulary, rng)
-        rate = args.rate * learning_rate(share, trainer.step - begun, WARM_UP)
-        timesteps, errors = trainer.update(latents, picked, alphas, rate)
-        for tenth in range(10):
-            mine = errors[timesteps // (TIMESTEPS // 10) == tenth]
-            if len(mine):
-                old = tenths[tenth]
-                tenths[tenth] = mine.mean() if np.isnan(old) else 0.97 * old + 0.03 * float(mine.mean())
-        if trainer.step % 20 == 0:
-            row = {"step": trainer.step, "seconds": round(box.elapsed), "cpu": round(time.process_time()), "rate": rate}
-            row |= {"loss": round(float(tenths.mean()), 4), "by_time": tenths.round(3).tolist()}
-            print(json.dumps(row), flush=True)
-            log.write(json.dumps(row) + "\n")
-            log.flush()
-        if time.monotonic() - saved > SAVE_EVERY:
-            trainer.spent = box.elapsed
-            save(trainer.state(), target)
-            saved = time.monotonic()
-    trainer.spent = box.elapsed
-    save(trainer.state(), target)
+    by_time = np.full(TENTHS, np.nan)
+
+    def keep() -> None:
+        trainer.spent = box.elapsed
+        save(trainer.state(), target)
+
+    with target.with_suffix(".jsonl").open("a", encoding="utf-8") as log:
+        while (share := box.share) < 1:
+            latents, rows = draw(size, share, rng)
+            spoil(rows, trainer.vocabulary, rng)
+            rate = trainer.rate * learning_rate(share, trainer.step - begun, WARM_UP)
+            timesteps, errors = trainer.update(latents, rows, alphas, rate)
+            _average(by_time, timesteps, errors)
+            if trainer.step % LOG_EVERY == 0:
+                row = {"step": trainer.step, "seconds": round(box.elapsed), "cpu": round(time.process_time())}
+                row |= {"rate": rate, "loss": round(float(by_time.mean()), 4), "by_time": by_time.round(3).tolist()}
+                print(json.dumps(row), flush=True)
+                log.write(json.dumps(row) + "\n")
+                log.flush()
+            if time.monotonic() - saved > SAVE_EVERY:
+                keep()
+                saved = time.monotonic()
+    keep()
+
+
+def _average(by_time: np.ndarray, timesteps: Tensor, errors: Tensor) -> None:
+    """Running means of the loss in each tenth of the noise levels, in place."""
+    for tenth in range(TENTHS):
+        mine = errors[timesteps // (TIMESTEPS // TENTHS) == tenth]
+        if len(mine):
+            new = float(mine.mean())
+            by_time[tenth] = new if np.isnan(by_time[tenth]) else 0.97 * by_time[tenth] + 0.03 * new
 
 
 def main() -> None:

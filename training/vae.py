@@ -1,9 +1,11 @@
 """Command 2: the autoencoder. Pixels (B, 3, H, W) in -1..1 <-> latents (B, 4, H/8, W/8).
 
-    python -m training.vae --work WORK --minutes 15            # the VAE
-    python -m training.vae --work WORK --minutes 8 --decoder   # its decoder only, with MSE: the second VAE
+    python -m training.vae --work WORK --minutes 15                     # the VAE
+    python -m training.vae --work WORK --minutes 15 --like CHECKPOINT   # one with the latents of an existing model
+    python -m training.vae --work WORK --minutes 8 --decoder            # its decoder only, with MSE: the second VAE
 
-The first writes WORK/vae.pt, the second reads it and writes WORK/vae_ft_mse.pt. Each resumes when its file is there.
+The first two write WORK/vae.pt, the third reads it (or the VAE in `--like`) and writes WORK/vae_ft_mse.pt. Each goes on
+when its file is there.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional
 
+from training.model import SCALE_FACTOR, open_checkpoint
 from training.muon import Muon, split
 from training.parallel import Replicas
 from training.progress import TimeBox, learning_rate, save, set_rate
@@ -40,8 +44,13 @@ CONFIG: dict[str, Any] = {
 CROP = 64
 WHOLE_EVERY = 6  # steps: the middle attention has to see whole pictures, too
 KL_WEIGHT = 2e-4
+LIKE_WEIGHT = 4.0
+NOISE = 0.03  # on latents while the decoder learns, in shares of their deviation
+STATISTICS = 256  # pictures from which the latents' means and deviations are taken
 WARM_UP = 40
 SAVE_EVERY = 120  # seconds
+
+Loss = Callable[[AutoencoderKL, Tensor], tuple[Tensor, float]]
 
 
 def new_vae() -> AutoencoderKL:
@@ -54,14 +63,15 @@ def new_vae() -> AutoencoderKL:
 
 def load_vae(path: Path) -> AutoencoderKL:
     """A VAE as training saved it."""
-    vae = AutoencoderKL(**CONFIG)
-    vae.load_state_dict(torch.load(path, weights_only=True)["vae"])
+    state = torch.load(path, weights_only=True)
+    vae = AutoencoderKL(**state["config"])
+    vae.load_state_dict(state["vae"])
     return vae.eval()
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
     """uint8 (B, H, W, 3) to float (B, 3, H, W) in -1..1."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float().contiguous() / 127.5 - 1
+    return torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float().contiguous() / 127.5 - 1
 
 
 def batch(images: np.ndarray, step: int, size: int, rng: np.random.Generator) -> Tensor:
@@ -76,18 +86,13 @@ def batch(images: np.ndarray, step: int, size: int, rng: np.random.Generator) ->
         crops = [images[row, y : y + CROP, x : x + CROP] for row, (y, x) in zip(rows, corners, strict=True)]
         pixels = np.stack(crops)
     tensor = to_tensor(pixels)
-    return tensor.flip(-1) if rng.random() < 0.5 else tensor
-
-
-def edges(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Differences between neighbours, down and to the right."""
-    return pixels.diff(dim=-2), pixels.diff(dim=-1)
+    return tensor.flip(-1).contiguous() if rng.random() < 0.5 else tensor
 
 
 def perceptual_loss(restored: Tensor, pixels: Tensor) -> Tensor:
     """What the first VAE is trained with: colours, edges (they keep it sharp) and the means of 8x8 blocks."""
     error = restored - pixels
-    edge = sum((a - b).abs().mean() for a, b in zip(edges(restored), edges(pixels), strict=True))
+    edge = error.diff(dim=-2).abs().mean() + error.diff(dim=-1).abs().mean()
     blocks = functional.avg_pool2d(error, 8).abs().mean()
     return error.abs().mean() + (error**2).mean() + 0.7 * edge + 0.5 * blocks
 
@@ -104,17 +109,77 @@ def first_loss(vae: AutoencoderKL, pixels: Tensor) -> tuple[Tensor, float]:
         posterior = vae.encode(pixels).latent_dist
         restored = vae.decode(posterior.sample()).sample.float()
     loss = perceptual_loss(restored, pixels) + KL_WEIGHT * kl(posterior)
-    return loss, ((restored.detach() - pixels) ** 2).mean().item()
+    return loss, _mse(restored, pixels)
 
 
-def mse_loss(vae: AutoencoderKL, pixels: Tensor) -> tuple[Tensor, float]:
+def loss_like(teacher: AutoencoderKL) -> Loss:
+    """The loss of a VAE whose latents are to be the teacher's, so that the teacher's UNet can go on with it."""
+
+    def loss(vae: AutoencoderKL, pixels: Tensor) -> tuple[Tensor, float]:
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                wanted = teacher.encode(pixels).latent_dist.mean.float()
+            mean = vae.encode(pixels).latent_dist.mean.float()
+            restored = vae.decode(mean + NOISE / SCALE_FACTOR * torch.randn_like(mean)).sample.float()
+        away = ((mean - wanted) * SCALE_FACTOR).pow(2).mean()
+        return perceptual_loss(restored, pixels) + LIKE_WEIGHT * away, _mse(restored, pixels)
+
+    return loss
+
+
+def decoder_loss(vae: AutoencoderKL, pixels: Tensor) -> tuple[Tensor, float]:
     """The loss of the second VAE, whose encoder stays as it is."""
     with torch.autocast("cpu", torch.bfloat16):
         with torch.no_grad():
             latents = vae.encode(pixels).latent_dist.mean
         restored = vae.decode(latents).sample.float()
-    error = ((restored - pixels) ** 2).mean()
-    return error, error.item()
+    return ((restored - pixels) ** 2).mean(), _mse(restored, pixels)
+
+
+def _mse(restored: Tensor, pixels: Tensor) -> float:
+    return float(((restored.detach() - pixels) ** 2).mean())
+
+
+@torch.no_grad()
+def change_latents(vae: AutoencoderKL, matrix: Tensor, shift: Tensor) -> None:
+    """Make the encoder's mean M z + s instead of z, and let the decoder undo it: both folded into the 1x1 convolutions.
+
+    `matrix` (4, 4), `shift` (4,). The posterior's deviation is scaled by the matrix's diagonal.
+    """
+    encoder, decoder, back = vae.quant_conv, vae.post_quant_conv, torch.linalg.inv(matrix)
+    channels = len(shift)
+    encoder.weight[:channels] = torch.einsum("ij,jkhw->ikhw", matrix, encoder.weight[:channels])
+    encoder.bias[:channels] = matrix @ encoder.bias[:channels] + shift
+    encoder.bias[channels:] += 2 * matrix.diagonal().abs().clamp(min=1e-3).log()
+    decoder.bias += torch.einsum("ijhw,j->i", decoder.weight, -back @ shift)
+    decoder.weight.copy_(torch.einsum("ijhw,jk->ikhw", decoder.weight, back))
+
+
+@torch.no_grad()
+def normalise(vae: AutoencoderKL, images: np.ndarray) -> None:
+    """Let each latent channel times SD1's 0.18215 have mean 0 and deviation 1 over these pictures."""
+    latents = encoded(vae, images[:STATISTICS])
+    gain = 1 / (latents.std((0, 2, 3)) * SCALE_FACTOR)
+    change_latents(vae, torch.diag(gain), -gain * latents.mean((0, 2, 3)))
+
+
+@torch.no_grad()
+def align(vae: AutoencoderKL, teacher: AutoencoderKL, images: np.ndarray) -> None:
+    """Bring the latents as near to the teacher's as a linear map can (least squares over these pictures)."""
+    ours, theirs = (encoded(v, images[: STATISTICS // 4]).movedim(1, -1).flatten(0, 2) for v in (vae, teacher))
+    known = torch.cat((ours, torch.ones(len(ours), 1)), 1).double()
+    solution = torch.linalg.lstsq(known, theirs.double()).solution.float()
+    change_latents(vae, solution[:-1].T.contiguous(), solution[-1])
+
+
+@torch.no_grad()
+def encoded(vae: AutoencoderKL, images: np.ndarray, size: int = 16) -> Tensor:
+    """The encoder's means for uint8 pictures, (N, 4, h, w)."""
+    parts = []
+    for start in range(0, len(images), size):
+        with torch.autocast("cpu", torch.bfloat16):
+            parts.append(vae.encode(to_tensor(images[start : start + size])).latent_dist.mean.float())
+    return torch.cat(parts)
 
 
 @torch.no_grad()
@@ -129,18 +194,23 @@ def psnr(vae: AutoencoderKL, images: np.ndarray, size: int = 16) -> Tensor:
     return torch.cat(values)
 
 
-def train(work: Path, minutes: float, size: int, rate: float, decoder_only: bool, threads: int) -> None:
+def train(args: argparse.Namespace) -> None:
     """Train for so many minutes, or on from where the last run stopped."""
-    target = work / ("vae_ft_mse.pt" if decoder_only else "vae.pt")
+    work: Path = args.work
+    target = work / ("vae_ft_mse.pt" if args.decoder else "vae.pt")
     images = np.load(work / "images.npy", mmap_mode="r")
-    held_out = np.load(work / "held_out.npy")[:64]
-    vae, spent, step = new_vae(), 0.0, 0
-    parts = ("decoder.", "post_quant_conv.") if decoder_only else ("",)
-    trained = [(n, p) for n, p in vae.named_parameters() if n.startswith(parts)]
+    spent, step = 0.0, 0
+    teacher = open_checkpoint(args.like).vae if args.like else None
+    if args.decoder:
+        vae, loss = teacher or load_vae(work / "vae.pt"), decoder_loss
+    else:
+        vae, loss = new_vae(), loss_like(teacher) if teacher else first_loss
+    parts = ("decoder.", "post_quant_conv.") if args.decoder else ("",)
+    trained = [(name, weight) for name, weight in vae.named_parameters() if name.startswith(parts)]
     hidden, other = split(trained, ("encoder.conv_in", "decoder.conv_out", "quant_conv"))
     optimisers: list[torch.optim.Optimizer] = [
-        Muon(hidden, lr=rate, weight_decay=0.0),
-        torch.optim.AdamW(other, lr=rate, betas=(0.9, 0.99), weight_decay=1e-4),
+        Muon(hidden, lr=args.rate, weight_decay=0.0),
+        torch.optim.AdamW(other, lr=args.rate, betas=(0.9, 0.99), weight_decay=1e-4),
     ]
     if target.exists():
         state = torch.load(target, weights_only=True)
@@ -148,40 +218,44 @@ def train(work: Path, minutes: float, size: int, rate: float, decoder_only: bool
         for optimiser, values in zip(optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(values)
         spent, step = state["spent"], state["step"]
-    elif decoder_only:
-        vae.load_state_dict(torch.load(work / "vae.pt", weights_only=True)["vae"])
+    elif teacher is not None and not args.decoder:
+        align(vae, teacher, images)
     vae.requires_grad_(False)
     for _, parameter in trained:
         parameter.requires_grad_(True)
 
-    replicas = Replicas(vae, threads)
-    box, rng = TimeBox(minutes, spent, target.with_suffix(".until")), np.random.default_rng(step)
-    losses: list[float] = []
+    kept_apart = np.load(work / "held_out.npy")[::4]
+    print(f"before: {psnr(vae, kept_apart).mean():.2f} dB on {len(kept_apart)} scenes held out", flush=True)
+    replicas = Replicas(vae, args.threads)
+    box, rng = TimeBox(args.minutes, spent, target.with_suffix(".until")), np.random.default_rng(step)
+    errors: list[float] = []
     saved = time.monotonic()
 
     def keep() -> None:
-        optimiser_states = [optimiser.state_dict() for optimiser in optimisers]
-        save({"vae": vae.state_dict(), "optimisers": optimiser_states, "spent": box.elapsed, "step": step}, target)
+        state: dict[str, Any] = {"vae": vae.state_dict(), "config": {key: vae.config[key] for key in CONFIG}}
+        state["optimisers"] = [optimiser.state_dict() for optimiser in optimisers]
+        save(state | {"spent": box.elapsed, "step": step}, target)
 
     while (share := box.share) < 1:
-        set_rate(optimisers, rate * learning_rate(share, step, WARM_UP))
-        shares = batch(images, step, size, rng).chunk(len(replicas))
-        errors = replicas.backward(mse_loss if decoder_only else first_loss, shares)
-        torch.nn.utils.clip_grad_norm_([p for _, p in trained], 1.0)
+        set_rate(optimisers, args.rate * learning_rate(share, step, WARM_UP))
+        pixels = batch(images, step, args.batch, rng)
+        errors.append(float(np.mean(replicas.backward(loss, pixels.chunk(len(replicas))))))
+        torch.nn.utils.clip_grad_norm_([weight for _, weight in trained], 1.0)
         for optimiser in optimisers:
             optimiser.step()
             optimiser.zero_grad()
         step += 1
-        losses.append(float(np.mean(errors)))
         if step % 20 == 0:
-            decibels = 10 * np.log10(4 / np.mean(losses[-20:]))
-            print(f"{step} {box.elapsed:.0f}s {share:.2f} psnr of batches {decibels:.2f}", flush=True)
+            decibels = 10 * np.log10(4 / np.mean(errors[-20:]))
+            cpu = time.process_time()
+            print(f"{step} {box.elapsed:.0f}s {share:.2f} cpu {cpu:.0f} psnr of batches {decibels:.2f}", flush=True)
         if time.monotonic() - saved > SAVE_EVERY:
             keep()
             saved = time.monotonic()
+    if not args.decoder and teacher is None:
+        normalise(vae, images)
     keep()
-    values = psnr(vae, held_out)
-    print(f"{step} steps, {box.elapsed:.0f} s; held out: {values.mean():.2f} dB", flush=True)
+    print(f"{step} steps, {box.elapsed:.0f} s; after: {psnr(vae, kept_apart).mean():.2f} dB", flush=True)
 
 
 def main() -> None:
@@ -191,9 +265,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="crops a step")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--like", type=Path, help="a checkpoint whose latents are to be met")
     parser.add_argument("--decoder", action="store_true", help="only the decoder, with MSE")
-    args = parser.parse_args()
-    train(args.work, args.minutes, args.batch, args.rate, args.decoder, args.threads)
+    train(parser.parse_args())
 
 
 if __name__ == "__main__":
