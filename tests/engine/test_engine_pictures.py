@@ -137,3 +137,11 @@ def test_unknown_names_end_the_job_with_a_sentence(engine: Engine) -> None:
     assert "emoji-proto-128" in run(engine, checkpoint="emoji-prot-128").error["advice"]
     assert run(engine, vae="no such VAE").error["error"] == "ModelNotFound"
     assert run(engine).finished.pictures == 1
+
+
+@pytest.mark.parametrize("sampler", ["Euler (flow)", "DPM++ 2M (flow)"])
+def test_a_sampler_for_another_kind_of_model_is_refused_by_name(engine: Engine, sampler: str) -> None:
+    error = run(engine, sampler=sampler).error
+    assert error["error"] == "InvalidParams"
+    assert sampler in error["message"]
+    assert sampler.removesuffix(" (flow)") in error["advice"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from history_studio import Studio
+from workshop import workshop
 
 from webui.history import History, Recorder
 from webui.paths import Paths
@@ -31,3 +32,6 @@ def history(paths: Paths) -> Iterator[History]:
     opened = History(paths)
     yield opened
     opened.stop()
+
+
+__all__ = ["workshop"]

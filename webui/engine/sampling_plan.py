@@ -9,6 +9,7 @@ from torch import Tensor
 
 from webui.engine.models import LoadedCheckpoint
 from webui.engine.vae import SCALE, Vae
+from webui.errors import InvalidParams
 from webui.names import find_sampler
 from webui.params import GenerationParams
 from webui.prompt import denoiser_calls
@@ -35,6 +36,11 @@ class SamplingPlan:
         self._params = params
         self._info, _ = find_sampler(params.sampler)
         self._prediction = checkpoint.prediction
+        if self._info.flow and checkpoint.prediction != "flow":
+            raise InvalidParams(
+                f"{self._info.name} draws with flow-matching models, and {checkpoint.file.stem} is none.",
+                f"Choose another sampling method, such as {self._info.name.removesuffix(' (flow)')}.",
+            )
         zero_snr = params.zero_terminal_snr and not checkpoint.file.zero_terminal_snr
         self.table = rescale_zero_terminal_snr(checkpoint.table) if zero_snr else checkpoint.table
         self._sigmas = make_sigmas(

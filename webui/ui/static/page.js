@@ -596,7 +596,7 @@ window.latent = (() => {
     selected: null,  // a picture that the user chose; null: follow the job
     watching: 0,
     shown: [],  // who hears which picture is on the stage, and
-    added: [],  // [buttons, node below the facts] that they bring
+    added: [],  // [buttons, node below the actions] that they bring
 
     /* For other files: `listener` hears of the picture on the stage, undefined for none; `buttons` join its actions. */
     onPicture(listener, buttons = [], below = null) {
@@ -607,7 +607,7 @@ window.latent = (() => {
     },
     addParts(buttons, below) {
       this.actions.append(...buttons);
-      if (below) this.facts.after(below);
+      if (below) this.actions.after(below);
     },
     listeners: new Set(),  // of what came of a submission: { submitted(id), refused(error) }
     listen(listener) { this.listeners.add(listener); return () => this.listeners.delete(listener); },

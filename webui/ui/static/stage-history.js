@@ -25,7 +25,7 @@ latent.stageHistory = (() => {
 
   // --- favourite ---
 
-  const star = button("Favourite", "star", () => favourite(), { "aria-pressed": "false", title: "Mark as a favourite (F)" });
+  const star = button("Favourite", "star", () => favourite(), { "aria-pressed": "false", disabled: true, title: "Mark as a favourite (F)" });
   function drawStar() {
     const favourite = Boolean(shown && cards.get(shown.src)?.favourite);
     star.setAttribute("aria-pressed", String(favourite));
@@ -49,7 +49,7 @@ latent.stageHistory = (() => {
 
   // --- replay ---
 
-  const again = button("Replay", "recycle", () => start(), { title: "Make the same picture again and compare the pixels (R)" });
+  const again = button("Replay", "recycle", () => start(), { disabled: true, title: "Make the same picture again and compare the pixels (R)" });
   const start = () => withCard((card) => replay.start(card.id));
   const told = el("div", { class: "stage-verdict" });
   function drawVerdict() {
