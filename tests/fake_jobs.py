@@ -64,6 +64,7 @@ class FakeCatalog:
         self.vaes = (FakeModel("vae-ft-mse-840000.safetensors", "VAE", 334_000_000, 512, "eps", "735e4c3a44"),)
         self.loras: tuple[FakeModel, ...] = ()
         self.embeddings: tuple[FakeModel, ...] = ()
+        self.hypernetworks: tuple[FakeModel, ...] = ()
         self.refreshed = 0
 
     def refresh(self) -> None:

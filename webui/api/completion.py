@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from webui.api.responses import CompletionView
+from webui.catalog.lookup import embedding_name
 from webui.prompt import StyleBook, list_wildcards
 
 if TYPE_CHECKING:
     from webui.catalog import Catalog
 
-KINDS = ("lora", "embedding", "wildcard", "style")
+KINDS = ("lora", "embedding", "hypernet", "wildcard", "style")
 SHOWN = 20
 _NOTE = 80  # characters of a style's text that are shown
 
@@ -54,10 +55,15 @@ def _entries(kind: str, catalog: Catalog, styles: StyleBook, wildcards: Path) ->
             insert = f"<lora:{lora.stem}:{weight:g}>{f' {words}' if words else ''}"
             note = lora.reason or str(lora.family)
             yield CompletionView(kind=kind, label=lora.stem, insert=insert, note=note)
+    elif kind == "hypernet":
+        for network in catalog.hypernetworks:
+            note = network.reason or str(network.family)
+            yield CompletionView(kind=kind, label=network.stem, insert=f"<hypernet:{network.stem}:1>", note=note)
     elif kind == "embedding":
         for embedding in catalog.embeddings:
             note = embedding.reason or ", ".join(part for part in (str(embedding.family), embedding.variant) if part)
-            yield CompletionView(kind=kind, label=embedding.stem, insert=embedding.stem, note=note)
+            name = embedding_name(embedding)
+            yield CompletionView(kind=kind, label=name, insert=name, note=note)
     elif kind == "wildcard":
         for name in list_wildcards(wildcards):
             yield CompletionView(kind=kind, label=name, insert=f"__{name}__", note="")

@@ -52,6 +52,7 @@ def listed(catalog: Catalog) -> list[tuple[str, ModelFile]]:
         "VAE": catalog.vaes,
         "LoRA": catalog.loras,
         "embedding": catalog.embeddings,
+        "hypernetwork": catalog.hypernetworks,
         "upscaler": catalog.upscalers,
         "ControlNet": catalog.controlnets,
     }

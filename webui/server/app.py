@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from webui import __version__
 from webui.accounts import Accounts
+from webui.api.cards import card_routes
 from webui.api.catalog import catalog_routes, model_list
 from webui.api.common import add_error_handlers
 from webui.api.description import describe
@@ -159,6 +160,7 @@ def build_app(
     app.include_router(
         sdapi_routes(jobs, catalog, store, styles, inputs, paths.outputs, paths.data_dir, extensions.panels)
     )
+    app.include_router(card_routes(catalog, store, paths.outputs, paths.cache_dir / "previews", owns))
     app.include_router(openai_routes(jobs, catalog, store, records, paths.outputs))
     app.include_router(history_routes(records, jobs, catalog, viewer_of))
     network = network or Network(options, options.port, Accounts(paths.users_file), OneTimeLinks())

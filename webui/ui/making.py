@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 TABS = ("txt2img", "img2img")
 
 # In the order in which they are run.
-SCRIPTS = ("prompt_edit.js", "prompt_box.js", "styles.js", "parameters.js", "send.js")
+SCRIPTS = ("prompt_edit.js", "prompt_box.js", "styles.js", "cards.js", "card-details.js", "parameters.js", "send.js")
 # Fetched when the img2img tab is first opened.
 MODULES = (
     "img2img.js",

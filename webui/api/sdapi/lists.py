@@ -89,6 +89,11 @@ def list_routes(context: Context) -> APIRouter:
             "skipped": {model.stem: embedding_view(model) for model in catalog.embeddings if model.stem not in loaded},
         }
 
+    @router.get("/hypernetworks")
+    def hypernetworks() -> list[dict[str, Any]]:
+        """Hypernetwork files, for `<hypernet:name:1>` in a prompt."""
+        return [{"name": m.stem, "path": f"hypernetworks/{m.name}"} for m in _usable(catalog.hypernetworks)]
+
     @router.get("/prompt-styles")
     def styles() -> list[dict[str, Any]]:
         """Styles, for `styles` in a request."""
@@ -118,7 +123,6 @@ def list_routes(context: Context) -> APIRouter:
         ]
 
     for path, about in (
-        ("/hypernetworks", "Hypernetwork files."),
         ("/face-restorers", "What repairs faces."),
         ("/extensions", "Extensions of that program; none of them runs here."),
         ("/artists", "Long gone, and asked for by old clients."),

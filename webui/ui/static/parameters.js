@@ -150,6 +150,6 @@ latent.parameters = (() => {
     if (file) takePicture(file);
   });
 
-  latent.piece("prompt-tools", (element) => { mount(element); latent.styles.mount(element); });
+  latent.piece("prompt-tools", (element) => { mount(element); latent.styles.mount(element); latent.cards.mount(element); });
   return { take, outlook, ignored, isAnything, isComplete, paste, differences };
 })();

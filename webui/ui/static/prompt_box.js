@@ -94,7 +94,7 @@ latent.promptBox = (() => {
   // --- completion ---
 
   const WAIT = { sure: 40, guess: 140 }; // ms; a guess is a word that may be the name of something
-  const KIND_WORDS = { lora: "LoRA", embedding: "embedding", wildcard: "wildcard", style: "style" };
+  const KIND_WORDS = { lora: "LoRA", hypernet: "hypernetwork", embedding: "embedding", wildcard: "wildcard", style: "style" };
   const list = el("ul", { id: "completions", role: "listbox", "aria-label": "Suggestions", hidden: true });
   const told = el("p", { class: "off-screen", "aria-live": "polite" });
   document.addEventListener("DOMContentLoaded", () => document.body.append(list, told));
@@ -103,10 +103,12 @@ latent.promptBox = (() => {
   /* What is being typed before the caret: { kinds, query, from, to, sure }, or null. */
   function context(text, caret) {
     const before = text.slice(Math.max(0, caret - 200), caret), after = text.slice(caret, caret + 200);
-    let match = /<(?:(?:lora|lyco):)?([^<>:,\n]{0,80})$/i.exec(before);
+    let match = /<hypernet:([^<>:,\n]{0,80})$/i.exec(before);
+    const kinds = match ? "hypernet" : "lora";
+    match ??= /<(?:(?:lora|lyco):)?([^<>:,\n]{0,80})$/i.exec(before);
     if (match) {
       const query = /^(?:l(?:o(?:ra?)?)?|l(?:yc?o?)?)$/i.test(match[1]) ? "" : match[1];
-      return { kinds: "lora", query, from: caret - match[0].length, to: caret + (/^[^<>\n,(]*>/.exec(after)?.[0].length ?? 0), sure: true };
+      return { kinds, query, from: caret - match[0].length, to: caret + (/^[^<>\n,(]*>/.exec(after)?.[0].length ?? 0), sure: true };
     }
     match = /__([\w][\w\-./]*)?$/.exec(before.replace(/__\w[\w \-./]*?__/g, (whole) => " ".repeat(whole.length)));
     if (match) return { kinds: "wildcard", query: match[1] ?? "", from: caret - match[0].length, to: caret + (/^[\w\-./]*__/.exec(after)?.[0].length ?? 0), sure: true };
