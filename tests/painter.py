@@ -104,6 +104,22 @@ class Painter:
         return Image(index, str(path), seed, picture.width, picture.height, text, digest)
 
 
+class Sketcher(Painter):
+    """Makes at most two small pictures, whatever is asked for: for tests that ask for anything."""
+
+    def generate(self, params: GenerationParams, control: Any = None) -> Iterator[Event]:
+        small: dict[str, Any] = {"prompt": "", "steps": 1, "batch_size": 1, "batch_count": min(2, params.pictures)}
+        if params.extras is None:
+            small.update(width=16, height=16)
+        else:
+            small["extras"] = {**params.extras.model_dump(), "scale": 1.0}
+        yield from super().generate(params.changed(**small), control)
+
+
+def sketcher(settings: Settings, paths: Paths) -> Sketcher:
+    return Sketcher(settings, paths)
+
+
 def painter(settings: Settings, paths: Paths) -> Painter:
     return Painter(settings, paths)
 
@@ -143,7 +159,7 @@ def with_checkpoint(root: Path) -> Path:
 
 
 @contextmanager
-def atelier(root: Path, **more: Any) -> Iterator[Atelier]:
+def atelier(root: Path, factory: Any = None, **more: Any) -> Iterator[Atelier]:
     """The full app, the Gradio page excepted, in this process; `more` goes to `build_app`."""
     import pytest
     from starlette.testclient import TestClient
@@ -156,7 +172,7 @@ def atelier(root: Path, **more: Any) -> Iterator[Atelier]:
     paths.make_folders()
     catalog, settings = Catalog(paths), Settings()
     store = SettingsStore(settings, paths.config_file)
-    jobs = JobService(settings, paths, catalog, factory=painter)
+    jobs = JobService(settings, paths, catalog, factory=factory or painter)
     jobs.start()
     try:
         with pytest.MonkeyPatch.context() as patch:

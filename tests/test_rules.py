@@ -51,11 +51,12 @@ ARROWS: dict[str, set[str]] = {
     "ui": FACE,
     "server": FACE | {"api", "ui", "accounts"},
     "client": {"errors", "paths"},
+    "mcp_server": {"errors", "client"},
     "install": {"errors", "paths"},
     "launcher": {"errors", "paths", "install", "cli"},
     "cli": DATA
     | {"accounts", "server", "engine", "jobs", "catalog", "history", "inputs", "console", "install", "launcher"}
-    | {"extensions"},
+    | {"extensions", "client", "mcp_server"},
     "__main__": {"launcher", "cli"},
     "__init__": set(),
 }
@@ -73,6 +74,7 @@ ONLY_IN = {
     "uvicorn": {"server"},
     "typer": {"cli"},
     "pluggy": {"extensions"},
+    "mcp": {"mcp_server"},
 }
 HEAVY = ("torch", "diffusers", "transformers", "xformers", "torchsde", "torchvision")
 NOWHERE = {  # what would run code from a file, or reach the network
@@ -349,7 +351,7 @@ def test_no_test_imports_a_conftest() -> None:
 
 
 def test_every_package_that_is_imported_is_named_in_the_requirements() -> None:
-    named = {name.lower() for name in requirements("requirements.txt")}
+    named = {name.lower() for name in (*requirements("requirements.txt"), *requirements("requirements-mcp.txt"))}
     missing = set()
     for path in SOURCES:
         for line, module in imports(path):
@@ -411,7 +413,7 @@ def test_xformers_is_asked_for_only_where_it_has_a_wheel() -> None:
 
 
 def test_no_requirement_names_an_index() -> None:
-    for name in ("requirements.txt", "requirements-dev.txt"):
+    for name in ("requirements.txt", "requirements-dev.txt", "requirements-mcp.txt"):
         text = (REPO_ROOT / name).read_text(encoding="utf-8")
         assert "://" not in text
         assert "--index" not in text

@@ -240,6 +240,10 @@ class Client:
         found = self._json("GET", f"/history?{urlencode({'q': search, 'limit': limit})}")["cards"]
         return [Found(**{name: one[name] for name in Found.__slots__}) for one in found]
 
+    def history_file(self, picture_id: int) -> bytes:
+        """The file of a picture of the history."""
+        return self._bytes("GET", f"/history/{picture_id}/file")
+
     # The wire
 
     def _steer(self, job_id: str, action: str, body: Any = None) -> bool:

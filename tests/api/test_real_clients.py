@@ -4,9 +4,12 @@ has, requests as AUTOMATIC1111's own tests send them, our own client, and OpenAI
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +19,7 @@ from typing import Any
 import pytest
 import webuiapi
 from PIL import Image, ImageDraw
-from running_server import RunningServer
+from running_server import REPO_ROOT, RunningServer
 
 from webui import pictures
 from webui.client import Client, Unreachable
@@ -141,7 +144,7 @@ def test_webuiapi_is_told_why_something_cannot_be(api: webuiapi.WebUIApi) -> Non
     with pytest.raises(RuntimeError, match=r"422.*Did you mean.*Euler a"):
         api.txt2img(prompt="x", sampler_name="Eulr a")
     with pytest.raises(RuntimeError, match=r"422.*not found"):
-        api.txt2img(prompt="x", script_name="x/y/z plot", script_args=[])
+        api.txt2img(prompt="x", script_name="ultimate sd upscale", script_args=[])
 
 
 # --- as AUTOMATIC1111's own tests -------------------------------------------------------------------------------------
@@ -316,3 +319,72 @@ def test_openais_route_refuses_in_openais_words(
     assert set(error) == {"message", "type", "param", "code"}
     assert (error["type"], error["param"]) == ("invalid_request_error", param)
     assert error["message"]
+
+
+# --- MCP --------------------------------------------------------------------------------------------------------------
+
+
+def test_mcp_tools_make_pictures_and_find_them(client: Client) -> None:
+    pytest.importorskip("mcp")
+    from mcp.server.mcpserver.exceptions import ToolError
+
+    from webui.mcp_server import build
+
+    server = build(client)
+
+    def call(tool: str, **arguments: Any) -> list[Any]:
+        result: Any = asyncio.run(server.call_tool(tool, arguments))
+        return list(result.content)
+
+    assert {tool.name for tool in asyncio.run(server.list_tools())} == {
+        "generate", "search_history", "show_picture", "list_models",
+    }  # fmt: skip
+    made = call("generate", prompt="a patient heron", count=2, **SMALL)
+    shown = [one for one in made if one.type == "image"]
+    assert [one.mime_type for one in shown] == ["image/png"] * 2
+    assert Image.open(io.BytesIO(base64.b64decode(shown[0].data))).size == (64, 64)
+    assert "seed 5, 64x64" in made[-1].text
+    found = json.loads(call("search_history", query="heron", limit=1)[0].text)
+    assert (found["prompt"], found["seed"]) == ("a patient heron", 6)
+    assert call("show_picture", picture_id=found["id"])[0].data == shown[1].data
+    assert json.loads(call("list_models")[0].text)["family"] == "SD1"
+    with pytest.raises(ToolError, match="count"):
+        call("generate", prompt="x", count=1000)
+    with pytest.raises(ToolError, match="multiple of 8"):
+        call("generate", prompt="x", width=7, height=64)
+    with pytest.raises(ToolError, match="no such picture"):
+        call("show_picture", picture_id=10**6)
+
+
+def test_the_mcp_command_speaks_the_protocol(server: RunningServer) -> None:
+    pytest.importorskip("mcp")
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+    messages = (
+        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello},
+        {"jsonrpc": "2.0", "method": "notifications/initialized"},
+        {"jsonrpc": "2.0", "id": 2, "method": "tools/list"},
+        {"jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": {"name": "list_models", "arguments": {}}},
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "webui", "mcp", "--url", server.url],
+        cwd=REPO_ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        answers = {}
+        for message in messages:
+            process.stdin.write(json.dumps(message) + "\n")
+            process.stdin.flush()
+            while "id" in message and message["id"] not in answers:
+                answer = json.loads(process.stdout.readline())
+                answers[answer.get("id")] = answer
+    finally:
+        process.stdin.close()
+        process.wait(60)
+    assert answers[1]["result"]["serverInfo"]["name"] == "latent-webui"
+    assert "generate" in {tool["name"] for tool in answers[2]["result"]["tools"]}
+    assert "emoji" in json.dumps(answers[3]["result"])

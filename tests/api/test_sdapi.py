@@ -157,8 +157,8 @@ def test_samplers_and_schedules_are_found_under_every_name(house: Atelier, names
         ({"styles": ["inc"]}, '"ink"'),
         ({"override_settings": {"sd_model_checkpoint": "secund"}}, "second"),
         ({"override_settings": {"sd_vae": "none-such.pt"}}, ""),
-        ({"script_name": "x/y plot"}, '"X/Y/Z plot"'),
-        ({"script_name": "x/y/z plot", "script_args": [1] * 50}, "arguments"),
+        ({"script_name": "ultimate sd upscale"}, ""),
+        ({"script_name": "x/y/z plt"}, "X/Y/Z plot"),
         ({"alwayson_scripts": {"ADetailer": {"args": [True, {}]}}}, ""),
         ({"alwayson_scripts": {"ControlNet": {"args": [{"image": "x", "module": "canny"}]}}}, ""),
     ],
@@ -185,14 +185,16 @@ def test_what_is_switched_off_is_no_reason_to_refuse(house: Atelier) -> None:
     assert "unknown_field" not in answer["parameters"]
 
 
-def test_scripts_reach_extensions_by_title_with_arguments_by_position_or_name(house: Atelier) -> None:
-    plot = {"script_name": "X/Y/Z plot", "script_args": ["Steps", "1, 2"]}
-    answer = txt2img(house, **plot, alwayson_scripts={"Detail": {"args": [0.5]}})
-    values = params_of(house, answer)["extensions"]
-    assert (values["xyz-plot"]["x_type"], values["xyz-plot"]["x_values"]) == ("Steps", "1, 2")
-    assert values["detail"] == {"amount": 0.5}
+def test_scripts_of_extensions_are_called_by_title_and_position(house: Atelier) -> None:
+    params = params_of(house, txt2img(house, alwayson_scripts={"DETAIL": {"args": [0.5]}}))
+    assert params["extensions"] == {"detail": {"amount": 0.5}}
+    params = params_of(house, txt2img(house, script_name="X/Y/Z Plot", script_args=["Seed", "1,2"]))
+    assert params["extensions"]["xyz-plot"]["x_values"] == "1,2"
     named = txt2img(house, alwayson_scripts={"detail": {"args": {"Amount": 0.25}}})
     assert params_of(house, named)["extensions"]["detail"] == {"amount": 0.25}
+    answer = post(house, "/txt2img", {**SMALL, "alwayson_scripts": {"Detail": {"args": [0.5, 1, 2]}}})
+    assert answer.status_code == 422
+    assert "Amount" in answer.json()["detail"]
 
 
 def test_numbers_may_be_text_and_null_means_not_given(house: Atelier) -> None:
@@ -462,6 +464,15 @@ def test_img2img_starts_from_the_picture_and_draws_where_the_mask_is_white(house
     assert (inpaint["only_masked"], inpaint["padding"], inpaint["conditioning_mask_strength"]) == (True, 16, 0.5)
 
 
+def test_sd_upscale_is_called_as_that_programs_tests_do(house: Atelier) -> None:
+    answer = img2img(house, script_name="sd upscale", script_args=["", 8, "Lanczos", 2.0])
+    assert answer.status_code == 200, answer.text
+    upscale = params_of(house, {"info": json.loads(answer.json()["info"])})["sd_upscale"]
+    assert (upscale["overlap"], upscale["upscaler"], upscale["scale"]) == (8, "Lanczos", 2.0)
+    for wrong in (["", "much"], ["", 8, "Lanczos", 100], ["", 8, 5]):
+        assert img2img(house, script_name="SD upscale", script_args=wrong).status_code == 422, wrong
+
+
 def test_several_pictures_are_drawn_one_by_one_with_seeds_that_count_up(house: Atelier) -> None:
     images = [as_base64(colour=colour) for colour in ("red", "blue")]
     answer = img2img(house, init_images=images, n_iter=2, include_init_images=True)
@@ -691,15 +702,17 @@ def test_lists_have_the_shapes_that_clients_read(house: Atelier) -> None:
     assert {"name": "Latent"} in get("/latent-upscale-modes")
     assert get("/prompt-styles") == [{"name": "ink", "prompt": "{prompt}, ink drawing", "negative_prompt": "photo"}]
     assert get("/embeddings") == {"loaded": {}, "skipped": {}}
-    assert "x/y/z plot" in get("/scripts")["txt2img"]
-    assert get("/scripts")["img2img"] == get("/scripts")["txt2img"]
+    scripts = get("/scripts")
+    assert {"x/y/z plot", "detail"} <= set(scripts["txt2img"])
+    assert set(scripts["img2img"]) - set(scripts["txt2img"]) == {"sd upscale"}
     info = next(one for one in get("/script-info") if one["name"] == "detail")
     assert (info["is_alwayson"], info["args"][0]["label"], info["args"][0]["maximum"]) == (True, "Amount", 1.0)
+    assert any(one["name"] == "xyz-plot" and one["enabled"] for one in get("/extensions"))
     memory = get("/memory")
     assert memory["ram"]["total"] > 0
     assert "error" in memory["cuda"]
     assert get("/cmd-flags")["gradio_auth"] is None
-    empty = ("hypernetworks", "face-restorers", "realesrgan-models", "loras", "sd-vae", "extensions")
+    empty = ("hypernetworks", "face-restorers", "realesrgan-models", "loras", "sd-vae")
     assert all(get(f"/{name}") == [] for name in empty)
     for name in ("checkpoints", "vae", "loras", "embeddings"):
         assert post(house, f"/refresh-{name}").json() is None

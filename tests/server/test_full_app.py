@@ -10,7 +10,8 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from webui.server.app import docs_page, mount_page, with_head
+from webui.api.docs_page import docs_page
+from webui.server.app import mount_page, with_head
 from webui.server.frontend import PAGE_COMPONENTS, needed_assets
 from webui.ui.making import MODULES
 from webui.ui.markup import STATIC
@@ -137,6 +138,17 @@ def test_the_head_goes_before_the_end_of_the_head_alone() -> None:
     html = '<head><meta property="og:title" content="G" /><title>t</title><script>"</head>"</script></head><body>'
     changed = with_head(html.replace('"</head>"', '""'), "<link>")
     assert changed == '<head><title>t</title><script>""</script><link></head><body>'
+
+
+def test_the_docs_page_has_every_routes_fields_and_a_line_to_copy(web: Any) -> None:
+    page = web.get("/docs").text
+    assert "curl -N http://127.0.0.1:7860/jobs/JOB_ID/events" in page
+    assert "a red apple on a table" in page
+    for field in ("cfg_scale", "denoising_strength", "override_settings", "response_format"):
+        assert f"<code>{field}</code>" in page, field
+    assert "<code>Idempotency-Key</code>" in page
+    for group in ("jobs", "sdapi", "openai", "history"):
+        assert f'id="{group}"' in page
 
 
 def test_the_docs_page_escapes_what_it_shows() -> None:

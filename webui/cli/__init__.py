@@ -1,4 +1,4 @@
-"""The commands: serve (when none is named), generate, history, models, extension, users, doctor, test.
+"""The commands: serve (when none is named), generate, history, models, extension, mcp, users, doctor, test.
 
 Reading a command line costs what that one command needs: its module is imported when it is asked for, and torch by
 none of them before the work begins.
@@ -15,7 +15,7 @@ import typer
 from webui import __version__
 from webui.errors import WebUIError
 
-COMMANDS = ("serve", "generate", "history", "models", "extension", "users", "doctor", "test")
+COMMANDS = ("serve", "generate", "history", "models", "extension", "mcp", "users", "doctor", "test")
 _TOP_LEVEL = ("--help", "--version")
 
 
@@ -75,6 +75,10 @@ def command_line(wanted: str) -> typer.Typer:
         from webui.cli.model_tools import models
 
         app.add_typer(models)
+    if every or wanted == "mcp":
+        from webui.cli.mcp import mcp
+
+        app.command()(mcp)
     if every or wanted == "users":
         from webui.cli.users import users
 

@@ -9,8 +9,7 @@ import contextlib
 import re
 import secrets
 from collections.abc import Callable
-from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import gradio as gr
 from fastapi import Depends, FastAPI, Request
@@ -25,6 +24,7 @@ from webui.api.cards import card_routes
 from webui.api.catalog import catalog_routes, model_list
 from webui.api.common import add_error_handlers
 from webui.api.description import describe
+from webui.api.docs_page import docs_page
 from webui.api.extensions import extension_routes, panel_views
 from webui.api.history import history_routes
 from webui.api.inputs import input_routes
@@ -157,9 +157,7 @@ def build_app(
     inputs = InputStore(paths.outputs)
     app.include_router(picture_routes(paths.outputs, reader, owns))
     app.include_router(input_routes(inputs, paths.outputs, owns))
-    app.include_router(
-        sdapi_routes(jobs, catalog, store, styles, inputs, paths.outputs, paths.data_dir, extensions.panels)
-    )
+    app.include_router(sdapi_routes(jobs, catalog, store, styles, inputs, paths, extensions))
     app.include_router(card_routes(catalog, store, paths.outputs, paths.cache_dir / "previews", owns))
     app.include_router(openai_routes(jobs, catalog, store, records, paths.outputs))
     app.include_router(history_routes(records, jobs, catalog, viewer_of))
@@ -240,24 +238,3 @@ def _add_docs(app: FastAPI) -> None:
     def docs() -> str:
         """The routes as one plain page; the usual viewer would come from another server."""
         return docs_page(app.openapi())
-
-
-def docs_page(schema: dict[str, Any]) -> str:
-    """A readable list of every route of an OpenAPI description."""
-    parts = []
-    for path, methods in schema["paths"].items():
-        for method, route in methods.items():
-            inputs = ", ".join(f"{p['name']} ({p['in']})" for p in route.get("parameters", ()))
-            about = escape(route.get("description", route.get("summary", "")))
-            parts.append(
-                f"<section><h2><code>{method.upper()} {escape(path)}</code></h2><p>{about}</p>"
-                + (f'<p class="muted">Parameters: {escape(inputs)}</p>' if inputs else "")
-                + "</section>"
-            )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>API · Latent WebUI</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<link rel="stylesheet" href="ui/style.css">'
-        '</head><body class="docs-page"><main><h1>API of Latent WebUI</h1>'
-        '<p>For programs: <a href="openapi.json">openapi.json</a></p>' + "".join(parts) + "</main></body></html>"
-    )

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from webui.api.sdapi.options import CHECKPOINT, OptionBook
 from webui.api.sdapi.requests import Generation
-from webui.api.sdapi.scripts import Panels
-from webui.api.sdapi.translate import Keep, Styled, with_infotext
+from webui.api.sdapi.translate import Tools, with_infotext
 
 if TYPE_CHECKING:
     from webui.catalog import Catalog
+    from webui.extensions.front import FrontExtensions
     from webui.inputs import InputStore
     from webui.jobs.service import JobService
     from webui.prompt import StyleBook
@@ -61,13 +60,13 @@ class Context:
     inputs: InputStore
     outputs: Path
     options: OptionBook
-    panels: Callable[[], Panels]
+    extensions: FrontExtensions
     tasks: Tasks = field(default_factory=Tasks)
 
     @property
-    def tools(self) -> tuple[Styled, Keep, Panels]:
+    def tools(self) -> Tools:
         """What translating a request takes."""
-        return self.styles.apply, lambda data: self.inputs.add(data).reference, self.panels()
+        return Tools(self.styles.apply, lambda data: self.inputs.add(data).reference, self.extensions.panels())
 
     def overrides(self, body: Generation) -> dict[str, Any]:
         """The options of this request alone. A checkpoint that only an infotext names is dropped when it is not here;

@@ -9,8 +9,8 @@ from fastapi import APIRouter
 
 from webui.api.sdapi.context import Context
 from webui.api.sdapi.errors import SdapiRoute
+from webui.api.sdapi.scripts import script_infos, script_titles
 from webui.catalog import can_run
-from webui.extensions import PanelField
 from webui.names import SAMPLER_NAMES, SCHEDULE_NAMES, SamplerName, ScheduleName
 
 if TYPE_CHECKING:
@@ -104,44 +104,26 @@ def list_routes(context: Context) -> APIRouter:
 
     @router.get("/scripts")
     def scripts() -> dict[str, list[str]]:
-        """Scripts by title in lower case: extensions with a panel. Each works in both."""
-        titles = [panel.title.casefold() for panel in context.panels().values()]
-        return {"txt2img": titles, "img2img": titles}
+        """Scripts by title in lower case."""
+        return script_titles(context.extensions.panels())
 
     @router.get("/script-info")
-    def script_info() -> list[dict[str, Any]]:
+    def infos() -> list[dict[str, Any]]:
         """The arguments of scripts, in their order."""
-        return [
-            {
-                "name": panel.title.casefold(),
-                "is_alwayson": panel.kind == "always",
-                "is_img2img": is_img2img,
-                "args": [argument_view(field) for field in panel.fields],
-            }
-            for is_img2img in (False, True)
-            for panel in context.panels().values()
-        ]
+        return script_infos(context.extensions.panels())
+
+    @router.get("/extensions")
+    def extensions() -> list[dict[str, Any]]:
+        """The extensions of this program; those of other programs do not run here."""
+        return [extension_view(one) for one in context.extensions.listing()]
 
     for path, about in (
         ("/face-restorers", "What repairs faces."),
-        ("/extensions", "Extensions of that program; none of them runs here."),
         ("/artists", "Long gone, and asked for by old clients."),
         ("/artist-categories", "Long gone, and asked for by old clients."),
     ):
         router.add_api_route(path, _nothing, methods=["GET"], description=about, name=path.strip("/"))
     return router
-
-
-def argument_view(field: PanelField) -> dict[str, Any]:
-    """A field of a panel as that program describes an argument."""
-    return {
-        "label": field.label,
-        "value": field.default,
-        "minimum": field.low,
-        "maximum": field.high,
-        "step": field.step,
-        "choices": list(field.choices) or None,
-    }
 
 
 def _nothing() -> list[Any]:
@@ -202,6 +184,18 @@ def embedding_view(model: ModelFile) -> dict[str, Any]:
         "sd_checkpoint_name": None,
         "shape": model.context_dim or None,
         "vectors": None,
+    }
+
+
+def extension_view(extension: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": extension["name"],
+        "remote": "",
+        "branch": "",
+        "commit_hash": extension["hash"],
+        "version": extension["version"],
+        "commit_date": 0,
+        "enabled": extension["enabled"],
     }
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
@@ -14,13 +12,14 @@ from webui.api.sdapi.lists import list_routes
 from webui.api.sdapi.options import OptionBook
 from webui.api.sdapi.pictures import picture_routes
 from webui.api.sdapi.progress import progress_routes, task_routes
-from webui.api.sdapi.scripts import Panels
 from webui.api.sdapi.system import controlnet_routes, system_routes
 
 if TYPE_CHECKING:
     from webui.catalog import Catalog
+    from webui.extensions.front import FrontExtensions
     from webui.inputs import InputStore
     from webui.jobs.service import JobService
+    from webui.paths import Paths
     from webui.prompt import StyleBook
     from webui.settings import SettingsStore
 
@@ -34,13 +33,12 @@ def sdapi_routes(
     store: SettingsStore,
     styles: StyleBook,
     inputs: InputStore,
-    outputs: Path,
-    data_dir: Path,
-    panels: Callable[[], Panels] = dict,
+    paths: Paths,
+    extensions: FrontExtensions,
 ) -> APIRouter:
-    """The routes of AUTOMATIC1111. `data_dir` keeps the options that are no settings, `panels` are the scripts."""
-    options = OptionBook(data_dir / OPTIONS_FILE, store, catalog, jobs)
-    context = Context(jobs, catalog, store, styles, inputs, outputs, options, panels)
+    """The routes of AUTOMATIC1111. The data folder keeps the options that are no settings."""
+    options = OptionBook(paths.data_dir / OPTIONS_FILE, store, catalog, jobs)
+    context = Context(jobs, catalog, store, styles, inputs, paths.outputs, options, extensions)
     router = APIRouter(tags=["sdapi"])
     for routes in (generate_routes, picture_routes, progress_routes, system_routes, list_routes):
         router.include_router(routes(context), prefix=PREFIX)

@@ -1,4 +1,4 @@
-"""Scripts that a request names: extensions with a panel, by their titles. What asks for nothing is let through.
+"""Scripts that a request names: those of extensions, "sd upscale", and those that clients of other programs send along.
 
 Clients send the fields of extensions that they know (ControlNet, ADetailer, animatediff) with every request, switched
 off. That must not fail. A script that is switched on and is not here must, or the picture would be another than the
@@ -8,42 +8,93 @@ one that was asked for.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from webui.errors import InvalidParams, near_matches, printable
-from webui.extensions import Panel
+from webui.extensions.manifest import Panel, PanelField
 from webui.extensions.scripts import Values, values_of_scripts
 
+SD_UPSCALE = "SD upscale"
+_UPSCALE_FIELDS = ("info", "overlap", "upscaler", "scale")  # the first is the note that its panel shows
 _ON = ("enabled", "ad_enable", "enable")
 
-Panels = Mapping[str, Panel]
-"""The panels of the extensions that are on, by extension."""
+
+@dataclass(frozen=True, slots=True)
+class Scripts:
+    """What the scripts of a request come to, in the fields of `GenerationParams`, and notes on those that are off."""
+
+    extensions: Values = field(default_factory=dict)
+    sd_upscale: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
 
-def script_values(
-    panels: Panels, name: str | None, arguments: list[Any], always_on: dict[str, Any]
-) -> tuple[Values, list[str]]:
-    """`GenerationParams.extensions` for a request, and a note for each script that was let through because it is off.
-
-    Raises `InvalidParams` for a script that is not here and switched on, and for arguments that a script cannot have.
-    """
-    known = {title.casefold() for extension, panel in panels.items() for title in (extension, panel.title)}
-    titles = [panel.title for panel in panels.values()]
-    name = None if not name or name.strip().casefold() == "none" else name.strip()
-    if name and name.casefold() not in known:
-        raise InvalidParams(f"Script '{name[:80]}' not found.", near_matches(name, titles) or _LIST)
-    notes, wanted = [], {}
+def read_scripts(
+    panels: Mapping[str, Panel], name: str | None, arguments: list[Any], always_on: dict[str, Any], *, img2img: bool
+) -> Scripts:
+    """Raises `InvalidParams` for a script that is on and not here, and for arguments that do not fit."""
+    known = {title.casefold() for key, panel in panels.items() for title in (key, panel.title)}
+    upscale = None
+    if name is not None and name.strip().casefold() in ("", "none"):
+        name = None
+    if name is not None and img2img and name.strip().casefold() == SD_UPSCALE.casefold():
+        upscale, name = _sd_upscale(arguments), None
+    if name is not None and name.strip().casefold() not in known:
+        titles = [panel.title for panel in panels.values()] + ([SD_UPSCALE] if img2img else [])
+        advice = near_matches(name, titles) or "Leave script_name out; /sdapi/v1/scripts lists them."
+        raise InvalidParams(f"Script '{name[:80]}' not found.", advice)
+    here, notes = {}, []
     for title, values in always_on.items():
         if title.strip().casefold() in known:
-            wanted[title] = values
+            here[title] = values
         elif _asks_for_something(values):
-            raise InvalidParams(f"always on script {title[:80]} not found.", near_matches(title, titles) or _LIST)
+            raise InvalidParams(
+                f"always on script {title[:80]} not found.", "Switch it off; /sdapi/v1/scripts lists them."
+            )
         else:
             notes.append(printable(f"The script {title[:80]} is not here; it was off."))
-    return values_of_scripts(panels, script_name=name, script_args=arguments, alwayson_scripts=wanted), notes
+    values = values_of_scripts(panels, script_name=name, script_args=arguments or None, alwayson_scripts=here)
+    return Scripts(values, upscale, tuple(notes))
 
 
-_LIST = "Leave it out; /sdapi/v1/scripts lists those that are here."
+def script_titles(panels: Mapping[str, Panel]) -> dict[str, list[str]]:
+    """The titles in lower case, as clients look them up."""
+    titles = [panel.title.lower() for panel in panels.values()]
+    return {"txt2img": titles, "img2img": [*titles, SD_UPSCALE.lower()]}
+
+
+def script_infos(panels: Mapping[str, Panel]) -> list[dict[str, Any]]:
+    """The arguments of each script, in their order, once for either kind of request."""
+    return [
+        {
+            "name": panel.title.lower(),
+            "is_alwayson": panel.kind == "always",
+            "is_img2img": img2img,
+            "args": [_argument(one) for one in panel.fields],
+        }
+        for panel in panels.values()
+        for img2img in (False, True)
+    ]
+
+
+def _argument(one: PanelField) -> dict[str, Any]:
+    return {
+        "label": one.label,
+        "value": one.default,
+        "minimum": one.low,
+        "maximum": one.high,
+        "step": one.step,
+        "choices": list(one.choices) or None,
+    }
+
+
+def _sd_upscale(arguments: list[Any]) -> dict[str, Any]:
+    given = {key: value for key, value in zip(_UPSCALE_FIELDS, arguments, strict=False) if value is not None}
+    given.pop("info", None)
+    scale = given.get("scale")
+    if isinstance(scale, int) and not isinstance(scale, bool):
+        given["scale"] = float(scale)
+    return given
 
 
 def _asks_for_something(values: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,9 @@ from webui import infotext
 from webui.api.encoded import decode_picture
 from webui.api.sdapi.options import CHECKPOINT, FIELDS, FORMAT, VAE
 from webui.api.sdapi.requests import Generation, Img2Img, Txt2Img
-from webui.api.sdapi.scripts import Panels, script_values
+from webui.api.sdapi.scripts import read_scripts
 from webui.errors import InvalidParams
+from webui.extensions.manifest import Panel
 from webui.names import find_sampler
 from webui.params import MAX_PICTURES, SIDE_MULTIPLE, GenerationParams, make_params
 from webui.prompt import strip_networks
@@ -29,6 +30,15 @@ Styled = Callable[[str, str, Sequence[str]], tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
+class Tools:
+    """What translating a request takes. `panels` are those of the extensions that are on."""
+
+    styled: Styled
+    keep: Keep
+    panels: Mapping[str, Panel]
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """What a request asks for. `jobs`: one for each picture to start from, mostly a single one."""
 
@@ -37,25 +47,25 @@ class Order:
     styles: tuple[str, ...] = ()
 
 
-def txt2img(request: Txt2Img, options: dict[str, Any], styled: Styled, keep: Keep, panels: Panels) -> Order:
+def txt2img(request: Txt2Img, options: dict[str, Any], tools: Tools) -> Order:
     """Raises `InvalidParams` for everything that cannot be made."""
     request = with_infotext(request)
-    params, notes = _common(request, options, styled, panels)
+    params, notes = _common(request, options, tools)
     if request.enable_hr:
-        params["hires"] = _hires(request, params, keep)
+        params["hires"] = _hires(request, params, tools.keep)
     return Order((make_params(params),), tuple(notes), tuple(request.styles or ()))
 
 
-def img2img(request: Img2Img, options: dict[str, Any], styled: Styled, keep: Keep, panels: Panels) -> Order:
+def img2img(request: Img2Img, options: dict[str, Any], tools: Tools) -> Order:
     """Raises `InvalidParams` for everything that cannot be made."""
     request = with_infotext(request)
     if not request.init_images:
         raise InvalidParams("init_images: there is no picture to start from.", "Send one as base64.")
-    params, notes = _common(request, options, styled, panels)
+    params, notes = _common(request, options, tools)
     init = _init(request, options)
     if request.mask:
-        params["inpaint"] = _inpaint(request, options, keep(decode_picture(request.mask, "mask")))
-    references = [keep(decode_picture(image, "init_images")) for image in request.init_images]
+        params["inpaint"] = _inpaint(request, options, tools.keep(decode_picture(request.mask, "mask")))
+    references = [tools.keep(decode_picture(image, "init_images")) for image in request.init_images]
     if len(references) == 1:
         params["init"] = {**init, "image": references[0]}
         return Order((make_params(params),), tuple(notes), tuple(request.styles or ()))
@@ -108,11 +118,16 @@ _OF_INFOTEXT = {
 }
 
 
-def _common(
-    request: Generation, options: dict[str, Any], styled: Styled, panels: Panels
-) -> tuple[dict[str, Any], list[str]]:
-    scripts, notes = script_values(panels, request.script_name, request.script_args, request.alwayson_scripts)
-    prompt, negative = styled(request.prompt, request.negative_prompt, request.styles or ())
+def _common(request: Generation, options: dict[str, Any], tools: Tools) -> tuple[dict[str, Any], list[str]]:
+    scripts = read_scripts(
+        tools.panels,
+        request.script_name,
+        request.script_args,
+        request.alwayson_scripts,
+        img2img=isinstance(request, Img2Img),
+    )
+    notes = list(scripts.notes)
+    prompt, negative = tools.styled(request.prompt, request.negative_prompt, request.styles or ())
     if request.disable_extra_networks:
         prompt, negative = strip_networks(prompt), strip_networks(negative)
     sampler = request.sampler_name or request.sampler_index
@@ -136,7 +151,8 @@ def _common(
         image_format=_FORMATS[options[FORMAT]],
         image_quality=options["jpeg_quality"],
         save=request.save_images,
-        extensions=scripts,
+        extensions=scripts.extensions,
+        sd_upscale=scripts.sd_upscale,
     )
     if request.scheduler:
         params["schedule"] = request.scheduler
