@@ -4,7 +4,8 @@
     python -m training.adapters --work WORK --checkpoint CHECKPOINT --embedding models/embeddings/NAME.safetensors
 
 The LoRA (Hu et al. 2021) draws pixel art: scenes that are in WORK, in blocks of eight pixels. It is stored in kohya's
-layout. The embedding (Gal et al. 2022) is one vector that stands for "golden, in front of black".
+layout. The embedding (Gal et al. 2022) is one vector that stands for "golden, in front of black"; it begins as
+the vector of a word that is near (`--initial`), for the model has learnt to overlook what it does not know.
 """
 
 from __future__ import annotations
@@ -190,9 +191,10 @@ def train_embedding(studio: Studio, concepts: Sequence[Concept], args: argparse.
     texts = [
         rng.choice((f"{PLACEHOLDER} {name}", f"a {PLACEHOLDER} {name}", f"{name}, {PLACEHOLDER}")) for name in names
     ]
-    (row,) = {int(token) for token in studio.tokens([PLACEHOLDER])[0][1:2]}
+    row, initial = (int(studio.tokens([word])[0][1]) for word in (PLACEHOLDER, args.initial))
     model = Denoiser(studio).requires_grad_(False)
     table = model.text.get_parameter(TOKEN_ROWS)
+    table.data[row] = table.data[initial]
     table.requires_grad_(True)
     table.register_hook(lambda gradient: gradient * (torch.arange(len(gradient)) == row)[:, None])
     latents = encoded(studio.vae, images) * SCALE_FACTOR
@@ -208,6 +210,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--lora", type=Path)
     parser.add_argument("--embedding", type=Path)
+    parser.add_argument("--initial", default="black", help="the word with whose vector an embedding begins")
     parser.add_argument("--minutes", type=float, default=4)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--batch", type=int, default=32)
