@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from embedded import EMBEDDED_CHECKPOINT, link_or_copy
 from faces import as_viewer
 from fake_jobs import FakeJobs
+
+from webui.api.catalog import model_view
+from webui.catalog import Catalog
+from webui.paths import Paths
+from webui.settings import Settings
 
 
 def test_models_tell_size_family_and_why_one_cannot_run(web: Any) -> None:
@@ -77,3 +84,17 @@ def test_only_this_machine_is_told_where_the_outputs_are(full_app: Any, fake_job
     far = TestClient(as_viewer(full_app), client=("192.168.1.9", 1)).get("/status").json()
     assert near["outputs"] == str(fake_jobs.outputs)
     assert far["outputs"] == ""
+
+
+def test_what_suits_a_distilled_model_is_told_with_it(tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "Stable-diffusion"
+    folder.mkdir(parents=True)
+    for name in ("plain", "emoji-lightning-2step"):
+        link_or_copy(EMBEDDED_CHECKPOINT, folder / f"{name}.safetensors")
+    views = {model.stem: model_view(model, Settings()) for model in Catalog(Paths.under(tmp_path)).checkpoints}
+    assert views["plain"].suggestion is None
+    told = views["emoji-lightning-2step"].suggestion
+    assert told is not None
+    assert (told.kind, told.sampler, told.schedule, told.steps, told.cfg_scale) == (
+        "Lightning", "Euler", "SGM Uniform", 2, 1.0,
+    )  # fmt: skip

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
 
 from webui.api.common import ERRORS, JsonBody, fields_of
-from webui.api.responses import ActivityView, ModelList, ModelView, StatusView, WorkerView
+from webui.api.responses import ActivityView, ModelList, ModelView, StatusView, SuggestionView, WorkerView
 from webui.api.viewer import AdminOnly, CurrentViewer
 from webui.catalog import can_run
+from webui.catalog.suggestions import suggestion_for
 from webui.errors import InvalidParams, UnsupportedModel
 from webui.identity import OWNER, Viewer
 from webui.names import AUTOMATIC
@@ -27,7 +29,7 @@ LOOPBACK = ("127.", "::1")
 
 def model_view(model: ModelFile, settings: Settings) -> ModelView:
     """What a page or a client needs to know of a model file; no path of this machine."""
-    runs = model.runnable or can_run(model, settings)
+    runs, found = model.runnable or can_run(model, settings), suggestion_for(model)
     return ModelView(
         name=model.name,
         title=model.title,
@@ -38,6 +40,7 @@ def model_view(model: ModelFile, settings: Settings) -> ModelView:
         short_hash=model.short_hash,
         runnable=runs,
         reason="" if runs else model.reason,
+        suggestion=None if found is None else SuggestionView(**dataclasses.asdict(found)),
     )
 
 

@@ -92,6 +92,16 @@ class JobList(BaseModel):
     jobs: list[JobView]
 
 
+class SuggestionView(BaseModel):
+    """What suits a model that was distilled to few steps ("LCM", "Turbo", "Lightning", ...)."""
+
+    kind: str
+    sampler: str
+    schedule: str
+    steps: int
+    cfg_scale: float
+
+
 class ModelView(BaseModel):
     """A model file. `reason` says why it cannot be used, "" when it can."""
 
@@ -104,6 +114,7 @@ class ModelView(BaseModel):
     short_hash: str | None
     runnable: bool
     reason: str
+    suggestion: SuggestionView | None
 
 
 class ModelList(BaseModel):

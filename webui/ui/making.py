@@ -29,7 +29,16 @@ if TYPE_CHECKING:
 TABS = ("txt2img", "img2img")
 
 # In the order in which they are run.
-SCRIPTS = ("prompt_edit.js", "prompt_box.js", "styles.js", "cards.js", "card-details.js", "parameters.js", "send.js")
+SCRIPTS = (
+    "prompt_edit.js",
+    "prompt_box.js",
+    "styles.js",
+    "cards.js",
+    "card-details.js",
+    "parameters.js",
+    "send.js",
+    "suggestion.js",
+)
 # Fetched when the img2img tab is first opened.
 MODULES = (
     "img2img.js",
@@ -156,6 +165,7 @@ def build(jobs: JobService, store: SettingsStore, styles: StyleBook, native_size
         mounted("start-picture", markup("start_picture"), elem_id="start-picture")
         mounted("stage", markup("stage"), elem_id="stage-place")
         with gr.Column(elem_id="parameters", min_width=0):
+            mounted("suggestion", "<p hidden></p>", elem_id="suggestion")
             for group in GROUPS:
                 _group(group, made, native_size=native_size)
             mounted("presets", markup("presets"), elem_id="presets-button")
