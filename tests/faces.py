@@ -43,10 +43,12 @@ def fake_jobs(face_paths: Paths) -> Iterator[FakeJobs]:
 
 @pytest.fixture(scope="session")
 def full_app(face_paths: Paths, fake_jobs: FakeJobs) -> Any:
+    from webui.api.viewer import guarded_viewer
     from webui.server.app import build_app
 
     store = SettingsStore(Settings(), face_paths.config_file)
-    return build_app(fake_jobs, fake_jobs.catalog, store, face_paths, ServeOptions(api=True))
+    options = ServeOptions(api=True)
+    return build_app(fake_jobs, fake_jobs.catalog, store, face_paths, options, viewer_of=guarded_viewer)
 
 
 @pytest.fixture(scope="session")
