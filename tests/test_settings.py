@@ -96,7 +96,7 @@ def test_an_unknown_setting_is_answered_with_the_near_ones() -> None:
         changed(Settings(), {"model.checkpont": "x"})
 
 
-def test_F20_a_bad_entry_is_named_and_the_others_hold(file: Path) -> None:
+def test_F20_H117_a_bad_entry_is_named_and_the_others_hold(file: Path) -> None:
     file.write_text(
         "device: {precision: fp61, attention: sdpa}\nserver: {port: 99999}\nmodl: {vae: x}\nsaving: {quality: .nan}\n"
         "preview: {every_seconds: 1" + "0" * 400 + "}\nmodel:\n  vae: null\n  checkpoint: ${\n"
@@ -128,7 +128,7 @@ def test_F20_a_bad_entry_is_named_and_the_others_hold(file: Path) -> None:
         b"model: {vae: a}\n".decode().encode("utf-16"),
     ],
 )
-def test_F20_a_file_that_cannot_be_read_is_kept_aside_and_the_start_goes_on(file: Path, content: bytes) -> None:
+def test_F20_H117_a_file_that_cannot_be_read_is_kept_aside_and_the_start_goes_on(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     found, problems = load(file)
     assert found == Settings()
@@ -147,13 +147,13 @@ def test_an_empty_file_is_no_fault(file: Path, content: bytes) -> None:
 
 @profile(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
-def test_F20_no_content_stops_the_start(file: Path, content: bytes) -> None:
+def test_F20_H117_no_content_stops_the_start(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     found, _ = load(file)
     assert isinstance(found, Settings)
 
 
-def test_F20_a_file_of_a_hundred_megabytes_is_not_even_read(file: Path) -> None:
+def test_F20_H117_a_file_of_a_hundred_megabytes_is_not_even_read(file: Path) -> None:
     with file.open("wb") as huge:
         huge.truncate(100 * 2**20)
     found, problems = load(file)

@@ -83,8 +83,8 @@ def test_F03_no_memory_while_loading_leaves_nothing_half_loaded(
     engine.close()
 
 
-def test_F07_a_network_of_nan_is_named_and_nothing_is_saved(data_dir: Path) -> None:
-    """H026: all weights NaN, or infinite; the file stays selectable and other models work."""
+def test_F07_H026_a_network_of_nan_is_named_and_nothing_is_saved(data_dir: Path) -> None:
+    """All weights NaN, or infinite; the file stays selectable and other models work."""
     folder = data_dir / "models" / "Stable-diffusion"
     for name, value in (("nan", float("nan")), ("inf", float("inf"))):
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import resource
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -82,6 +86,42 @@ def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
         while alive := [child for child in children if _is_alive(child)]:
             assert time.monotonic() < deadline, f"left behind: {alive}"
             time.sleep(0.1)
+
+
+def test_H114_a_thousand_idle_listeners_and_half_sent_requests_leave_the_server_answering(
+    server: RunningServer,
+) -> None:
+    server.wait_until_ready(worker=True)
+    files = Path(f"/proc/{server.pid}/fd")
+    before = len(list(files.iterdir()))
+    allowed = min(limit for limit in resource.getrlimit(resource.RLIMIT_NOFILE) if limit > 0)
+    count = max(50, min(1000, allowed - 200))
+
+    def submit(**params: object) -> str:
+        body = json.dumps({"prompt": "x", "width": 128, "height": 128, **params}).encode()
+        return str(json.loads(server.post("/jobs", body, {"content-type": "application/json"}).body)["id"])
+
+    running, waiting = submit(steps=1000, batch_count=50), submit(steps=1)
+    request = f"GET /jobs/{waiting}/events HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode()
+    with contextlib.ExitStack() as opened:
+        sockets = []
+        for number in range(count + 40):
+            one = opened.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=60))
+            one.sendall(request if number < count else request[: 5 + number % 40])  # the last ones never finish
+            sockets.append(one)
+        assert all(one.recv(12) == b"HTTP/1.1 200" for one in sockets[:count])
+        for path in ("/status", "/jobs", "/", f"/jobs/{waiting}"):
+            assert server.get(path).status == 200, path
+        for one in sockets[::2]:  # half of them go without a word
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            one.close()
+        assert server.get("/status").status == 200
+        for job in (waiting, running):
+            assert server.post(f"/jobs/{job}/cancel").status == 200
+    deadline = time.monotonic() + 60
+    while len(list(files.iterdir())) > before + 20:
+        assert time.monotonic() < deadline, "connections that ended are still open"
+        time.sleep(0.1)
 
 
 def test_other_devices_sign_in_by_the_link_that_is_printed(tmp_path: Path) -> None:

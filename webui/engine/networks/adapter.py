@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from webui.engine.networks import algebra, rotations
@@ -81,6 +83,8 @@ def change_of(
     delta = delta * _scale(t, family.rank(t), scale)
     if "magnitude" in t or "dora_scale" in t:
         delta = algebra.decomposed(weight, delta, t)
+    if not bool(torch.isfinite(delta).all()):
+        raise Misfit("not finite numbers")
     return Change(delta * strength, added)
 
 
@@ -89,6 +93,8 @@ def _scale(t: Tensors, rank: int | None, said: float | None) -> float:
     if rank is None:
         return 1.0
     alpha = float(t["alpha"]) if "alpha" in t else 0.0
+    if rank == 0 or not math.isfinite(alpha):
+        raise Misfit("of rank 0, or scaled by what is no number")
     if alpha:
         return alpha / rank
     return 1.0 if said is None else said
