@@ -138,6 +138,12 @@ class QueueFull(WebUIError):
     status = 429
 
 
+class TooBusy(WebUIError):
+    """The server does as much of something as it may at one time."""
+
+    status = 503
+
+
 class EngineFault(WebUIError):
     """The engine failed in a way that nobody foresaw; the log has the traceback."""
 

@@ -12,11 +12,14 @@ import struct
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from running_server import RunningServer
+
+from webui.jobs.bus import MAX_WATCHERS
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
@@ -95,7 +98,7 @@ def test_H114_a_thousand_idle_listeners_and_half_sent_requests_leave_the_server_
     files = Path(f"/proc/{server.pid}/fd")
     before = len(list(files.iterdir()))
     allowed = min(limit for limit in resource.getrlimit(resource.RLIMIT_NOFILE) if limit > 0)
-    count = max(50, min(1000, allowed - 200))
+    count = max(50, min(MAX_WATCHERS + 20, allowed - 200))
 
     def submit(**params: object) -> str:
         body = json.dumps({"prompt": "x", "width": 128, "height": 128, **params}).encode()
@@ -109,7 +112,9 @@ def test_H114_a_thousand_idle_listeners_and_half_sent_requests_leave_the_server_
             one = opened.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=60))
             one.sendall(request if number < count else request[: 5 + number % 40])  # the last ones never finish
             sockets.append(one)
-        assert all(one.recv(12) == b"HTTP/1.1 200" for one in sockets[:count])
+        answers = Counter(one.recv(12) for one in sockets[:count])
+        assert answers[b"HTTP/1.1 200"] >= min(count, MAX_WATCHERS) - 10  # the server itself watches, too
+        assert set(answers) <= {b"HTTP/1.1 200", b"HTTP/1.1 503"}, answers
         for path in ("/status", "/jobs", "/", f"/jobs/{waiting}"):
             assert server.get(path).status == 200, path
         for one in sockets[::2]:  # half of them go without a word

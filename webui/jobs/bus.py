@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from weakref import WeakSet
 
-from webui.errors import WebUIError
+from webui.errors import TooBusy
 from webui.events import Event, Failed, Finished, Image, Memory, Preview, Step
 
 KEPT_ENTRIES = 12_000  # more than the pictures of the largest job
@@ -96,11 +96,11 @@ class Bus:
         """A watcher of one job, or of everything with None. It starts behind sequence number `after`, or now.
 
         `retold` tells how a job ended that is over; it is used when the log has forgotten that end.
-        Raises `WebUIError` when a thousand watch already.
+        Raises `TooBusy` when a thousand watch already.
         """
         with self._changed:
             if len(self._watchers) >= MAX_WATCHERS:
-                raise WebUIError("Too many pages watch jobs.", "Close some of them and try again.")
+                raise TooBusy("Too many pages watch jobs.", "Close some of them and try again.")
             start = self._last if after is None or after > self._last else after
             backlog: list[Entry] = []
             if job is not None and retold and not any(_ends(entry, job) for entry in self._log.values()):
