@@ -94,7 +94,7 @@ def test_an_error_that_is_meant_for_the_user_passes_and_counts_as_no_failure(tmp
         (HOOK + "@hookimpl(wrapper=True)\ndef step():\n    return (yield)", "is a wrapper"),
     ],
 )
-def test_an_extension_that_does_not_load_is_named_with_the_reason_and_harms_no_other(
+def test_H118_an_extension_that_does_not_load_is_named_with_the_reason_and_harms_no_other(
     tmp_path: Path, code: str, words: str
 ) -> None:
     write_extension(tmp_path, "bad", code, asks="step")
@@ -142,7 +142,7 @@ def test_safe_mode_and_switched_off_extensions_are_not_loaded(tmp_path: Path) ->
     assert host_of(tmp_path, extensions__safe_mode=True).manifests == {}
 
 
-def test_a_requirement_that_is_not_met_is_a_reason_and_nothing_is_installed(tmp_path: Path) -> None:
+def test_H118_a_requirement_that_is_not_met_is_a_reason_and_nothing_is_installed(tmp_path: Path) -> None:
     code = HOOK + "@hookimpl\ndef step():\n    return 1\n"
     write_extension(tmp_path, "old", code, asks="step", more='requires = ["numpy<1.0"]')
     write_extension(tmp_path, "absent", code, asks="step", more='requires = ["no-such-package-here>=2"]')
