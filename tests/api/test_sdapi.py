@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 from painter import Atelier, atelier, with_checkpoint
 from PIL import Image
@@ -716,6 +717,51 @@ def test_lists_have_the_shapes_that_clients_read(house: Atelier) -> None:
     assert all(get(f"/{name}") == [] for name in empty)
     for name in ("checkpoints", "vae", "loras", "embeddings"):
         assert post(house, f"/refresh-{name}").json() is None
+
+
+def test_networks_are_listed_under_the_names_that_prompts_use(house: Atelier) -> None:
+    from safetensors.numpy import save_file
+
+    folders = {"Lora": "grain", "embeddings": "bad-hands"}
+    down = np.zeros((4, 320), np.float32)
+    tensors = {
+        "Lora": {
+            "lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight": down,
+            "lora_unet_down_blocks_0_attentions_0_proj_in.lora_up.weight": down.T.copy(),
+        },
+        "embeddings": {"emb_params": np.zeros((3, 768), np.float32)},
+    }
+    files = [house.paths.data_dir / "models" / folder / f"{name}.safetensors" for folder, name in folders.items()]
+    for file, folder in zip(files, folders, strict=True):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors[folder], file, metadata={"ss_output_name": "film grain"} if folder == "Lora" else None)
+    try:
+        assert post(house, "/refresh-loras").json() is None
+        lora = house.client.get(f"{API}/loras").json()[0]
+        assert (lora["name"], lora["alias"], lora["path"]) == ("grain", "film grain", "Lora/grain.safetensors")
+        assert lora["metadata"]["ss_output_name"] == "film grain"
+        every = house.client.get(f"{API}/embeddings").json()
+        found = {**every["loaded"], **every["skipped"]}["bad-hands"]
+        assert (found["shape"], found["vectors"]) == (768, 3)
+    finally:
+        for file in files:
+            file.unlink()
+        post(house, "/refresh-loras")
+
+
+def test_models_leave_memory_and_come_back(house: Atelier) -> None:
+    def pid() -> int | None:
+        found: int | None = house.jobs._supervisor.pid
+        return found
+
+    before = pid()
+    assert post(house, "/unload-checkpoint", user="anna").status_code == 403
+    assert post(house, "/unload-checkpoint").json() == {}
+    while pid() in (None, before) or house.jobs.worker()["state"] != "ready":
+        time.sleep(0.01)
+    assert txt2img(house)["images"]
+    assert post(house, "/reload-checkpoint").json() == {}
+    assert txt2img(house)["images"]
 
 
 def test_controlnets_clients_find_their_routes_and_no_units(house: Atelier) -> None:

@@ -291,6 +291,10 @@ class JobService:
         """Have this model loaded before a job asks for it, and again after a restart of the worker."""
         self._supervisor.preload(checkpoint, vae)
 
+    def unload(self) -> None:
+        """Have no model in memory, as soon as no job runs, until a job or `set_selected` needs one."""
+        self._supervisor.unload()
+
     def restart_worker(self) -> None:
         """Start a new worker: at once if the old one was given up, else when it has nothing to do."""
         self._supervisor.restart()

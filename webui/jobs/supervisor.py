@@ -140,6 +140,12 @@ class Supervisor:
             self._selected = self._preload = (checkpoint, vae)
         self.wake()
 
+    def unload(self) -> None:
+        """Give all memory of the device back, as soon as the worker is idle; nothing is read ahead until asked for."""
+        with self._lock:
+            self._selected = self._preload = None
+        self.restart()
+
     def interrupt(self, job: str) -> bool:
         """End that job early, if it is the one that runs."""
         return self._steer(job, "interrupt")

@@ -177,13 +177,14 @@ def lora_view(model: ModelFile) -> dict[str, Any]:
 
 
 def embedding_view(model: ModelFile) -> dict[str, Any]:
-    """The width of its vectors where the file's header says it; the rest is known once it is loaded."""
+    """How many vectors of which width; who trained it with what is not in these files."""
+    count = model.variant.partition(" ")[0]
     return {
         "step": None,
         "sd_checkpoint": None,
         "sd_checkpoint_name": None,
         "shape": model.context_dim or None,
-        "vectors": None,
+        "vectors": int(count) if count.isdecimal() else None,
     }
 
 

@@ -57,6 +57,12 @@ def system_routes(context: Context) -> APIRouter:
             description="Look into the model folders again.",
         )
 
+    @router.post("/unload-checkpoint", dependencies=[AdminOnly])
+    def unload_checkpoint() -> dict[str, Any]:
+        """Give the memory of all models back, as soon as no job runs. The next job loads what it needs."""
+        context.jobs.unload()
+        return {}
+
     @router.post("/reload-checkpoint", dependencies=[AdminOnly])
     def reload_checkpoint() -> dict[str, Any]:
         """Have the selected checkpoint in memory before a request needs it."""
