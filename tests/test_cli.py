@@ -19,11 +19,13 @@ from typer.testing import CliRunner
 import webui.server
 from webui import cli
 from webui.catalog import Catalog
-from webui.cli import check, doctor, generate, history, models, serve
+from webui.cli import check, doctor, generate, groups, history, models, serve
 from webui.cli.combinations import bad_combinations, release
 from webui.cli.flags import Folders, Machine, PrecisionFlag, load_settings
-from webui.errors import InvalidParams, SettingsError, WebUIError
+from webui.errors import InvalidParams, NotFound, SettingsError, WebUIError
+from webui.inputs import InputStore
 from webui.install import Steps
+from webui.operations import Hires, SoftInpainting
 from webui.params import GenerationParams
 from webui.paths import Paths
 from webui.server.options import ServeOptions
@@ -232,7 +234,9 @@ def test_every_parameter_is_an_option() -> None:
     options = {
         option.name for option in cli.typer.main.get_command(cli.command_line("generate")).commands["generate"].params
     }  # type: ignore[attr-defined]
-    assert set(GenerationParams.model_fields) - {"save"} <= options  # unsaved, a picture would be lost
+    elsewhere = {"extras", "save"}  # `app.py upscale`; unsaved, a picture would be lost
+    assert set(GenerationParams.model_fields) - elsewhere <= options
+    assert {"init__frame__left", "inpaint__soft__mask_influence", "hires__cfg_scale"} <= options
 
 
 def test_options_become_params_and_what_was_not_given_is_the_settings_or_the_default() -> None:
@@ -244,6 +248,34 @@ def test_options_become_params_and_what_was_not_given_is_the_settings_or_the_def
     assert generate.request("a", {"image_format": "png"}, settings).image_format == "png"
     with pytest.raises(InvalidParams, match="--sigmas"):
         generate.request("a", {"sigmas": "10,x"}, settings)
+
+
+def test_flags_of_a_group_become_the_group_and_its_pictures_are_stored(tmp_path: Path) -> None:
+    file = tmp_path / "mask.png"
+    Image.new("L", (8, 8), 255).save(file)
+    store = InputStore(tmp_path)
+    options = {
+        "init__image": "a" * 64,
+        "init__denoising_strength": 0.25,
+        "inpaint__mask": str(file),
+        "inpaint__soft": True,
+        "hires": None,
+        "init__frame__left": 8,
+    }
+    params = generate.request("a", groups.stored(options, store), Settings())
+    assert params.init is not None
+    assert params.inpaint is not None
+    assert (params.init.image, params.init.denoising_strength) == ("a" * 64, 0.25)
+    assert params.init.frame is not None
+    assert params.init.frame.left == 8
+    assert params.inpaint.soft == SoftInpainting()
+    assert store.open(params.inpaint.mask or "").size == (8, 8)
+    assert generate.request("a", {"hires": True}, Settings()).hires == Hires()
+    assert generate.request("a", {"hires": False}, Settings()).hires is None
+    with pytest.raises(InvalidParams, match="--no-hires"):
+        generate.request("a", {"hires": False, "hires__scale": 2.0}, Settings())
+    with pytest.raises(NotFound, match="cannot be read"):
+        groups.stored({"init__image": str(tmp_path / "none.png")}, store)
 
 
 @pytest.mark.parametrize(

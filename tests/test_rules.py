@@ -38,7 +38,7 @@ ARROWS: dict[str, set[str]] = {
     "sampling": {"errors", "names"},
     "prompt": {"errors", "names", "params", "events", "paths"},
     "infotext": {"errors", "names", "operations", "params", "events"},
-    "pictures": {"errors", "names", "params", "infotext"},
+    "pictures": {"errors", "names", "operations", "params", "infotext"},
     "inputs": {"errors", "params", "paths", "pictures"},
     "provenance": DATA,
     "catalog": DATA | {"inputs"},
@@ -98,6 +98,7 @@ NOWHERE = {  # what would run code from a file, or reach the network
 BUT_IN = {"http.client": {"client"}}
 CALLS_NOWHERE = {"eval", "exec", "__import__", "os.system", "os.popen", "os.spawnl", "urlopen", "breakpoint"}
 WRITES = {"write_text", "write_bytes"}
+OPTIONAL = {"spandrel"}  # used where the user has installed it
 PACKAGE_OF = {"PIL": "pillow", "yaml": "pyyaml"}
 
 FLOORS = {  # older ones have holes that are known (advisories) or lack what is used
@@ -358,7 +359,7 @@ def test_every_package_that_is_imported_is_named_in_the_requirements() -> None:
             root = module.split(".")[0]
             if root not in sys.stdlib_module_names and root != "webui":
                 package = PACKAGE_OF.get(root, root).lower()
-                if package not in named:
+                if package not in named | OPTIONAL:
                     missing.add(f"{package} ({where(path, line)})")
     assert not missing, sorted(missing)
 

@@ -111,6 +111,27 @@ _SAMPLER_LOOKUP = {alias.casefold(): s for s in _SAMPLER_LIST for alias in (s.na
 _SCHEDULE_LOOKUP = {alias.casefold(): s for s in _SCHEDULE_LIST for alias in (s.name, *s.aliases)}
 
 
+@dataclass(frozen=True, slots=True)
+class LatentUpscaler:
+    """A way to enlarge latents; `interpolation` is torch's name for it."""
+
+    interpolation: str
+    antialias: bool = False
+
+
+LATENT_UPSCALERS: dict[str, LatentUpscaler] = {
+    "Latent": LatentUpscaler("bilinear"),
+    "Latent (antialiased)": LatentUpscaler("bilinear", antialias=True),
+    "Latent (bicubic)": LatentUpscaler("bicubic"),
+    "Latent (bicubic antialiased)": LatentUpscaler("bicubic", antialias=True),
+    "Latent (nearest)": LatentUpscaler("nearest"),
+    "Latent (nearest-exact)": LatentUpscaler("nearest-exact"),
+}
+NO_UPSCALER = "None"
+PIXEL_UPSCALERS = (NO_UPSCALER, "Lanczos", "Nearest")
+"""Upscalers that need no model file; "None" enlarges as Lanczos does, where a size is asked for."""
+
+
 def find_schedule(name: str) -> ScheduleName:
     """The schedule of that name, label or alias, in any case. Raises `InvalidParams` with near matches."""
     found = _SCHEDULE_LOOKUP.get(name.strip().casefold())

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from webui.names import find_sampler, find_schedule
+from webui.names import NO_UPSCALER, find_sampler, find_schedule
 
 Reference = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -22,7 +22,6 @@ ModelName = Annotated[str, Field(min_length=1, max_length=1024)]
 ResizeMode = Literal["Just resize", "Crop and resize", "Resize and fill", "Just resize (latent upscale)"]
 Fill = Literal["fill", "original", "latent noise", "latent nothing"]
 
-NO_UPSCALER = "None"
 MAX_PROMPT_LENGTH = 200_000  # characters
 MAX_FRAME = 4096  # pixels added at one side
 
@@ -159,6 +158,20 @@ class Hires(Plain):
                 data["schedule"] = schedule.name
         return data
 
+    def sizes(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(width, height) that a first pass of that size is enlarged to, and what is left of it in the middle."""
+        if not self.width and not self.height:
+            size = (int(width * self.scale), int(height * self.scale))
+        elif not self.height:
+            size = (self.width, self.width * height // width)
+        elif not self.width:
+            size = (self.height * width // height, self.height)
+        elif width / height < self.width / self.height:
+            return (self.width, self.width * height // width), (self.width, self.height)
+        else:
+            return (self.height * width // height, self.height), (self.width, self.height)
+        return size, size
+
 
 class SdUpscale(Plain):
     """Enlarge `init`'s picture, draw it anew in tiles of the request's width and height, and join them."""
@@ -169,7 +182,7 @@ class SdUpscale(Plain):
 
 
 class Extras(Plain):
-    """Enlarge or repair a finished picture; nothing is drawn, and the rest of the request has no effect.
+    """Enlarge a finished picture; nothing is drawn, and the rest of the request has no effect.
 
     The size is `scale` times the picture's own, or `width` x `height` when both are given; then `crop` cuts what is
     too much, otherwise the picture fits inside. The second upscaler is blended over the first.
@@ -183,11 +196,8 @@ class Extras(Plain):
     width: TargetSide = 0
     height: TargetSide = 0
     crop: bool = True
-    face_restorer: ModelName = NO_UPSCALER
-    face_restorer_visibility: Share = 1.0
-    upscale_first: bool = False  # before the faces are restored, not after
 
-    @field_validator("upscaler", "upscaler_2", "face_restorer", mode="after")
+    @field_validator("upscaler", "upscaler_2", mode="after")
     @classmethod
     def _clean_text(cls, value: str) -> str:
         return clean_text(value)

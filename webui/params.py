@@ -240,6 +240,25 @@ class GenerationParams(Plain):
         seed, variation_seed = self.seeds_of(index)
         return self.changed(seed=seed, variation_seed=variation_seed, batch_size=1, batch_count=1)
 
+    def second_pass(self) -> GenerationParams:
+        """The hires pass as a request of its own, at its final size in whole latent cells. Raises `InvalidParams`."""
+        hires = self.hires
+        if hires is None or not self.width or not self.height:
+            raise ValueError("a hires pass follows a first pass whose size is known")
+        _, (width, height) = hires.sizes(self.width, self.height)
+        return self.changed(
+            hires=None,
+            width=width // SIDE_MULTIPLE * SIDE_MULTIPLE,
+            height=height // SIDE_MULTIPLE * SIDE_MULTIPLE,
+            steps=hires.steps or self.steps,
+            sampler=hires.sampler or self.sampler,
+            schedule=hires.schedule or self.schedule,
+            cfg_scale=self.cfg_scale if hires.cfg_scale is None else hires.cfg_scale,
+            prompt=hires.prompt or self.prompt,
+            negative_prompt=hires.negative_prompt or self.negative_prompt,
+            checkpoint=hires.checkpoint or self.checkpoint,
+        )
+
     def canonical_json(self) -> str:
         """All fields, keys sorted, no spaces: equal params have equal text."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -72,6 +72,11 @@ class Paths:
         )
 
     @property
+    def models(self) -> Path:
+        """The usual folder of all models; some kinds may also lie elsewhere."""
+        return self.data_dir / "models"
+
+    @property
     def config_file(self) -> Path:
         return self.data_dir / "config.yaml"
 

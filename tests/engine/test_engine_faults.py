@@ -158,14 +158,14 @@ def test_F16_a_deleted_outputs_folder_is_made_again_and_a_blocked_one_is_named(d
 
 
 def test_numbers_are_never_used_twice(tmp_path: Path) -> None:
-    folder = tmp_path / save.KIND / "2026-01-02"
+    folder = tmp_path / "txt2img-images" / "2026-01-02"
     folder.mkdir(parents=True)
     assert [save.next_number(tmp_path, folder) for _ in range(3)] == [0, 1, 2]
     (folder / "00007-1.png").touch()  # somebody else's
     assert save.next_number(tmp_path, folder) == 8
     (folder / "00007-1.png").unlink()
     assert save.next_number(tmp_path, folder) == 9
-    other = tmp_path / save.KIND / "2026-01-03"
+    other = tmp_path / "txt2img-images" / "2026-01-03"
     other.mkdir()
     assert save.next_number(tmp_path, other) == 0
     (folder / "00012-1.png").touch()
@@ -184,8 +184,8 @@ def test_a_name_that_is_taken_in_between_is_passed_over(tmp_path: Path, monkeypa
     def around(path: Path) -> Any:
         return contextlib.nullcontext()
 
-    first = save.save_picture(tmp_path, b"one", 5, "png", day, around)
-    second = save.save_picture(tmp_path, b"two", 5, "png", day, around)
+    first = save.save_picture(tmp_path, "txt2img", b"one", 5, "png", day, around)
+    second = save.save_picture(tmp_path, "txt2img", b"two", 5, "png", day, around)
     assert (first.name, second.name) == ("00003-5.png", "00004-5.png")
     assert first.read_bytes() == b"one"
 

@@ -12,26 +12,36 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from webui.catalog.aliases import looks_like_hash
 from webui.catalog.cache import Cache
 from webui.catalog.hasher import Hasher
 from webui.catalog.inspection import needs_pickle
-from webui.catalog.lookup import find_network
+from webui.catalog.lookup import find_network, with_hash
 from webui.catalog.models import ModelFile, VaeChoice
 from webui.catalog.scan import SUFFIXES, VAE_ENDINGS, Role, find_models, look_again
 from webui.catalog.snapshot import Key, Reading, Seen, Snapshot, take_snapshot
 from webui.catalog.vae_choice import NONE, canonical_selection, choose_vae, find_vae, near
 from webui.errors import InvalidParams, ModelNotFound, UnsupportedModel, near_matches
 from webui.inputs import InputStore
-from webui.names import AUTOMATIC
+from webui.names import AUTOMATIC, LATENT_UPSCALERS, PIXEL_UPSCALERS
+from webui.operations import Extras, Hires, SdUpscale
 from webui.params import SIDE_MULTIPLE, GenerationParams
 from webui.paths import Paths
 from webui.settings import Settings
 
 NetworkRole = Literal["lora", "embedding", "hypernetwork"]
 
+# What AUTOMATIC1111 calls models whose files are called otherwise.
+A1111_UPSCALERS = {
+    "r-esrgan 4x+": "RealESRGAN_x4plus",
+    "r-esrgan 4x+ anime6b": "RealESRGAN_x4plus_anime_6B",
+    "r-esrgan animevideo": "realesr-animevideov3",
+    "r-esrgan general 4xv3": "realesr-general-x4v3",
+    "r-esrgan general wdn 4xv3": "realesr-general-wdn-x4v3",
+    "r-esrgan 2x+": "RealESRGAN_x2plus",
+}
 RESCAN_SECONDS = 2.0  # an unknown name makes the folders be looked at again, unless that was done so recently
 
 
@@ -191,6 +201,22 @@ class Catalog:
         if listed != set(seen) or any(seen[path] != stamp for path, stamp in known.items()):
             self.refresh()
 
+    def find_upscaler(self, name: str) -> ModelFile:
+        """The upscaler model of that stem, file name, relative path or hash, or AUTOMATIC1111's name for it.
+
+        Raises `ModelNotFound` with near matches.
+        """
+        wanted = A1111_UPSCALERS.get(name.strip().casefold(), name)
+        found = find_network(self.upscalers, wanted) or with_hash(self.upscalers, wanted)
+        if found is None and self._rescan(name):
+            found = find_network(self.upscalers, wanted)
+        if found is None:
+            known = (*PIXEL_UPSCALERS, *(model.stem for model in self.upscalers))
+            raise ModelNotFound(
+                f'There is no upscaler "{name[:80]}".', near_matches(name, known) or f"Known: {', '.join(known)[:500]}."
+            )
+        return found
+
     def resolve_vae(
         self,
         checkpoint: ModelFile,
@@ -232,7 +258,7 @@ class Catalog:
         if params.init is not None and params.init.image is None:
             raise InvalidParams("There is no picture to start from.", "Choose one, or leave init out.")
         if params.extras is not None:
-            return params.with_fixed_seeds()
+            return params.changed(extras=self._with_upscalers(params.extras)).with_fixed_seeds()
         checkpoint = self._requested(params, settings)
         if not can_run(checkpoint, settings):
             raise UnsupportedModel(
@@ -249,7 +275,48 @@ class Catalog:
             checkpoint, vae, settings.model.vae_overrides_preferences, allow_pickle=settings.model.allow_pickle
         )
         width, height = self._size(params, checkpoint)
-        return params.changed(checkpoint=checkpoint.name, vae=vae, width=width, height=height).with_fixed_seeds()
+        complete = params.changed(
+            checkpoint=checkpoint.name,
+            vae=vae,
+            width=width,
+            height=height,
+            hires=self._hires(params, settings),
+            sd_upscale=self._with_upscalers(params.sd_upscale),
+        ).with_fixed_seeds()
+        if complete.hires is not None:
+            complete.second_pass()  # refused here when it is too large
+        return complete
+
+    def _hires(self, params: GenerationParams, settings: Settings) -> dict[str, Any] | None:
+        """The second pass with its checkpoint and upscaler under the catalog's own names."""
+        fields = self._with_upscalers(params.hires)
+        if params.hires is None or fields is None or params.hires.checkpoint is None:
+            return fields
+        file = self._requested(params.changed(checkpoint=params.hires.checkpoint, hires=None), settings)
+        if not can_run(file, settings):
+            raise UnsupportedModel(
+                f'The checkpoint "{file.name}" of the hires pass cannot be used: {file.reason}', "Choose another one."
+            )
+        return {**fields, "checkpoint": file.name}
+
+    def _with_upscalers(self, group: Hires | SdUpscale | Extras | None) -> dict[str, Any] | None:
+        """A group's fields, upscalers under their own names. Raises `ModelNotFound`, `UnsupportedModel`."""
+        if group is None:
+            return None
+        built_in = (*PIXEL_UPSCALERS, *(LATENT_UPSCALERS if isinstance(group, Hires) else ()))
+        fields = group.model_dump()
+        for key in ("upscaler", "upscaler_2"):
+            if key not in fields:
+                continue
+            known = next((name for name in built_in if name.casefold() == fields[key].strip().casefold()), None)
+            fields[key] = known or self._runnable_upscaler(fields[key]).stem
+        return fields
+
+    def _runnable_upscaler(self, name: str) -> ModelFile:
+        found = self.find_upscaler(name)
+        if found.kind not in ("upscaler", "unknown"):
+            raise UnsupportedModel(f'The upscaler "{found.name}" cannot be used: {found.reason}', "Choose another one.")
+        return found
 
     # Hashes -------------------------------------------------------------------------------------------------------
 
@@ -276,8 +343,12 @@ class Catalog:
     def _size(self, params: GenerationParams, checkpoint: ModelFile) -> tuple[int, int]:
         """(width, height) as asked for; what is left open is the picture's own, or the checkpoint's native size."""
         width = height = checkpoint.native_size
-        if params.init is not None and params.init.image is not None and not (params.width and params.height):
-            picture, frame = self._inputs.look(params.init.image), params.init.frame
+        init, hires = params.init, params.hires
+        if params.sd_upscale is not None:  # the size is that of the tiles
+            return params.width or width, params.height or height
+        given = (init and init.image) or (hires and hires.first_pass)
+        if given and not (params.width and params.height):
+            picture, frame = self._inputs.look(given), init.frame if init else None
             width, height = picture.width, picture.height
             if frame is not None:
                 width, height = width + frame.left + frame.right, height + frame.top + frame.bottom

@@ -163,7 +163,10 @@ def upscaler(keys: Keys) -> Detected | None:
     for wrapper in ("", "params_ema.", "params.", "module.", "generator."):
         found = _upscaler_at(keys, wrapper)
         if found:
-            return Detected("upscaler", variant=found, reason="It is an upscaler; this version does not use those yet.")
+            reason = (
+                "" if found in ("ESRGAN", "Compact") else f"It is a {found} upscaler; the package spandrel runs it."
+            )
+            return Detected("upscaler", variant=found, reason=reason)
     return None
 
 

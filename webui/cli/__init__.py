@@ -1,4 +1,4 @@
-"""The commands: serve (when none is named), generate, history, models, extension, mcp, users, doctor, test.
+"""The commands: serve (when none is named), generate, upscale, history, models, extension, mcp, users, doctor, test.
 
 Reading a command line costs what that one command needs: its module is imported when it is asked for, and torch by
 none of them before the work begins.
@@ -15,7 +15,7 @@ import typer
 from webui import __version__
 from webui.errors import WebUIError
 
-COMMANDS = ("serve", "generate", "history", "models", "extension", "mcp", "users", "doctor", "test")
+COMMANDS = ("serve", "generate", "upscale", "history", "models", "extension", "mcp", "users", "doctor", "test")
 _TOP_LEVEL = ("--help", "--version")
 
 
@@ -67,6 +67,10 @@ def command_line(wanted: str) -> typer.Typer:
         from webui.cli.generate import generate
 
         app.command()(generate)
+    if every or wanted == "upscale":
+        from webui.cli.upscale import upscale
+
+        app.command()(upscale)
     if every or wanted == "history":
         from webui.cli.history import history
 

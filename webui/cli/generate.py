@@ -7,24 +7,27 @@ Standard output holds the paths of the saved files, one a line, and nothing else
 from __future__ import annotations
 
 import dataclasses
-import signal
+import functools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
-from types import FrameType, MappingProxyType
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
 
 from webui import events
+from webui.cli import batch, groups
 from webui.cli.flags import Folders, Machine, expanded, load_settings, plain_type
+from webui.cli.interrupting import interrupting
 from webui.engine.control import Control
 from webui.errors import InvalidParams
 from webui.extensions import Host, Panel
 from webui.extensions.door import panels_of
 from webui.extensions.scripts import values_of_options
 from webui.extensions.start import start
+from webui.inputs import InputStore
 from webui.params import GenerationParams, make_params
 from webui.paths import Paths
 from webui.settings import Settings
@@ -53,28 +56,32 @@ _KNOWN: dict[str, tuple[tuple[str, ...], str, str]] = {
     "variation_seed": (("--variation-seed",), _SAMPLING, "The seed that a variation goes towards."),
     "variation_strength": (("--variation-strength",), _SAMPLING, "How far it goes, 0 to 1."),
     "rng": (("--rng",), _SAMPLING, "Where noise is drawn: CPU is the same on every machine."),
-    "extensions": (("--extension",), _RARE, "A value of an extension, NAME.FIELD=VALUE; may be given several times."),
     "sigmas": (("--sigmas",), _RARE, "The noise levels themselves, as numbers with commas between them."),
 }
 
 
-def _option(name: str) -> Any:
-    field = GenerationParams.model_fields[name]
-    flag = "--" + name.replace("_", "-")
-    flags, panel, help_text = _KNOWN.get(name, ((flag,), _RARE, ""))
-    kind = list[str] if name == "extensions" else plain_type(field.annotation)
-    if field.default not in (None, "", ()) and kind is not bool:
-        help_text = f"{help_text} Default: {field.default}.".strip()
+def _option(name: str, kind: Any, default: Any) -> Any:
+    flag = "--" + name.replace(groups.BETWEEN, "-").replace("_", "-")
+    flags, panel, help_text = _KNOWN.get(name) or groups.KNOWN.get(name, ((flag,), _RARE, ""))
+    kind = list[str] if name == "extensions" else plain_type(kind)
+    if default not in (None, "", ()) and kind is not bool:
+        help_text = f"{help_text} Default: {default}.".strip()
     if kind is bool:
         flags = (f"{flag}/--no-{flag[2:]}",)
     return Annotated[kind | None, typer.Option(*flags, help=help_text, rich_help_panel=panel, show_default=False)]
 
 
+_PLAIN = {
+    name: (field.annotation, field.default)
+    for name, field in GenerationParams.model_fields.items()
+    if name not in (*groups.GROUPS, *groups.ELSEWHERE)
+}
+_FIELDS = {**{name: _PLAIN[name] for name in _KNOWN}, **groups.flat_fields(), **_PLAIN}
 PictureOptions = dataclasses.make_dataclass(
     "PictureOptions",
     [
-        (name, _option(name), None)
-        for name in dict.fromkeys((*_KNOWN, *GenerationParams.model_fields))
+        (name, _option(name, kind, default), None)
+        for name, (kind, default) in _FIELDS.items()
         if name not in ("prompt", "save")  # a picture that is not saved would be lost here
     ],
     frozen=True,
@@ -90,15 +97,33 @@ def generate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", file_okay=False, help="Save below this folder.")
     ] = None,
+    init_folder: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--init-folder", metavar="DIR", help="img2img of every picture in this folder, one after the other."
+        ),
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="With --init-folder: also what was made before.")] = False,
 ) -> None:
     """Make pictures here and now, and print the paths of the saved files."""
     text = sys.stdin.read().strip() if prompt == "-" else prompt
     paths = dataclasses.replace(folders, outputs_dir=output or folders.outputs_dir).paths()
     settings, problems = load_settings(paths, machine.overrides())
     _, host = start(paths, settings, "engine")  # first: they may bring samplers
-    params = request(text, dataclasses.asdict(picture), settings, panels_of(host.manifests))
     paths.make_folders()
-    saved, code = run(params, settings, paths, (*problems, *host.problems.values()), host)
+    store, panels = InputStore(paths.outputs), panels_of(host.manifests)
+    options = groups.stored(dataclasses.asdict(picture), store)
+    told = (*problems, *host.problems.values())
+    if init_folder:
+        files = batch.pictures_in(init_folder)
+
+        def from_file(file: Path) -> GenerationParams:
+            return request(text, {**options, "init__image": groups.keep(str(file), store)}, settings, panels)
+
+        items = [batch.Item(file, functools.partial(from_file, file)) for file in files]
+        saved, code = batch.run_all(items, len(items), settings, paths, told, host, again=again)
+    else:
+        saved, code = run(request(text, options, settings, panels), settings, paths, told, host)
     for path in saved:
         print(path)
     raise typer.Exit(code)
@@ -108,7 +133,7 @@ def request(
     prompt: str, options: dict[str, Any], settings: Settings, panels: Mapping[str, Panel] = MappingProxyType({})
 ) -> GenerationParams:
     """The params of the given options; what was not given is the settings' or the default. Raises `InvalidParams`."""
-    given = {name: value for name, value in options.items() if value is not None}
+    given = groups.nested({name: value for name, value in options.items() if value is not None})
     if given.get("extensions"):
         given["extensions"] = values_of_options(panels, given["extensions"])
     if isinstance(given.get("sigmas"), str):
@@ -155,20 +180,3 @@ def run(
             elif isinstance(event, events.Finished) and event.interrupted:
                 code = code or 130
     return saved, code
-
-
-@contextmanager
-def interrupting(control: Control, say: Callable[[str], None]) -> Iterator[None]:
-    """The first Ctrl+C ends the job and keeps what there is of it; the second ends the program."""
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        if control.interrupted:
-            raise KeyboardInterrupt
-        control.interrupt()
-        say("Interrupting: the picture in the making is finished as it stands.")
-
-    before: Callable[[int, FrameType | None], Any] | int | None = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

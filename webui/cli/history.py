@@ -75,7 +75,7 @@ def replay(
 ) -> None:
     """Make a picture again, here and now, and say how far the two are apart."""
     from webui.catalog import Catalog
-    from webui.cli.generate import interrupting
+    from webui.cli.interrupting import interrupting
     from webui.console import Console
     from webui.engine import Engine
     from webui.engine.control import Control

@@ -20,6 +20,7 @@ from webui.engine.memory import give_back, is_out_of_memory, read_memory, total_
 from webui.engine.models import ModelStore
 from webui.engine.networks.library import NetworkLibrary
 from webui.engine.residency import Residency
+from webui.engine.upscaling import Upscalers
 from webui.errors import DeviceLost, EngineFault, OutOfMemory, WebUIError
 from webui.events import Event, Failed, Finished, Memory
 from webui.extensions import Host
@@ -70,6 +71,7 @@ class Engine:
             catalog=catalog,
             device=self.device,
             residency=residency,
+            upscalers=Upscalers(catalog, self.device, settings),
             attention=self.attention.name,
             save_hook=save_hook,
             library=NetworkLibrary(catalog, settings, paths.cache_dir, residency.home),
@@ -144,6 +146,7 @@ class Engine:
         """Wait for the running job, end the thread, unload everything."""
         self._executor.shutdown(wait=True)
         self._tools.store.drop_all()
+        self._tools.upscalers.drop_all()
         self._tools.chunks.clear()
 
     def _stream(self, work: Work, control: Control) -> Iterator[Event]:

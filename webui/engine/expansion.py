@@ -24,7 +24,8 @@ from webui import infotext, pictures
 from webui.engine.control import Control
 from webui.engine.desk import EngineDesk
 from webui.engine.extensions import refused, rewritten
-from webui.engine.job import STAGES, Job, Tools
+from webui.engine.extras import job_for
+from webui.engine.job import STAGES, Tools
 from webui.engine.ledger import DoneCell, Ledger
 from webui.engine.preview import QUALITY
 from webui.engine.save import save_picture
@@ -67,7 +68,7 @@ def _run(tools: Tools, params: GenerationParams, control: Control, tell: Emit) -
     host = tools.extensions
     script = next((name for name in params.extension_values if _is_script(host, name)), None)
     if script is None:
-        Job(tools, params, control, tell).run()
+        job_for(params)(tools, params, control, tell).run()
         return
     asked = {script: params.extension_values[script]}
     inner, desk = params.without_extension(script), EngineDesk(tools.paths, tools.catalog)
@@ -187,9 +188,8 @@ class _Cells:
         capture: list[SavedPicture] = []
         tools = dataclasses.replace(self._tools, save_hook=self._noting(capture))
         try:
-            Job(
-                tools, rewritten(tools.extensions, cell.params), _Quiet(self._control), self._telling(images, cell)
-            ).run()
+            params = rewritten(tools.extensions, cell.params)
+            job_for(params)(tools, params, _Quiet(self._control), self._telling(images, cell)).run()
         except WebUIError as error:
             self._failed += 1
             self._emit(Warning("cell", f"{cell.label or 'A cell'}: {error}"))

@@ -6,13 +6,15 @@ import contextlib
 import datetime
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image as PillowImage
 from torch import Tensor
@@ -20,30 +22,40 @@ from torch import Tensor
 import webui
 from webui import infotext, pictures
 from webui.catalog import Catalog
+from webui.engine.begin import Beginning, pixels_of
 from webui.engine.control import Control
 from webui.engine.denoise import GroupedDenoiser, Stopped, UnetEvaluator, Watch
 from webui.engine.device import DeviceChoice
+from webui.engine.enlarge import enlarged
 from webui.engine.extensions import JobExtensions
 from webui.engine.inpainting import blank_channels
 from webui.engine.memory import PeakMeter, read_memory
 from webui.engine.models import LoadedCheckpoint, ModelStore
 from webui.engine.networks.library import NetworkLibrary
-from webui.engine.networks.used import hash_entries, used_models
-from webui.engine.preview import PreviewClock, latent_rgb, render
+from webui.engine.networks.used import UsedNetwork, hash_entries, used_models
+from webui.engine.preview import SD_CHANNELS, PreviewClock, latent_rgb, render
 from webui.engine.progress import Progress
 from webui.engine.prompt_reader import PromptReader
 from webui.engine.prompts import EncodedPrompts, PicturePrompts
 from webui.engine.residency import Residency
-from webui.engine.sampling_plan import SamplingPlan
+from webui.engine.sampling_plan import Part, SamplingPlan, Start
 from webui.engine.save import save_picture
+from webui.engine.sd_upscale import Grid, whole_cells
+from webui.engine.seamless import Axes, seamless
 from webui.engine.sizes import size_conditioning
 from webui.engine.text import ChunkCache, Conditioning, PromptEncoder
-from webui.engine.vae import SCALE, Pixels, Vae, decode
+from webui.engine.tiny_decoder import find_tiny_decoder, load_tiny_decoder
+from webui.engine.upscaling import Upscalers
+from webui.engine.vae import SCALE, Vae, decode, encode
 from webui.errors import SaveError
 from webui.events import Event, Finished, Image, Preview, Started, Warning
 from webui.extensions import Host
+from webui.inputs import InputStore
 from webui.params import GenerationParams
 from webui.paths import Paths
+from webui.pictures.canvas import flattened
+from webui.pictures.colours import corrected
+from webui.pictures.resizing import lanczos
 from webui.provenance import Environment, SavedPicture, SaveHook, UsedModel, no_record
 from webui.sampling import GuidedDenoiser, StepInfo
 from webui.settings import Settings
@@ -63,13 +75,14 @@ class Tools:
     residency: Residency
     store: ModelStore
     library: NetworkLibrary
+    upscalers: Upscalers
     attention: str  # name of the backend
     save_hook: SaveHook = no_record
     extensions: Host = field(default_factory=lambda: Host(side="engine"))
     chunks: ChunkCache = field(default_factory=ChunkCache)
 
-    def environment(self, vae: Vae) -> Environment:
-        """What besides params and models can change a picture's last bits."""
+    def environment(self, vae: Vae | None = None) -> Environment:
+        """What besides params and models can change a picture's last bits; without a VAE, of one that was enlarged."""
         device = self.device
         on_cpu = device.kind == "cpu"
         return Environment(
@@ -77,19 +90,88 @@ class Tools:
             torch=torch.__version__,
             diffusers=_version("diffusers"),
             device="cpu" if on_cpu else f"{device.device} {device.name}",
-            dtype=str(device.dtype).removeprefix("torch."),
-            vae_dtype=str(vae.dtype).removeprefix("torch."),
+            dtype="float32" if vae is None else str(device.dtype).removeprefix("torch."),
+            vae_dtype="" if vae is None else str(vae.dtype).removeprefix("torch."),
             attention=f"xformers {_version('xformers')}" if self.attention == "xformers" else self.attention,
             threads=str(torch.get_num_threads()) if on_cpu else "",
         )
 
 
-@dataclass
+@dataclass(frozen=True)
+class MadePicture:
+    """A finished picture and what is written with it; `chunks` are more texts for its file."""
+
+    image: PillowImage.Image
+    infotext: str
+    seed: int
+    environment: Environment
+    models: tuple[UsedModel, ...]
+    chunks: Mapping[str, str] = field(default_factory=dict)
+
+
+def keep_picture(
+    tools: Tools, params: GenerationParams, index: int, made: MadePicture, tell: Callable[[SavedPicture], None]
+) -> Image:
+    """Save picture `index` of a job, unless it is not to be saved; the event that tells of it.
+
+    `tell` is told when it has its file.
+    """
+    text, (width, height) = made.infotext, made.image.size
+    digest = hashlib.sha256(made.image.convert("RGB").tobytes()).hexdigest()
+    path, error, png = "", "", b""
+
+    def saved_as(target: Path) -> SavedPicture:
+        return SavedPicture(params, index, target, width, height, text, digest, made.environment, made.models)
+
+    def record(target: Path) -> AbstractContextManager[None]:
+        return tools.save_hook(saved_as(target))
+
+    data = pictures.encode(made.image, params.image_format, params.image_quality, text, made.chunks)
+    try:
+        if params.save:
+            written = pictures.file_format(params.image_format, width, height, text)
+            today = datetime.date.today()
+            folder = f"{params.kind}-images"
+            path = str(save_picture(tools.paths.outputs, data, made.seed, written, today, record, kind=folder))
+            tell(saved_as(Path(path)))
+        else:
+            png = data
+    except SaveError as failure:
+        error = str(failure)
+        png = pictures.encode(made.image, "png", params.image_quality, text, made.chunks)
+    return Image(index, path, made.seed, width, height, text, digest, error, png)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One way through the sampler: its params, and the networks, prompts and sigmas for them."""
+
+    params: GenerationParams
+    sampling: SamplingPlan
+    checkpoint: LoadedCheckpoint
+    vae: Vae
+    prompts: PicturePrompts
+    note: str  # about the choice of the VAE
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The enlarged picture of an SD upscale, and how it is cut."""
+
+    image: PillowImage.Image
+    grid: Grid
+
+
+@dataclass(frozen=True)
 class Batch:
-    """The clean latents of one batch; `stopped_at` is the step at which it was ended early, 0 when it was not."""
+    """The clean latents of one batch; `stopped_at` is the step at which it was ended early, 0 when it was not.
+
+    `start` is what it was made from, if anything.
+    """
 
     latents: Tensor
     stopped_at: int = 0
+    start: Start | None = None
 
 
 class Job:
@@ -115,34 +197,68 @@ class Job:
         tools = self._tools
         with self._timed("load"):
             params = self._params = tools.catalog.resolve(self._params, tools.settings)
-            checkpoint, vae, note = self._load(params)
-        self._prompts = self._picture_prompts(params, checkpoint)
+            first = self._first = self._pass(params, _part(params))
+            second = self._second = self._hires_pass(first)
         with self._timed("encode"):
-            self._prompts.of_batch(0, params.batch_size)
-        sampling = SamplingPlan(params, checkpoint)
-        width, height = params.width or checkpoint.file.native_size, params.height or checkpoint.file.native_size
-        self._emit(Started(params.pictures, width, height, sampling.steps))
-        if note:
+            first.prompts.of_batch(0, params.batch_size)
+            begin = self._begin = self._beginning(first)
+            self._tiles = self._enlarged_picture(first)
+        size = self._size(second)
+        steps = (0 if self._skips_first else first.sampling.steps) + (second.sampling.steps if second else 0)
+        steps *= len(self._tiles.grid) if self._tiles is not None else 1
+        self._emit(Started(params.pictures, *size, steps))
+        self._notes += [] if begin is None else begin.notes
+        for note in dict.fromkeys(one.note for one in (first, second) if one is not None and one.note):
             self._warn(Warning("vae", note))
-        progress = Progress(sampling.steps, params.batch_count, params.batch_size)
+        rounds = params.pictures if self._tiles is not None else params.batch_count
+        progress = Progress(steps, rounds, params.pictures // rounds)
         for index in range(params.batch_count):
             if self._control.interrupted:
                 break
-            with self._timed("encode"):
-                conditionings = self._prompts.of_batch(index * params.batch_size, params.batch_size)
-            self._tell_notes()
-            with self._timed("sample"):
-                batch = self._sample(index, sampling, checkpoint, vae, conditionings, progress)
+            if self._tiles is not None:
+                self._make_in_tiles(index, self._tiles, progress)
+                continue
+            batch = self._make(index, progress)
             self._control.batch_done()
             if batch is not None:
-                if checkpoint.mapped:
-                    checkpoint.check_unchanged()
+                for one in (first, second):
+                    if one is not None and one.checkpoint.mapped:
+                        one.checkpoint.check_unchanged()
                 self._cut_short |= batch.stopped_at > 0 and self._control.interrupted
-                self._finish(index, batch, checkpoint, vae, progress)
+                self._finish(index, batch, second or first, progress)
         self._show_memory()
         total = time.perf_counter() - self._started
         interrupted = self._control.interrupted and (self._cut_short or self._saved < params.pictures)
         self._emit(Finished(self._saved, {**self._seconds, "total": total}, self._meter.peak, interrupted))
+
+    @property
+    def _skips_first(self) -> bool:
+        """Whether there is a finished picture in place of the first pass."""
+        return self._params.hires is not None and self._params.hires.first_pass is not None
+
+    def _pass(self, params: GenerationParams, part: Part | None = None, after: Pass | None = None) -> Pass:
+        """Everything for one pass; `after`: it is the hires pass of that first one."""
+        if after is not None and (params.checkpoint, params.vae) == (after.params.checkpoint, after.params.vae):
+            checkpoint, vae, note = after.checkpoint, after.vae, after.note
+        else:
+            checkpoint, vae, note = self._load(params)
+        prompts = self._picture_prompts(
+            params if after is None else after.params, checkpoint, params if after else None
+        )
+        return Pass(params, SamplingPlan(params, checkpoint, part), checkpoint, vae, prompts, note)
+
+    def _hires_pass(self, first: Pass) -> Pass | None:
+        hires = first.params.hires
+        if hires is None:
+            return None
+        return self._pass(first.params.second_pass(), Part(hires.denoising_strength, exact=True), first)
+
+    def _beginning(self, first: Pass) -> Beginning | None:
+        """The picture to start from, encoded; None where there is none."""
+        if first.params.init is None or first.params.sd_upscale is not None:
+            return None
+        inputs = InputStore(self._tools.paths.outputs)
+        return Beginning(first.params, inputs, lambda image: self._encode(first, image), self._tools.device.device)
 
     def _load(self, params: GenerationParams) -> tuple[LoadedCheckpoint, Vae, str]:
         tools, model = self._tools, self._tools.settings.model
@@ -154,9 +270,26 @@ class Job:
         vae = tools.store.vae(checkpoint, choice, self._emit)
         if tools.settings.preview.enabled and checkpoint.rgb is None:
             checkpoint.rgb = latent_rgb(vae, checkpoint.sidecar)
+            checkpoint.preview_decoder = self._tiny_decoder(checkpoint, vae)
         return checkpoint, vae, choice.note
 
-    def _picture_prompts(self, params: GenerationParams, checkpoint: LoadedCheckpoint) -> PicturePrompts:
+    def _tiny_decoder(self, checkpoint: LoadedCheckpoint, vae: Vae) -> Any:
+        """The small decoder for previews, None where there is no file or the latents are others than it knows."""
+        tools = self._tools
+        path = find_tiny_decoder(tools.paths.models, sdxl=checkpoint.is_sdxl)
+        if path is None or vae.dims.channels != SD_CHANNELS:
+            return None
+        return load_tiny_decoder(
+            path,
+            tools.device.device,
+            allow_pickle=tools.settings.model.allow_pickle,
+            cache_dir=tools.paths.cache_dir,
+        )
+
+    def _picture_prompts(
+        self, params: GenerationParams, checkpoint: LoadedCheckpoint, second: GenerationParams | None
+    ) -> PicturePrompts:
+        """`second`: for the hires pass, whose params these are; `params` are the whole job's all the same."""
         tools = self._tools
         encoder = PromptEncoder(
             checkpoint.text_encoders,
@@ -167,59 +300,203 @@ class Job:
             zero_empty_negative=checkpoint.zeroes_empty_negative,
         )
 
-        reader = PromptReader(checkpoint, encoder, tools.library, self._notes, self._emit)
+        def told(chosen: GenerationParams) -> GenerationParams:
+            return chosen if second is None else chosen.second_pass()
+
+        first = None if second is None else params
+        reader = PromptReader(checkpoint, encoder, tools.library, self._notes, self._emit, first)
 
         def encode(chosen: GenerationParams) -> EncodedPrompts:
             encoded = reader.encode(chosen)
             return replace(encoded, conditioning=self._extensions.conditioning(encoded.conditioning))
 
-        return PicturePrompts(params, tools.paths.wildcards, encode, self._notes.append)
+        return PicturePrompts(params, tools.paths.wildcards, encode, self._notes.append, told)
 
     def _tell_notes(self) -> None:
         for note in self._notes:
             self._warn(note)
         self._notes.clear()
 
-    def _sample(
+    def _make(self, index: int, progress: Progress) -> Batch | None:
+        """The clean latents of batch `index`, of its last pass; None when it was stopped before there were any."""
+        first, second, count = self._first, self._second, self._params.batch_size
+        with self._timed("encode"):
+            conditionings = first.prompts.of_batch(index * count, count)
+            later = None if second is None else second.prompts.of_batch(index * count, count)
+        self._tell_notes()
+        progress.start_batch()
+        if self._skips_first:
+            with self._timed("encode"):
+                batch: Batch | None = Batch(self._given(first).expand(count, -1, -1, -1))
+        else:
+            with self._timed("sample"):
+                batch = self._sample(index, first, conditionings, progress)
+        if batch is None or batch.stopped_at or second is None or later is None:
+            return batch
+        with self._timed("upscale"):
+            try:
+                large = Start(torch.cat([self._enlarged(first, second, one[None]) for one in batch.latents]))
+            except Stopped:
+                return replace(batch, stopped_at=first.sampling.steps)
+        with self._timed("sample"):
+            made = self._sample(index, second, later, progress, 0 if self._skips_first else first.sampling.steps, large)
+        return made or Batch(large.latents, first.sampling.steps)
+
+    def _size(self, second: Pass | None) -> tuple[int, int]:
+        """(width, height) of the job's pictures; one that is pasted back into a larger picture has that one's size."""
+        if self._tiles is not None:
+            return self._tiles.grid.size
+        if self._begin is not None and self._begin.canvas.base is not None:
+            return self._begin.canvas.base.size
+        params = self._params if second is None else second.params
+        return params.width or 0, params.height or 0
+
+    def _enlarged_picture(self, first: Pass) -> Tiles | None:
+        """What SD upscale draws anew, None for every other job."""
+        init, upscale, params = first.params.init, first.params.sd_upscale, first.params
+        if upscale is None or init is None or init.image is None:
+            return None
+        image = flattened(InputStore(self._tools.paths.outputs).open(init.image), init.background)
+        size = (whole_cells(image.width * upscale.scale), whole_cells(image.height * upscale.scale))
+        large = self._tools.upscalers.enlarge(image, upscale.upscaler, size, emit=self._emit, check=self._check)
+        tile = (min(params.width or 0, size[0]), min(params.height or 0, size[1]))
+        return Tiles(large, Grid(size, tile, min(upscale.overlap, tile[0] // 2, tile[1] // 2)))
+
+    def _make_in_tiles(self, index: int, tiles: Tiles, progress: Progress) -> None:
+        """Every picture of an SD upscale, tile after tile; tile k has the picture's seed + k."""
+        for number in range(index * self._params.batch_size, (index + 1) * self._params.batch_size):
+            with self._timed("encode"):
+                conditionings = self._first.prompts.of_batch(number, 1)
+            self._tell_notes()
+            progress.start_batch()
+            drawn: list[PillowImage.Image] = []
+            for k, box in enumerate(tiles.grid.boxes()):
+                tile = tiles.image.crop(box)
+                batch = self._draw_tile(number, k, tile, conditionings, progress)
+                if batch is None or batch.stopped_at:
+                    break
+                with self._timed("decode"):
+                    picture = self._decode(self._first.vae, batch.latents)
+                corrects = self._params.init is not None and self._params.init.color_correction
+                drawn.append(corrected(picture, tile) if corrects else picture)
+            self._control.batch_done()
+            if len(drawn) == len(tiles.grid):
+                with self._timed("save"):
+                    self._save(number, self._as_extensions_want(tiles.grid.joined(drawn), number), 0)
+            if self._control.interrupted:
+                return
+
+    def _draw_tile(
         self,
-        index: int,
-        sampling: SamplingPlan,
-        checkpoint: LoadedCheckpoint,
-        vae: Vae,
+        number: int,
+        k: int,
+        tile: PillowImage.Image,
         conditionings: Sequence[Conditioning],
         progress: Progress,
     ) -> Batch | None:
-        """The clean latents of batch `index`; None when it was stopped before there were any."""
-        tools, params, device = self._tools, self._params, self._tools.device.device
+        seed, variation = self._params.seeds_of(number)
+        params = self._first.params.changed(
+            seed=seed + k,
+            variation_seed=variation + k,
+            batch_size=1,
+            batch_count=1,
+            width=tile.width,
+            height=tile.height,
+        )
+        one = replace(self._first, params=params, sampling=SamplingPlan(params, self._first.checkpoint, _part(params)))
+        with self._timed("encode"):
+            start = Start(self._encode(one, tile))
+        with self._timed("sample"):
+            return self._sample(0, one, conditionings, progress, k * one.sampling.steps, start, number)
+
+    def _given(self, first: Pass) -> Tensor:
+        """The finished picture that stands in for the first pass, as latents."""
+        params, hires = first.params, first.params.hires
+        if hires is None or hires.first_pass is None:
+            raise ValueError("the request names no finished picture")
+        size = (params.width or 0, params.height or 0)
+        image = InputStore(self._tools.paths.outputs).open(hires.first_pass).convert("RGB")
+        return self._encode(first, image if image.size == size else lanczos(image, size))
+
+    def _enlarged(self, first: Pass, second: Pass, latents: Tensor) -> Tensor:
+        hires = first.params.hires
+        if hires is None:
+            raise ValueError("the request has no hires pass")
+        return enlarged(
+            latents,
+            hires,
+            lambda one: self._decode(first.vae, one),
+            lambda image: self._encode(second, image),
+            lambda image, size: self._tools.upscalers.enlarge(
+                image, hires.upscaler, size, emit=self._emit, check=self._check
+            ),
+        ).to(latents.device)
+
+    def _check(self) -> None:
+        """Raises `Stopped` when the picture in the making is not wanted any more."""
+        if self._control.stopping:
+            raise Stopped
+
+    @property
+    def _axes(self) -> Axes:
+        return self._params.tiling_x, self._params.tiling_y
+
+    def _encode(self, one: Pass, image: PillowImage.Image) -> Tensor:
+        latents = encode(one.vae, pixels_of(image), self._tools.device, self._warn, self._axes)
+        return latents.to(self._tools.device.device)
+
+    def _decode(self, vae: Vae, latents: Tensor) -> PillowImage.Image:
+        """One picture (1, C, h, w)."""
+        dtype = vae.dtype
+        pixels = decode(vae, latents, self._tools.device, self._warn, lambda: None, self._axes)
+        if vae.dtype is not dtype:
+            self._tools.store.remember_precision(vae)
+        return PillowImage.fromarray(pixels)
+
+    def _sample(
+        self,
+        index: int,
+        one: Pass,
+        conditionings: Sequence[Conditioning],
+        progress: Progress,
+        before: int = 0,
+        start: Start | None = None,
+        shown: int | None = None,
+    ) -> Batch | None:
+        """The clean latents of batch `index`; None when it was stopped before there were any.
+
+        `before`: steps of the passes before this one. `start`: what it starts from, if not the job's picture.
+        `shown`: the picture's number in the job, for progress, where `params` know of one alone.
+        """
+        tools, params, sampling, device = self._tools, one.params, one.sampling, self._tools.device.device
+        checkpoint = one.checkpoint
         first = index * params.batch_size
-        noise = sampling.noise(first, vae, device)
+        noise = sampling.noise(first, one.vae, device)
         cells = noise.shape[-2:]
         sizes = size_conditioning(params, checkpoint, width=cells[1] * SCALE, height=cells[0] * SCALE)
-        channels = blank_channels(vae, cells[0], cells[1]) if checkpoint.extra_channels else None
+        channels = self._channels(one, cells, start) if checkpoint.extra_channels else None
+        if start is None and self._begin is not None:
+            start = self._begin.start(lambda: sampling.plain_noise(first, one.vae, device))
         watch = Watch(checkpoint.file.name, tools.device.precision)
         clock = PreviewClock(tools.settings.preview.every_seconds)
         done = 0
 
-        def stop_if_asked() -> None:
-            if self._control.stopping:
-                raise Stopped
-
         def after_step(info: StepInfo) -> None:
             nonlocal done
             done = info.index + 1
-            step = progress.step(index, done)
+            step = progress.step(index if shown is None else shown, before + done)
             self._emit(step)
             if checkpoint.rgb is not None and tools.settings.preview.enabled:
                 rgb = checkpoint.rgb
-                jpeg = clock.maybe(lambda: render(info.denoised, rgb, tools.settings.preview.max_side))
+                side, tiny = tools.settings.preview.max_side, checkpoint.preview_decoder
+                jpeg = clock.maybe(lambda: render(info.denoised, rgb, side, tiny))
                 if jpeg is not None:
                     self._emit(Preview(jpeg, step.step))
             self._show_memory(MEMORY_EVERY_SECONDS)
             if done < sampling.steps:
-                stop_if_asked()
+                self._check()
 
-        progress.start_batch()
-        with tools.residency.using(checkpoint.unet) as unet:
+        with tools.residency.using(checkpoint.unet) as unet, seamless(unet, self._axes):
 
             def denoiser_of(conditioning: Conditioning) -> GuidedDenoiser:
                 evaluate = UnetEvaluator(
@@ -229,7 +506,7 @@ class Job:
                     checkpoint.prediction,
                     dtype=tools.device.dtype,
                     quantize=params.quantize_timesteps,
-                    check=stop_if_asked,
+                    check=self._check,
                     sizes=sizes,
                     channels=channels,
                 )
@@ -242,27 +519,40 @@ class Job:
 
             denoiser = GroupedDenoiser(conditionings, denoiser_of, watch)
             try:
-                return Batch(sampling.run(denoiser, noise, after_step))
+                return Batch(sampling.run(denoiser, noise, after_step, start), 0, start)
             except Stopped:
-                return None if watch.denoised is None else Batch(watch.denoised, max(1, done))
+                latents = watch.denoised
+                if latents is None:
+                    return None
+                kept = latents if start is None or start.mask is None else start.mask.finish(latents)
+                return Batch(kept, before + max(1, done), start)
 
-    def _finish(self, index: int, batch: Batch, checkpoint: LoadedCheckpoint, vae: Vae, progress: Progress) -> None:
+    def _channels(self, one: Pass, cells: tuple[int, int], start: Start | None) -> Tensor:
+        """What an inpainting checkpoint sees besides the latents."""
+        if start is None and self._begin is not None:
+            return self._begin.channels(one.vae)
+        return blank_channels(one.vae, *cells)
+
+    def _finish(self, index: int, batch: Batch, last: Pass, progress: Progress) -> None:
         """Decode and save a batch, picture by picture."""
         first = index * self._params.batch_size
         for i in range(batch.latents.shape[0]):
             with self._timed("decode") as timer:
-                dtype = vae.dtype
-                pixels = decode(vae, batch.latents[i : i + 1], self._tools.device, self._warn, lambda: None)
-                if vae.dtype is not dtype:
-                    self._tools.store.remember_precision(vae)
-            pixels = self._extensions.decoded(pixels, first + i)
+                picture = self._decode(last.vae, batch.latents[i : i + 1])
+                if self._begin is not None and batch.start is not None:
+                    picture = self._begin.finish(batch.start, batch.latents, picture, i)
+            picture = self._as_extensions_want(picture, first + i)
             progress.decoded(timer())
             with self._timed("save"):
-                self._save(first + i, pixels, batch.stopped_at, checkpoint, vae)
+                self._save(first + i, picture, batch.stopped_at)
             self._show_memory(MEMORY_EVERY_SECONDS)
 
-    def _save(self, index: int, pixels: Pixels, stopped_at: int, checkpoint: LoadedCheckpoint, vae: Vae) -> None:
-        params, networks = self._prompts.params_of(index), self._prompts.networks_of(index)
+    def _as_extensions_want(self, picture: PillowImage.Image, index: int) -> PillowImage.Image:
+        return PillowImage.fromarray(self._extensions.decoded(np.array(picture), index))
+
+    def _save(self, index: int, picture: PillowImage.Image, stopped_at: int) -> None:
+        params, checkpoint, vae = self._first.prompts.params_of(index), self._first.checkpoint, self._first.vae
+        networks = self._networks(index)
         extra = (("Stopped at step", str(stopped_at)),) if stopped_at else ()
         text = infotext.format(
             params,
@@ -273,35 +563,25 @@ class Job:
             vae_hash=vae.short_hash if vae.external else None,
             extra=(*hash_entries(networks), *extra),
         )
-        seed = params.seeds_of(index)[0]
-        picture = PillowImage.fromarray(pixels)
-        digest = hashlib.sha256(pixels.tobytes()).hexdigest()
-        height, width = pixels.shape[:2]
-        path, error, png = "", "", b""
-
-        models = (*_used(checkpoint, vae), *used_models(networks))
-        environment = self._tools.environment(vae)
-
-        def saved_as(target: Path) -> SavedPicture:
-            return SavedPicture(params, index, target, width, height, text, digest, environment, models)
-
-        def record(target: Path) -> AbstractContextManager[None]:
-            return self._tools.save_hook(saved_as(target))
-
-        data = pictures.encode(picture, params.image_format, params.image_quality, text)
-        try:
-            if params.save:
-                written = pictures.file_format(params.image_format, width, height, text)
-                today = datetime.date.today()
-                path = str(save_picture(self._tools.paths.outputs, data, seed, written, today, record))
-                self._extensions.saved(saved_as(Path(path)))
-            else:
-                png = data
-        except SaveError as failure:
-            error = str(failure)
-            png = pictures.encode(picture, "png", params.image_quality, text)
+        made = MadePicture(picture, text, params.seeds_of(index)[0], self._tools.environment(vae), self._used(networks))
         self._saved += 1
-        self._emit(Image(index, path, seed, width, height, text, digest, error, png))
+        self._emit(keep_picture(self._tools, params, index, made, self._extensions.saved))
+
+    def _networks(self, index: int) -> tuple[UsedNetwork, ...]:
+        """The networks that the picture's prompts name, in either pass."""
+        passes = [one for one in (self._first, self._second) if one is not None]
+        return tuple(dict.fromkeys(network for one in passes for network in one.prompts.networks_of(index)))
+
+    def _used(self, networks: tuple[UsedNetwork, ...]) -> tuple[UsedModel, ...]:
+        """Every file whose weights go into the job's pictures."""
+        checkpoint, vae, params = self._first.checkpoint, self._first.vae, self._params
+        models = [UsedModel("checkpoint", checkpoint.file.name, checkpoint.sha256)]
+        if vae.external:
+            models.append(UsedModel("vae", vae.name, vae.sha256))
+        for group in (params.hires, params.sd_upscale):
+            if group is not None:
+                models += self._tools.upscalers.used(group.upscaler)
+        return (*models, *used_models(networks))
 
     def _warn(self, warning: Warning) -> None:
         """Each thing is said once a job."""
@@ -323,14 +603,14 @@ class Job:
         try:
             yield lambda: time.perf_counter() - started
         finally:
-            self._seconds[stage] += time.perf_counter() - started
+            self._seconds[stage] = self._seconds.get(stage, 0.0) + time.perf_counter() - started
 
 
-def _used(checkpoint: LoadedCheckpoint, vae: Vae) -> tuple[UsedModel, ...]:
-    models = [UsedModel("checkpoint", checkpoint.file.name, checkpoint.sha256)]
-    if vae.external:
-        models.append(UsedModel("vae", vae.name, vae.sha256))
-    return tuple(models)
+def _part(params: GenerationParams) -> Part | None:
+    init = params.init
+    if init is None:
+        return None
+    return Part(init.denoising_strength, init.exact_steps, init.noise_multiplier, init.extra_noise)
 
 
 @lru_cache(maxsize=8)

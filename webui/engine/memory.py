@@ -70,6 +70,19 @@ def total_memory(device: torch.device) -> int:
     return _windows_memory()[1]
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be taken; 0 where the system does not tell."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if _SYSTEM == "Linux":
+        with contextlib.suppress(OSError):
+            for line in Path("/proc/meminfo").read_text().splitlines():
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    return 0
+
+
 def resident_set() -> int:
     """The process's memory in RAM now; 0 where the system does not tell."""
     if _SYSTEM == "Linux":

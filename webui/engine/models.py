@@ -49,7 +49,7 @@ BAKED = "the VAE in the checkpoint"
 
 @dataclass
 class LoadedCheckpoint:
-    """A checkpoint in memory. `rgb` is filled in when the first preview is wanted."""
+    """A checkpoint in memory. `rgb` and `preview_decoder` are filled in when the first preview is wanted."""
 
     file: ModelFile
     sha256: str
@@ -67,6 +67,7 @@ class LoadedCheckpoint:
     unused: tuple[str, ...]  # names of tensors that no network took
     baked: Vae | None = None
     rgb: Tensor | None = None
+    preview_decoder: Any = None
     adapters: CheckpointAdapters | None = None  # what is attached to its networks, once anything was
 
     @property

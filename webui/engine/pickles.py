@@ -66,6 +66,7 @@ _OPCODES = (
 _MEMBER = re.compile(
     r"[^/\\]{1,255}/(data\.pkl|version|byteorder|\.format_version|\.storage_alignment|\.data/serialization_id|data/\d+)"
 )
+_TABLES = ("state_dict", "params_ema", "params")  # where checkpoints and upscalers keep their tensors; the first counts
 _PLAIN_FLAGS = 0x0808  # sizes after the data, UTF-8 names; no encryption, no patches
 
 
@@ -218,8 +219,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     stubs.append((Table, _TABLE_GLOBAL.replace(" ", ".")))
     with torch.serialization.safe_globals(stubs):
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
+    for table in _TABLES:
+        if isinstance(content, dict) and isinstance(content.get(table), dict):
+            content = content[table]
     if not isinstance(content, dict):
         raise UnsafeFile(f"{path.name} is not a table of tensors.", _ADVICE)
     found: dict[str, Any] = {}

@@ -1,4 +1,6 @@
-"""A quick look at latents without the VAE: each cell's colour as a linear function of its channels."""
+"""A quick look at latents without the VAE: a small decoder where there is one, else each cell's colour as a linear
+function of its channels.
+"""
 
 from __future__ import annotations
 
@@ -71,11 +73,18 @@ def fit_latent_rgb(vae: Vae) -> Tensor:
     return fitted.float()
 
 
-def render(latents: Tensor, matrix: Tensor, max_side: int) -> bytes:
-    """Clean latents (B, C, h, w) as one JPEG; a batch is tiled, nearly square."""
-    batch, channels, height, width = latents.shape
-    values = latents.detach().float().cpu().movedim(1, -1)
-    rgb = (values @ matrix[:channels] + matrix[channels]) * 127.5 + 127.5
+def render(latents: Tensor, matrix: Tensor, max_side: int, decoder: Callable[[Tensor], Tensor] | None = None) -> bytes:
+    """Clean latents (B, C, h, w) as one JPEG; a batch is tiled, nearly square.
+
+    With a `decoder` (`tiny_decoder.TinyDecoder`) that draws the picture, else `matrix` gives each cell its colour.
+    """
+    batch, channels = latents.shape[:2]
+    if decoder is not None:
+        rgb = decoder(latents.detach().float()).cpu().movedim(1, -1) * 255
+    else:
+        values = latents.detach().float().cpu().movedim(1, -1)
+        rgb = (values @ matrix[:channels] + matrix[channels]) * 127.5 + 127.5
+    height, width = rgb.shape[1:3]
     rows = rgb.nan_to_num(0.0).clamp(0, 255).to(torch.uint8)
     columns = math.ceil(math.sqrt(batch))
     lines = math.ceil(batch / columns)
@@ -84,7 +93,7 @@ def render(latents: Tensor, matrix: Tensor, max_side: int) -> bytes:
         y, x = i // columns * height, i % columns * width
         sheet[y : y + height, x : x + width] = rows[i]
     picture = Image.fromarray(sheet.numpy())
-    scale = min(SCALE, max_side / max(picture.size))
+    scale = min(SCALE if decoder is None else 1, max_side / max(picture.size))
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     buffer = io.BytesIO()
     picture.resize(size, Image.Resampling.BILINEAR).save(buffer, "JPEG", quality=QUALITY)

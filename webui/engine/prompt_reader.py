@@ -31,16 +31,19 @@ class PromptReader:
         library: NetworkLibrary,
         notes: list[Warning],
         emit: Callable[[Event], None],
+        first: GenerationParams | None = None,
     ) -> None:
+        """`first` is the first pass's request where these are prompts of the hires pass: its steps come before."""
         self._checkpoint = checkpoint
         self._encoder = encoder
         self._library = library
         self._notes = notes
         self._emit = emit
+        self._first = first
 
     def encode(self, params: GenerationParams) -> EncodedPrompts:
         """The prompts of `params`, encoded with the networks that they name, which are attached now."""
-        plan = _plan(params, None)
+        plan = _plan(params, None, self._first)
         active = self._library.select(plan, self._checkpoint, _calls(params))
         embeddings, unused = self._library.embeddings_in(
             plan, active, self._checkpoint, emphasis=params.emphasis, compatible=params.prompt_compatibility
@@ -48,7 +51,7 @@ class PromptReader:
         vectors = {name: used.embedding for name, used in embeddings.items()}
         names = EmbeddingNames({name: e.vectors for name, e in vectors.items()}, clip_tokenizer()) if vectors else None
         if names is not None:
-            plan = _plan(params, names)  # what is too long depends on them
+            plan = _plan(params, names, self._first)  # what is too long depends on them
         passes, started = active.adapters.passes, time.perf_counter()
 
         def condition(networks: Hashable) -> Conditioning:
@@ -98,11 +101,12 @@ def _calls(params: GenerationParams) -> int:
     return denoiser_calls(params.steps, info.second_order)
 
 
-def _plan(params: GenerationParams, embeddings: EmbeddingNames | None) -> PromptPlan:
+def _plan(params: GenerationParams, embeddings: EmbeddingNames | None, first: GenerationParams | None) -> PromptPlan:
     return parse_prompt(
         params.prompt,
         params.negative_prompt,
-        steps=_calls(params),
+        steps=_calls(params if first is None else first),
+        hires_steps=None if first is None else _calls(params),
         emphasis=params.emphasis,
         tokenizer=clip_tokenizer(),
         comma_backtrack=params.comma_backtrack,

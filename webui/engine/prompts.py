@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from webui.engine.networks.used import UsedNetwork
 from webui.engine.text import Conditioning
@@ -30,24 +31,47 @@ def picture_params(params: GenerationParams, index: int, root: Path) -> tuple[Ge
     wildcard files to be made again: where text is left that they would change, `wildcards` is switched off in it.
     `params` itself comes back where there is nothing to choose.
     """
-    if not has_wildcards(params.prompt) and not has_wildcards(params.negative_prompt):
+    hires = params.hires
+    texts = (params.prompt, params.negative_prompt)
+    more_texts = (hires.prompt, hires.negative_prompt) if hires is not None else ()
+    if not any(map(has_wildcards, (*texts, *more_texts))):
         return params, ()
     if not params.wildcards:
         note = "Wildcards are switched off: __name__ and {a|b} in the prompt were read as words."
         return params, (Warning("wildcard", note),)
     seed, _ = params.seeds_of(index)
-    prompt, warnings = expand_wildcards(params.prompt, seed=seed, root=root)
-    negative, more = expand_wildcards(params.negative_prompt, seed=seed, root=root, stream="negative prompt")
-    settled = not has_wildcards(prompt) and not has_wildcards(negative)
-    changed = params.changed(prompt=prompt, negative_prompt=negative, wildcards=settled)
-    return changed, (*warnings, *more)
+
+    def chosen(prompt: str, negative: str) -> tuple[str, str]:
+        words, told = expand_wildcards(prompt, seed=seed, root=root)
+        unwanted, more = expand_wildcards(negative, seed=seed, root=root, stream="negative prompt")
+        warnings.extend((*told, *more))
+        return words, unwanted
+
+    warnings: list[Warning] = []
+    prompt, negative = chosen(*texts)
+    fields: dict[str, Any] = {"prompt": prompt, "negative_prompt": negative}
+    second: tuple[str, ...] = ()
+    if hires is not None:  # equal words choose alike in both passes
+        second = chosen(hires.prompt, hires.negative_prompt)
+        fields["hires"] = {**hires.model_dump(), "prompt": second[0], "negative_prompt": second[1]}
+    settled = not any(map(has_wildcards, (prompt, negative, *second)))
+    return params.changed(**fields, wildcards=settled), tuple(dict.fromkeys(warnings))
 
 
 class PicturePrompts:
     """The prompts of a job's pictures. Keeps what it encoded until the next batch has its own."""
 
-    def __init__(self, params: GenerationParams, root: Path, encode: Encode, warn: Callable[[Warning], None]) -> None:
+    def __init__(
+        self,
+        params: GenerationParams,
+        root: Path,
+        encode: Encode,
+        warn: Callable[[Warning], None],
+        told: Callable[[GenerationParams], GenerationParams] = lambda chosen: chosen,
+    ) -> None:
+        """`told` makes of a picture's params those that it is encoded with: the hires pass has prompts of its own."""
         self._params = params
+        self._told = told
         self._root = root
         self._encode = encode
         self._warn = warn
@@ -69,7 +93,7 @@ class PicturePrompts:
         encoded: dict[tuple[str, str], EncodedPrompts] = {}
         pictures = []
         for index in range(first, first + count):
-            chosen = self.params_of(index)
+            chosen = self._told(self.params_of(index))
             key = (chosen.prompt, chosen.negative_prompt)
             if key not in encoded:
                 encoded[key] = self._encoded.get(key) or self._encode(chosen)
@@ -79,5 +103,5 @@ class PicturePrompts:
 
     def networks_of(self, index: int) -> tuple[UsedNetwork, ...]:
         """The networks of picture `index` of the batch that was encoded last."""
-        chosen = self.params_of(index)
+        chosen = self._told(self.params_of(index))
         return self._encoded[chosen.prompt, chosen.negative_prompt].networks

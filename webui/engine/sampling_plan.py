@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from webui.engine.latent_mask import Guided, LatentMask, MaskedDenoiser
 from webui.engine.models import LoadedCheckpoint
 from webui.engine.vae import SCALE, Vae
 from webui.errors import InvalidParams
@@ -15,7 +18,6 @@ from webui.params import GenerationParams
 from webui.prompt import denoiser_calls
 from webui.sampling import (
     CfgRescale,
-    Denoiser,
     DynamicThresholding,
     GuidanceHook,
     NegativeGuidanceMinSigma,
@@ -23,16 +25,35 @@ from webui.sampling import (
     SkipEarlyCfg,
     StepInfo,
     make_sigmas,
+    partial_schedule,
     rescale_zero_terminal_snr,
     sample,
     start_latents,
 )
 
 
-class SamplingPlan:
-    """What of the params concerns the sampler, worked out once a job."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """How much of the schedule is run from a picture; see `operations.Init`."""
 
-    def __init__(self, params: GenerationParams, checkpoint: LoadedCheckpoint) -> None:
+    strength: float
+    exact: bool
+    noise_multiplier: float = 1.0
+    extra_noise: float = 0.0
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a batch starts from: clean latents (1 or B, C, h, w), and a mask where only a part is drawn."""
+
+    latents: Tensor
+    mask: LatentMask | None = None
+
+
+class SamplingPlan:
+    """What of the params concerns the sampler, worked out once a job. `part`: there will be a picture to start from."""
+
+    def __init__(self, params: GenerationParams, checkpoint: LoadedCheckpoint, part: Part | None = None) -> None:
         self._params = params
         self._info, _ = find_sampler(params.sampler)
         self._prediction = checkpoint.prediction
@@ -43,21 +64,34 @@ class SamplingPlan:
             )
         zero_snr = params.zero_terminal_snr and not checkpoint.file.zero_terminal_snr
         self.table = rescale_zero_terminal_snr(checkpoint.table) if zero_snr else checkpoint.table
-        self._sigmas = make_sigmas(
-            params.sampler,
-            params.schedule,
-            params.steps,
-            self.table,
-            sigma_min=params.sigma_min,
-            sigma_max=params.sigma_max,
-            rho=params.rho,
-            beta_alpha=params.beta_alpha,
-            beta_beta=params.beta_beta,
-            discard_penultimate=params.discard_penultimate_sigma,
-            custom=params.sigmas,
-            sdxl=checkpoint.is_sdxl,
-        )
-        self.steps = params.steps if self._info.own_schedule else len(self._sigmas) - 1
+        self._part = part
+        options: dict[str, Any] = {
+            "sigma_min": params.sigma_min,
+            "sigma_max": params.sigma_max,
+            "rho": params.rho,
+            "beta_alpha": params.beta_alpha,
+            "beta_beta": params.beta_beta,
+            "discard_penultimate": params.discard_penultimate_sigma,
+            "custom": params.sigmas,
+            "sdxl": checkpoint.is_sdxl,
+        }
+        if part is None:
+            self._sigmas = make_sigmas(params.sampler, params.schedule, params.steps, self.table, **options)
+            levels = [float(s) for s in self._sigmas if s > 0]
+            self._start, self._range = float(self._sigmas[0]), (min(levels), max(levels))
+        else:
+            chosen = partial_schedule(
+                params.sampler,
+                params.schedule,
+                params.steps,
+                self.table,
+                strength=part.strength,
+                exact=part.exact,
+                **options,
+            )
+            self._sigmas, self._start, self._range = chosen.sigmas, chosen.start, (chosen.low, chosen.high)
+        whole = self._info.own_schedule and part is None
+        self.steps = params.steps if whole else max(0, len(self._sigmas) - 1)
         self.total_calls = denoiser_calls(self.steps, self._info.second_order)
 
     def hooks(self) -> tuple[GuidanceHook, ...]:
@@ -78,6 +112,13 @@ class SamplingPlan:
             chosen.append(CfgRescale(params.cfg_rescale, self._prediction))
         return tuple(chosen)
 
+    def plain_noise(self, first: int, vae: Vae, device: torch.device) -> Tensor:
+        """Noise (B, C, h, w) of the seeds alone, whatever the request varies, for the inpainting fill of that name."""
+        params = self._params
+        seeds = [params.seeds_of(first + i)[0] for i in range(params.batch_size)]
+        shape = (vae.dims.latent_channels, (params.height or 0) // SCALE, (params.width or 0) // SCALE)
+        return PictureNoise(seeds, shape, source=params.rng, device=device).first()
+
     def noise(self, first: int, vae: Vae, device: torch.device) -> PictureNoise:
         """The noise of the batch whose first picture is number `first`."""
         params = self._params
@@ -95,23 +136,31 @@ class SamplingPlan:
             ensd=params.ensd,
         )
 
-    def run(self, denoiser: Denoiser, noise: PictureNoise, callback: Callable[[StepInfo], None]) -> Tensor:
-        """Start noise to clean latents (B, C, H, W)."""
-        params, info = self._params, self._info
+    def run(
+        self, denoiser: Guided, noise: PictureNoise, callback: Callable[[StepInfo], None], start: Start | None = None
+    ) -> Tensor:
+        """Start noise, and the picture of `start`, to clean latents (B, C, H, W)."""
+        params, info, part = self._params, self._info, self._part
+        unit = noise.first()
+        if start is not None and not self.steps:
+            return start.latents.expand_as(unit).clone()
         x = start_latents(
-            noise.first(),
+            unit if part is None else unit * part.noise_multiplier,
             self._sigmas,
             info.name,
             prediction=self._prediction,
             sgm_noise_multiplier=params.sgm_noise_multiplier,
+            latents=None if start is None else start.latents.expand_as(unit),
+            level=self._start,
+            extra_noise=0.0 if part is None else part.extra_noise,
         )
-        levels = [float(s) for s in self._sigmas if s > 0]
-        return sample(
+        mask = None if start is None else start.mask
+        clean = sample(
             info.name,
-            denoiser,
+            denoiser if mask is None else MaskedDenoiser(denoiser, mask, before=info.timestep_space),
             x,
             self._sigmas,
-            noise=noise.brownian(min(levels), max(levels)) if info.brownian else noise,
+            noise=noise.brownian(*self._range) if info.brownian else noise,
             callback=callback,
             eta=params.eta,
             s_churn=params.s_churn,
@@ -120,3 +169,4 @@ class SamplingPlan:
             s_noise=params.s_noise,
             table=self.table,
         )
+        return clean if mask is None else mask.finish(clean)

@@ -1,5 +1,5 @@
-"""Latents to pixels. A decode that gives NaN is done again in a safer number format; one that does not fit into memory
-is done in tiles. Never a silent black picture.
+"""Latents to pixels and back. A decode that gives NaN is done again in a safer number format. What would not fit into
+memory is done in tiles from the start, what turns out not to fit is done again in tiles. Never a silent black picture.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from torch import Tensor
 
 from webui.engine.device import DeviceChoice, dtype_name
 from webui.engine.dims import VaeDims
-from webui.engine.memory import give_back, is_out_of_memory
+from webui.engine.memory import free_memory, give_back, is_out_of_memory
 from webui.engine.residency import Residency
+from webui.engine.seamless import NONE, Axes, seamless, unwrapped, wrapped
 from webui.engine.weights import Fingerprint
 from webui.errors import NanDetected
 from webui.events import Warning
@@ -26,6 +27,9 @@ Pixels = NDArray[np.uint8]  # (H, W, 3)
 SCALE = 8  # pixels a latent cell
 TILE_SIDES = (64, 32, 16)  # latent cells, tried in this order
 OVERLAP = 8  # latent cells between neighbours, faded from one to the other
+# Activations that are held at once at full size, each as wide as the first level: measured on the SD VAE.
+HELD = 17
+USABLE = 0.9  # of the free memory
 
 _log = logging.getLogger(__name__)
 
@@ -86,9 +90,14 @@ class Vae:
 
 
 def decode(
-    vae: Vae, latents: Tensor, device: DeviceChoice, warn: Callable[[Warning], None], check: Callable[[], None]
+    vae: Vae,
+    latents: Tensor,
+    device: DeviceChoice,
+    warn: Callable[[Warning], None],
+    check: Callable[[], None],
+    axes: Axes = NONE,
 ) -> Pixels:
-    """One picture (1, C, h, w) to pixels. What was done to rescue it is told through `warn`.
+    """One picture (1, C, h, w) to pixels. What was done to rescue it is told through `warn`; `axes`: seamless.
 
     `check` is called before each attempt and may raise to end the work. Raises `NanDetected` when the latents are sound
     and no number format gives a picture; errors of memory when not even the smallest tile fits.
@@ -101,7 +110,7 @@ def decode(
         if dtype is not vae.dtype:
             vae.change_dtype(dtype)
         tried.append(dtype_name(dtype))
-        decoded = _decode_or_tile(vae, latents, device, warn)
+        decoded = _decode_or_tile(vae, latents, device, warn, axes)
         if bool(torch.isfinite(decoded).all()):
             if len(tried) > 1:
                 warn(
@@ -114,6 +123,24 @@ def decode(
             return to_pixels(decoded)
     raise NanDetected(
         f"The VAE {vae.name} gave invalid numbers (NaN) in {', '.join(tried)}.",
+        "Its file may be damaged, or it may not belong to this checkpoint; choose another VAE.",
+    )
+
+
+def encode(
+    vae: Vae, pixels: Tensor, device: DeviceChoice, warn: Callable[[Warning], None], axes: Axes = NONE
+) -> Tensor:
+    """Pixels (1, 3, H, W) in -1..1 to the mean latents (1, C, H/8, W/8), rescued as `decode` rescues."""
+    tried = []
+    for dtype in (vae.dtype, *_safer(vae.dtype, device)):
+        if dtype is not vae.dtype:
+            vae.change_dtype(dtype)
+        tried.append(dtype_name(dtype))
+        latents = _encode_or_tile(vae, pixels, device, warn, axes)
+        if bool(torch.isfinite(latents).all()):
+            return latents
+    raise NanDetected(
+        f"The VAE {vae.name} gave invalid numbers (NaN) in {', '.join(tried)} for the picture to start from.",
         "Its file may be damaged, or it may not belong to this checkpoint; choose another VAE.",
     )
 
@@ -146,6 +173,26 @@ def decode_tiled(vae: Vae, latents: Tensor, tile: int) -> Tensor:
     return total / weight
 
 
+def encode_tiled(vae: Vae, pixels: Tensor, tile: int) -> Tensor:
+    """The same as `Vae.encode_mean`, with no more than `tile` x `tile` latent cells encoded at once; see above."""
+    _, _, height, width = (*pixels.shape[:2], pixels.shape[2] // SCALE, pixels.shape[3] // SCALE)
+    total: Tensor | None = None
+    weight = torch.zeros(1, 1, height, width)
+    for top, bottom in _spans(height, tile):
+        for left, right in _spans(width, tile):
+            given = pixels[:, :, top * SCALE : bottom * SCALE, left * SCALE : right * SCALE]
+            part = vae.encode_mean(given).cpu()
+            if total is None:
+                total = torch.zeros(1, part.shape[1], height, width)
+            rise = _ramp(top, bottom, height, part.device)[SCALE // 2 :: SCALE, None]
+            ramp = rise * _ramp(left, right, width, part.device)[SCALE // 2 :: SCALE]
+            total[:, :, top:bottom, left:right] += part * ramp
+            weight[:, :, top:bottom, left:right] += ramp
+    if total is None:
+        raise ValueError("no tiles")
+    return total / weight
+
+
 def _safer(dtype: torch.dtype, device: DeviceChoice) -> Iterator[torch.dtype]:
     """Number formats with a larger range than fp16, the cheaper first."""
     if dtype is torch.float16 and device.bf16:
@@ -154,26 +201,71 @@ def _safer(dtype: torch.dtype, device: DeviceChoice) -> Iterator[torch.dtype]:
         yield torch.float32
 
 
-def _decode_or_tile(vae: Vae, latents: Tensor, device: DeviceChoice, warn: Callable[[Warning], None]) -> Tensor:
-    try:
-        return vae.decode_raw(latents)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-    for tile in TILE_SIDES:  # outside of the except block, whose traceback would keep tensors alive
+def needed_memory(vae: Vae, height: int, width: int) -> int:
+    """Bytes that a decode or encode of `height` x `width` latent cells takes at its peak, about."""
+    return HELD * vae.dims.channels[0] * height * width * SCALE**2 * vae.dtype.itemsize
+
+
+def _decode_or_tile(
+    vae: Vae, latents: Tensor, device: DeviceChoice, warn: Callable[[Warning], None], axes: Axes
+) -> Tensor:
+    def whole() -> Tensor:
+        with seamless(vae.module, axes):
+            return vae.decode_raw(latents)
+
+    def in_tiles(tile: int) -> Tensor:
+        return unwrapped(decode_tiled(vae, wrapped(latents, OVERLAP, axes), tile), OVERLAP * SCALE, axes)
+
+    return _whole_or_tiled(vae, latents.shape[2], latents.shape[3], device, whole, in_tiles, warn, "decode")
+
+
+def _encode_or_tile(
+    vae: Vae, pixels: Tensor, device: DeviceChoice, warn: Callable[[Warning], None], axes: Axes
+) -> Tensor:
+    def whole() -> Tensor:
+        with seamless(vae.module, axes):
+            return vae.encode_mean(pixels)
+
+    def in_tiles(tile: int) -> Tensor:
+        return unwrapped(encode_tiled(vae, wrapped(pixels, OVERLAP * SCALE, axes), tile), OVERLAP, axes)
+
+    height, width = pixels.shape[2] // SCALE, pixels.shape[3] // SCALE
+    return _whole_or_tiled(vae, height, width, device, whole, in_tiles, warn, "encode")
+
+
+def _whole_or_tiled(
+    vae: Vae,
+    height: int,
+    width: int,
+    device: DeviceChoice,
+    whole: Callable[[], Tensor],
+    in_tiles: Callable[[int], Tensor],
+    warn: Callable[[Warning], None],
+    verb: str,
+) -> Tensor:
+    """In one piece where memory suffices, else in the largest tiles for which it does."""
+    free = free_memory(device.device) * USABLE
+    fits = [tile for tile in TILE_SIDES if not free or needed_memory(vae, tile, tile) <= free] or [TILE_SIDES[-1]]
+    if not free or needed_memory(vae, height, width) <= free or fits[0] >= max(height, width):
+        try:
+            return whole()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+    for tile in fits:  # outside of the except block, whose traceback would keep tensors alive
         give_back(device.device)
-        if tile >= max(latents.shape[2:]):
+        if tile >= max(height, width):
             continue
         try:
-            decoded = decode_tiled(vae, latents, tile)
+            made = in_tiles(tile)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or tile == TILE_SIDES[-1]:
                 raise
             continue
-        text = f"There was not enough memory to decode the picture at once; it was decoded in tiles of {tile * SCALE}."
+        text = f"There was not enough memory to {verb} the picture at once; it was {verb}d in tiles of {tile * SCALE}."
         warn(Warning("vae_tiled", text))
-        return decoded
-    return vae.decode_raw(latents)  # as small as it gets: let the error speak
+        return made
+    return whole()  # as small as it gets: let the error speak
 
 
 def _spans(length: int, tile: int) -> Iterator[tuple[int, int]]:

@@ -27,6 +27,7 @@ from webui.history.rights import MAX_SELECTED, Picture, file_of, get_picture, ow
 from webui.history.schema import MIGRATIONS
 from webui.history.thumbnails import Thumbnails, read_picture
 from webui.history.upkeep import Upkeep
+from webui.inputs import references_in
 from webui.paths import Paths
 
 MAX_COMPARED = 10
@@ -92,6 +93,12 @@ class History:
         self._upkeep.damaged(aside)
 
     # Finding
+
+    def inputs(self) -> set[str]:
+        """References of the pictures that any picture here was made from, the trash included."""
+        with self._database.read() as db:
+            texts = (row["params"] for row in db.execute("SELECT params FROM details WHERE params <> ''"))
+            return set().union(*map(references_in, texts))
 
     def page(
         self,

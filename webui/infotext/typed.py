@@ -10,6 +10,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from webui.errors import InvalidParams, WebUIError
+from webui.infotext import operations
 from webui.infotext.keys import (
     DEFAULTS,
     EXTRA_KEYS,
@@ -112,6 +113,7 @@ def finish(reading: Reading) -> ParsedInfotext:
     _model(take)
     _seeds(take)
     _rest(take)
+    operations.read(take, complete=reading.complete)
     if reading.complete and needs_compatibility(prompt, negative, reading.fields):
         take.params.setdefault("prompt_compatibility", True)
     if reading.complete and holds_written_out_choices(prompt + negative, reading.fields):

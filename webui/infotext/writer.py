@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 import webui
+from webui.infotext import operations
 from webui.infotext.keys import DEFAULTS, EXTRA_KEYS, FIXED_KEYS
 from webui.infotext.lines import NEGATIVE_MARK, split_prompts
 from webui.infotext.quoting import quote
@@ -61,12 +62,17 @@ def format(
         "Variation seed strength": _plain(params.variation_strength) if varied else None,
         "Seed resize from": _size(params.seed_resize_width, params.seed_resize_height),
     }
+    groups = operations.written(params)
+    settings.update((key, groups.pop(key)) for key in operations.FIXED if key in groups)
     settings.update((key.key, _unless_default(params, key.field)) for key in FIXED_KEYS)
     settings["RNG"] = params.rng if params.rng != "GPU" else None
+    if operations.TILING in groups:
+        settings[operations.TILING] = groups.pop(operations.TILING)
     if params.eta is not None:
         settings["Eta DDIM" if SAMPLER_NAMES[params.sampler].timestep_space else "Eta"] = _plain(params.eta)
     settings.update((key.key, _unless_default(params, key.field)) for key in EXTRA_KEYS)
     settings.update(_dynamic_thresholding(params))
+    settings.update(groups)
     lines = _prompt_lines(params, settings)
     own = set(settings)
     settings.update(extra)

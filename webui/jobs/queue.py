@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from webui.errors import InvalidParams, NotFound, QueueFull
+from webui.inputs import references_in
 from webui.jobs import policy
 from webui.jobs.database import Database, Tell
 from webui.jobs.states import OVER, JobState, require_transition
@@ -261,6 +262,11 @@ class JobQueue:
         if moved:
             self._order_changed()
         return moved
+
+    def inputs(self) -> set[str]:
+        """References of the pictures that the stored jobs start from, those that are over included."""
+        texts = self._database.run(lambda db: [row["params"] for row in db.execute("SELECT params FROM jobs")])
+        return set().union(*map(references_in, texts))
 
     def position(self, job_id: str) -> int | None:
         """How many jobs run before this one, the running one aside; None unless pending."""

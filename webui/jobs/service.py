@@ -196,6 +196,10 @@ class JobService:
 
     # Looking
 
+    def inputs(self) -> set[str]:
+        """References of the pictures that jobs start from: they are not to be cleaned away."""
+        return self._queue.inputs()
+
     def view(self, job_id: str) -> dict[str, Any] | None:
         """The job as it stands now, or None. `rev` grows with each change."""
         running = self._running

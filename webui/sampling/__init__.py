@@ -24,6 +24,7 @@ from webui.sampling.guidance import (
 )
 from webui.sampling.levels import flow_sigma_table, rescale_zero_terminal_snr, sigma_table
 from webui.sampling.noise import NoiseSource, PictureNoise, slerp
+from webui.sampling.partial import Partial, partial_schedule
 from webui.sampling.philox import PhiloxGenerator
 from webui.sampling.registry import SAMPLERS, Callback, Sampler, count_calls, sample
 from webui.sampling.schedules import SCHEDULES, make_sigmas, schedule
@@ -48,6 +49,7 @@ __all__ = [
     "NegativeGuidanceMinSigma",
     "Noise",
     "NoiseSource",
+    "Partial",
     "PhiloxGenerator",
     "PictureNoise",
     "Predict",
@@ -58,6 +60,7 @@ __all__ = [
     "count_calls",
     "flow_sigma_table",
     "make_sigmas",
+    "partial_schedule",
     "rescale_zero_terminal_snr",
     "sample",
     "schedule",

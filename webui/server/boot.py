@@ -174,6 +174,22 @@ class _Builder:
             return origins_of(jobs.list(REMEMBERED_JOBS))
 
         history.start(origins)
+        threading.Thread(target=self._clean_inputs, args=(jobs, history), name="clean-inputs", daemon=True).start()
+
+    def _clean_inputs(self, jobs: JobService, history: History) -> None:
+        """Remove uploads that nothing needs, once the history is whole: what it does not know looks unneeded."""
+        from webui.inputs import InputStore
+
+        history.wait()
+        if history.banner():
+            return
+        try:
+            cleaned = InputStore(self._paths.outputs).clean(history.inputs() | jobs.inputs())
+        except WebUIError as error:
+            self._say(f"Uploaded pictures were not cleaned up: {error}")
+            return
+        if cleaned.removed:
+            self._say(f"{cleaned.removed} uploaded pictures that nothing needs any more were removed.")
 
 
 def guarded(app: App, options: ServeOptions, access: Access) -> App:

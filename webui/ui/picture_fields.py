@@ -8,19 +8,13 @@ from __future__ import annotations
 
 from typing import get_args
 
+from webui import names
 from webui.names import SAMPLER_NAMES, SCHEDULE_NAMES
-from webui.operations import NO_UPSCALER, Fill, ResizeMode
+from webui.operations import Fill, ResizeMode
 from webui.ui.field import MODES, SAME, Field, Group, choice, flag, model, number, slider, switch
 
-UPSCALERS = (NO_UPSCALER, "Lanczos", "Nearest")  # and the networks that are found
-LATENT_UPSCALERS = (
-    "Latent",
-    "Latent (antialiased)",
-    "Latent (bicubic)",
-    "Latent (bicubic antialiased)",
-    "Latent (nearest)",
-    "Latent (nearest-exact)",
-)
+UPSCALERS = names.PIXEL_UPSCALERS  # and the networks that are found
+LATENT_UPSCALERS = tuple(names.LATENT_UPSCALERS)
 
 # Filled in by the page: what is done, and the pictures it starts from.
 MODE_FIELD = Field("mode", "Mode", "mode", "What is done.", choices=MODES)

@@ -19,7 +19,7 @@ from webui.api.sdapi.responses import ExtrasBatchView, ExtrasView, PngInfoView
 from webui.api.viewer import CurrentViewer
 from webui.errors import InvalidParams, NotFound
 from webui.identity import Viewer
-from webui.operations import NO_UPSCALER
+from webui.names import NO_UPSCALER
 from webui.params import GenerationParams, make_params
 
 
@@ -63,19 +63,12 @@ def picture_routes(context: Context) -> APIRouter:
 
 def extras_params(context: Context, body: Extras, image: str, what: str) -> GenerationParams:
     """The job for one picture. Raises `InvalidParams` and `BadPicture`."""
-    restorer, visibility = NO_UPSCALER, 1.0
-    for name, share in (("GFPGAN", body.gfpgan_visibility), ("CodeFormer", body.codeformer_visibility)):
-        if share > 0:
-            restorer, visibility = name, share
     extras: dict[str, Any] = {
         "image": context.inputs.add(decode_picture(image, what)).reference,
         "upscaler": body.upscaler_1 or NO_UPSCALER,
         "upscaler_2": body.upscaler_2 or NO_UPSCALER,
         "upscaler_2_visibility": body.extras_upscaler_2_visibility,
         "crop": body.upscaling_crop,
-        "upscale_first": body.upscale_first,
-        "face_restorer": restorer,
-        "face_restorer_visibility": visibility,
     }
     if body.upscaler_1 in ("", NO_UPSCALER):
         extras["scale"] = 1.0  # as there: without an upscaler the size stays
@@ -92,4 +85,6 @@ async def _enhanced(context: Context, body: Extras, image: str, what: str, viewe
     if not result.pictures:
         raise InvalidParams("The job was ended before the picture was ready.", "Send it again.")
     made = result.pictures[0]
-    return made.data, f"<p>{escape(made.facts['infotext'])}</p>"
+    faces = body.gfpgan_visibility > 0 or body.codeformer_visibility > 0
+    note = "<p>Faces are not restored here; the visibility had no effect.</p>" if faces else ""
+    return made.data, f"<p>{escape(made.facts['infotext'])}</p>{note}"

@@ -4,7 +4,7 @@ latent.extras = (() => {
   const { el, icon, button, iconButton, fillSelect, modelChoices, call, find, say, complain, setText, sleep, store, plural, outputUrl, isShown, OVER } = latent.tools;
   const TYPES = /^image\/(png|jpeg|webp)$/;
   const AHEAD = 3; // jobs in the queue at a time
-  const NUMBERS = ["upscaler_2_visibility", "scale", "width", "height", "face_restorer_visibility"];
+  const NUMBERS = ["upscaler_2_visibility", "scale", "width", "height"];
   const NONE = "None";
   let inputs = [], parts = {}, size = "by", running = false, stopped = false;
 
@@ -24,7 +24,6 @@ latent.extras = (() => {
     const extras = { image: reference, upscaler: read.upscaler, scale: read.scale };
     if (by === "to") Object.assign(extras, { width: read.width, height: read.height, crop: read.crop });
     if (read.upscaler_2 !== NONE) Object.assign(extras, { upscaler_2: read.upscaler_2, upscaler_2_visibility: read.upscaler_2_visibility });
-    if (read.face_restorer && read.face_restorer !== NONE) Object.assign(extras, { face_restorer: read.face_restorer, face_restorer_visibility: read.face_restorer_visibility, upscale_first: read.upscale_first });
     if (by === "to") delete extras.scale;
     return { extras };
   }
@@ -59,7 +58,6 @@ latent.extras = (() => {
     for (const node of parts.root.querySelectorAll("[data-needs]")) node.hidden = !read[node.dataset.needs] || read[node.dataset.needs] === NONE;
     for (const node of parts.root.querySelectorAll("[data-size-part]")) node.hidden = node.dataset.sizePart !== size;
     for (const node of parts.root.querySelectorAll("[data-size]")) node.setAttribute("aria-checked", String(node.dataset.size === size));
-    parts.faces.hidden = !(latent.models.list.face_restorers ?? []).some((m) => m.runnable);
     store.set("extras", { ...read, size });
   }
 
@@ -136,21 +134,21 @@ latent.extras = (() => {
 
   function mount(element) {
     parts = { root: element };
-    for (const name of ["drop", "acts", "inputs", "faces", "empty", "results"]) parts[name] = find(`[data-part=${name}]`, element);
+    for (const name of ["drop", "acts", "inputs", "empty", "results"]) parts[name] = find(`[data-part=${name}]`, element);
     parts.run = find("#extras-run", element);
     parts.stop = find("#extras-stop", element);
     const kept = store.get("extras", {}), folder = el("input", { type: "file", webkitdirectory: true, multiple: true, hidden: true });
     const fill = () => {
-      const upscalers = modelChoices.upscalers(), faces = [[NONE, NONE], ...(latent.models.list.face_restorers ?? []).filter((m) => m.runnable).map((m) => [m.name, m.name])];
+      const upscalers = modelChoices.upscalers();
       const best = upscalers.find(([name]) => !latentBoot.form.upscalers.includes(name))?.[0] ?? "Lanczos";
-      for (const [name, choices, first] of [["upscaler", upscalers, best], ["upscaler_2", upscalers, NONE], ["face_restorer", faces, NONE]]) {
+      for (const [name, choices, first] of [["upscaler", upscalers, best], ["upscaler_2", upscalers, NONE]]) {
         const wanted = field(name).value || kept[name];
         fillSelect(field(name), choices, choices.some(([value]) => value === wanted) ? wanted : first);
       }
     };
     fill();
     for (const [name, value] of Object.entries(kept)) {
-      const control = NUMBERS.includes(name) || ["crop", "upscale_first"].includes(name) ? field(name) : null;
+      const control = NUMBERS.includes(name) || name === "crop" ? field(name) : null;
       if (control) control.type === "checkbox" ? (control.checked = value) : (control.value = value);
     }
     size = kept.size === "to" ? "to" : "by";

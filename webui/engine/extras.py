@@ -1,0 +1,129 @@
+"""A job of the kind "extras": a finished picture made larger. No checkpoint is touched, nothing is drawn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from PIL import Image
+
+from webui import infotext, pictures
+from webui.engine.control import Control
+from webui.engine.denoise import Stopped
+from webui.engine.extensions import JobExtensions
+from webui.engine.job import Job, MadePicture, Tools, keep_picture
+from webui.engine.memory import PeakMeter, read_memory
+from webui.events import Event, Finished, Started, Step, Warning
+from webui.inputs import InputStore
+from webui.names import NO_UPSCALER
+from webui.operations import Extras
+from webui.params import GenerationParams
+from webui.pictures.canvas import flattened
+from webui.pictures.resizing import Size, cropped, lanczos
+
+
+class ExtrasJob:
+    """One picture. `run` does it all; the events are those of any job, with one step for each upscaler."""
+
+    def __init__(self, tools: Tools, params: GenerationParams, control: Control, emit: Callable[[Event], None]) -> None:
+        self._tools = tools
+        self._params = params
+        self._control = control
+        self._emit = emit
+        self._meter = PeakMeter(tools.device.device)
+
+    def run(self) -> None:
+        """Ends with a `Finished` event. Raises the errors of its parts."""
+        started = time.perf_counter()
+        tools = self._tools
+        params = tools.catalog.resolve(self._params, tools.settings)
+        extras = params.extras
+        if extras is None:
+            raise ValueError("the request has no extras")
+        data = InputStore(tools.paths.outputs).read(extras.image)
+        image = pictures.open_image(data)
+        size = target_size(image.size, extras)
+        names = upscalers_of(extras)
+        self._emit(Started(1, *size, len(names)))
+        seconds = {"load": time.perf_counter() - started}
+        began = time.perf_counter()
+        try:
+            large = self._enlarged(image, extras, size, names)
+        except Stopped:
+            large = None
+        seconds["upscale"] = time.perf_counter() - began
+        began = time.perf_counter()
+        if large is not None:
+            self._save(params, extras, data, large)
+        seconds["save"] = time.perf_counter() - began
+        self._emit(read_memory(tools.device.device, self._meter.peak))
+        seconds["total"] = time.perf_counter() - started
+        self._emit(Finished(int(large is not None), seconds, self._meter.peak, interrupted=large is None))
+
+    def _enlarged(self, image: Image.Image, extras: Extras, size: Size, names: list[str]) -> Image.Image:
+        """The picture at its new size, transparency included. Raises `Stopped`."""
+        inner = _covering(image.size, size) if extras.width and extras.crop else size
+        flat = _colours(image)
+        began = time.perf_counter()
+        made = []
+        for done, name in enumerate(names, start=1):
+            made.append(self._tools.upscalers.enlarge(flat, name, inner, emit=self._emit, check=self._check))
+            taken = time.perf_counter() - began
+            rate = done / taken if taken else 0.0
+            self._emit(Step(done, len(names), 1, 1, rate, (len(names) - done) * taken / done))
+        large = made[0] if len(made) == 1 else Image.blend(made[0], made[1], extras.upscaler_2_visibility)
+        if "A" in image.getbands() or "transparency" in image.info:
+            large.putalpha(lanczos(image.convert("RGBA").getchannel("A"), inner))
+        return large if inner == size else cropped(large, size)
+
+    def _save(self, params: GenerationParams, extras: Extras, source: bytes, large: Image.Image) -> None:
+        text, chunks = pictures.read_text(source)
+        seed = infotext.parse_chunks(text, chunks).params.get("seed", params.seed)
+        models = [used for name in dict.fromkeys(upscalers_of(extras)) for used in self._tools.upscalers.used(name)]
+        made = MadePicture(
+            image=large,
+            infotext=infotext.extended(text, extras),
+            seed=max(0, seed),
+            environment=self._tools.environment(),
+            models=tuple(models),
+            chunks={**chunks, "postprocessing": infotext.extended("", extras)},
+        )
+        hooks = JobExtensions(self._tools.extensions, params, lambda told: self._emit(Warning("extension", told)))
+        self._emit(keep_picture(self._tools, params, 0, made, hooks.saved))
+
+    def _check(self) -> None:
+        if self._control.stopping:
+            raise Stopped
+
+
+def job_for(params: GenerationParams) -> type[Job] | type[ExtrasJob]:
+    """The kind of job that does a request."""
+    return Job if params.extras is None else ExtrasJob
+
+
+def target_size(size: Size, extras: Extras) -> Size:
+    """The size of the result: by a factor, or to width x height, cut or fitted inside."""
+    if not extras.width:
+        return max(1, int(size[0] * extras.scale)), max(1, int(size[1] * extras.scale))
+    if extras.crop:
+        return extras.width, extras.height
+    scale = min(extras.width / size[0], extras.height / size[1])
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def upscalers_of(extras: Extras) -> list[str]:
+    """The upscalers that have an effect, in the order they are run."""
+    both = extras.upscaler_2 != NO_UPSCALER and extras.upscaler_2_visibility > 0
+    return [extras.upscaler, extras.upscaler_2] if both else [extras.upscaler]
+
+
+def _covering(size: Size, wanted: Size) -> Size:
+    scale = max(wanted[0] / size[0], wanted[1] / size[1])
+    return max(wanted[0], round(size[0] * scale)), max(wanted[1], round(size[1] * scale))
+
+
+def _colours(image: Image.Image) -> Image.Image:
+    """RGB. Where the picture is transparent its own colours are kept: they show at soft edges."""
+    if "A" in image.getbands() or "transparency" in image.info:
+        return image.convert("RGBA").convert("RGB")
+    return flattened(image, "#ffffff")

@@ -1,0 +1,119 @@
+"""`Upscalers`: a picture made larger by name: Lanczos, nearest, or a network from a file."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from webui.catalog import Catalog, ModelFile
+from webui.engine.device import DeviceChoice
+from webui.engine.memory import give_back, is_out_of_memory
+from webui.engine.upscaling.files import network_of
+from webui.engine.upscaling.tiles import TILE, enlarge_tiled
+from webui.engine.weights import Fingerprint, open_weights
+from webui.events import Event, Loaded, Loading
+from webui.names import LATENT_UPSCALERS, PIXEL_UPSCALERS
+from webui.pictures.resizing import Size, lanczos
+from webui.provenance import UsedModel
+from webui.settings import Settings
+
+KEPT = 2  # networks in memory; the largest common one has 67 MB
+MAX_ROUNDS = 3  # how often a network is applied until the picture is large enough
+SMALLEST_TILE = 48
+
+Emit = Callable[[Event], None]
+
+
+class Upscalers:
+    """The upscalers of one engine, loaded when they are first used."""
+
+    def __init__(self, catalog: Catalog, device: DeviceChoice, settings: Settings) -> None:
+        self._catalog = catalog
+        self._device = device
+        self._allow_pickle = settings.model.allow_pickle
+        self._networks: OrderedDict[tuple[str, Fingerprint], Any] = OrderedDict()
+
+    def enlarge(
+        self,
+        image: Image.Image,
+        name: str,
+        size: Size,
+        *,
+        emit: Emit = lambda _event: None,
+        check: Callable[[], None] = lambda: None,
+    ) -> Image.Image:
+        """The picture (RGB) at that size. Networks enlarge by their own factor until it is reached; Lanczos does the
+        rest, and all of it where the picture becomes no larger.
+
+        Raises `ModelNotFound`, `UnsupportedModel` or `BadModelFile` for an upscaler that cannot be used.
+        """
+        if name == "Nearest":
+            return image.resize(size, Image.Resampling.NEAREST)
+        if name not in PIXEL_UPSCALERS and name not in LATENT_UPSCALERS:
+            file = self._catalog.find_upscaler(name)
+            network = self._network(file, emit)
+            for _ in range(MAX_ROUNDS):
+                before = image.size
+                if image.width >= size[0] and image.height >= size[1]:
+                    break
+                image = self._run(network, image, check)
+                if image.size == before:
+                    break
+        return image if image.size == size else lanczos(image, size)
+
+    def scale(self, name: str, emit: Emit = lambda _event: None) -> int:
+        """The factor of a network; 1 for the upscalers that have none."""
+        if name in PIXEL_UPSCALERS or name in LATENT_UPSCALERS:
+            return 1
+        return int(self._network(self._catalog.find_upscaler(name), emit).scale)
+
+    def used(self, name: str) -> tuple[UsedModel, ...]:
+        """The model file behind a name, for the record of a picture."""
+        if name in PIXEL_UPSCALERS or name in LATENT_UPSCALERS:
+            return ()
+        file = self._catalog.find_upscaler(name)
+        return (UsedModel("upscaler", file.name, self._catalog.sha256(file, wait=True)),)
+
+    def drop_all(self) -> None:
+        self._networks.clear()
+        give_back(self._device.device)
+
+    def _network(self, file: ModelFile, emit: Emit) -> Any:
+        key = (str(file.path), file.fingerprint)
+        if key not in self._networks:
+            emit(Loading("upscaler", file.name, f"Loading upscaler from {file.path}"))
+            weights = open_weights(file.path, allow_pickle=self._allow_pickle, cache_dir=self._catalog.paths.cache_dir)
+            tensors = {name: weights.tensor(name) for name in weights.tensors}
+            network = network_of(tensors, file.name).to(self._device.device)
+            while len(self._networks) >= KEPT:
+                self._networks.popitem(last=False)
+            self._networks[key] = network
+            emit(Loaded("upscaler", file.name, file.short_hash, str(file.path), {}))
+        self._networks.move_to_end(key)
+        return self._networks[key]
+
+    def _run(self, network: Any, image: Image.Image, check: Callable[[], None]) -> Image.Image:
+        """In tiles; in smaller ones where memory does not suffice. Networks run in fp32, as they were trained."""
+        pixels = np.asarray(image.convert("RGB"))
+
+        def run(x: Tensor) -> Tensor:
+            large: Tensor = network(x.to(self._device.device))
+            return large
+
+        tile = TILE
+        while True:
+            try:
+                with torch.inference_mode():
+                    large = enlarge_tiled(pixels, run, network.scale, reach=network.reach, tile=tile, check=check)
+                return Image.fromarray(large)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or tile <= SMALLEST_TILE:
+                    raise
+            tile //= 2  # outside of the except block, whose traceback would keep tensors alive
+            give_back(self._device.device)
