@@ -1,0 +1,50 @@
+"""What started from a picture or enlarged one is made again bit for bit: from the history, and from its own text."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from PIL import Image
+from workshop import Workshop, params
+
+from webui import events, infotext
+from webui.inputs import InputStore
+from webui.params import make_params
+
+OPERATIONS: dict[str, Callable[[str, str], dict[str, Any]]] = {
+    "img2img": lambda given, mask: {"init": {"image": given, "denoising_strength": 0.6}, "batch_size": 2},
+    "inpaint": lambda given, mask: {
+        "init": {"image": given, "denoising_strength": 0.8},
+        "inpaint": {"mask": mask, "only_masked": True, "fill": "latent noise"},
+    },
+    "soft": lambda given, mask: {"init": {"image": given}, "inpaint": {"mask": mask, "soft": {}}},
+    "outpaint": lambda given, mask: {"init": {"image": given, "frame": {"left": 16}}, "inpaint": {"fill": "fill"}},
+    "hires": lambda given, mask: {"hires": {"scale": 1.5, "steps": 2, "denoising_strength": 0.5}, "batch_size": 2},
+    "hires of a picture": lambda given, mask: {"hires": {"first_pass": given, "upscaler": "Lanczos", "steps": 2}},
+    "sd upscale": lambda given, mask: {"init": {"image": given}, "sd_upscale": {"overlap": 16}},
+    "tiling": lambda given, mask: {"tiling_x": True},
+    "extras": lambda given, mask: {"extras": {"image": given, "upscaler": "Lanczos"}},
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_operation_is_replayed_identical_also_by_its_text(operation: str, workshop: Workshop) -> None:
+    history, store = workshop.history, InputStore(workshop.paths.outputs)
+    given, mask = store.add(png(Image.effect_noise((64, 64), 60))), store.add(png(Image.radial_gradient("L")))
+    asked = params(**OPERATIONS[operation](given.reference, mask.reference))
+    job, told = workshop.make(asked)
+    card = history.of_job("", job)[-1]
+    assert history.difference("", card.id, workshop.replay(card.id)).verdict == "identical"
+    image = [event for event in told if isinstance(event, events.Image)][-1]
+    _, again = workshop.make(make_params({**infotext.parse(image.infotext).params, "image_format": "png"}))
+    assert [e.pixels_sha256 for e in again if isinstance(e, events.Image)] == [image.pixels_sha256]
+    assert set(asked.inputs) <= history.inputs()
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "PNG")
+    return buffer.getvalue()
