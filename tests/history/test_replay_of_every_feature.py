@@ -76,7 +76,7 @@ ELSEWHERE = {
     ),
     **dict.fromkeys(
         ("init", "inpaint", "hires", "sd_upscale", "extras", "tiling_x", "tiling_y"),
-        "of pictures to start from: engine/test_engine_img2img.py and its neighbours",
+        "of pictures to start from: test_replay_of_pictures.py",
     ),
 }
 
