@@ -81,6 +81,8 @@ class Plot:
         self._squares: dict[Place, Square] = {}
         self._size = (request.width or 512, request.height or 512)
         self._drawn = 0.0
+        self._indices: dict[Place, int] = {}  # of the first picture of each cell among the job's
+        self._shown = 0
 
     def check(self) -> None:
         """See that every value fits the request. Raises `InvalidParams`."""
@@ -97,6 +99,9 @@ class Plot:
             if result is None or result.interrupted:
                 break
             self._squares[place] = _square(result.pictures, result.error)
+            if self._values["include_lone_images"] and result.pictures:
+                self._indices[place] = self._shown
+                self._shown += len(result.pictures)
             if result.pictures:
                 self._size = max(self._size, self._squares[place].picture.size)  # type: ignore[union-attr]
             if time.monotonic() >= self._drawn:
@@ -108,8 +113,8 @@ class Plot:
         layers = range(len(self._lines[2].values))
         if len(layers) > 1 and self._values["include_sub_grids"]:
             for z in layers:
-                yield self._sheet(self._grid([z]))
-        yield self._sheet(self._whole())
+                yield self._sheet(self._grid([z]), [z])
+        yield self._sheet(self._whole(), layers)
 
     def _order(self) -> Iterator[Place]:
         """All places; the axis that is costliest to change is the outermost loop, so that it changes least."""
@@ -157,7 +162,7 @@ class Plot:
             legend=self._values["draw_legend"],
         )
 
-    def _sheet(self, grid: Grid) -> Sheet:
+    def _sheet(self, grid: Grid, layers: Sequence[int]) -> Sheet:
         notes = [("Script", "X/Y/Z plot")]
         for letter, line in zip("XYZ", self._lines, strict=True):
             if line.axis is None:
@@ -166,7 +171,10 @@ class Plot:
             notes += [(f"{letter} Type", line.axis.name), (f"{letter} Values", written)]
             if line.axis.read is axes._seeds and any(word == "-1" for word in axes.lists.words(written)):
                 notes.append((f"Fixed {letter} Values", ", ".join(str(value) for value in line.values)))
-        return Sheet(grid.draw(), (*notes, ("Grid layout", grid.place().text())))
+        x, y, _ = self._lines
+        places = [(i, j, k) for k in layers for j in range(len(y.values)) for i in range(len(x.values))]
+        cells = " ".join(str(self._indices.get(place, "-")) for place in places)
+        return Sheet(grid.draw(), (*notes, ("Grid layout", grid.place().text()), ("Grid cells", cells)))
 
 
 def _square(pictures: Sequence[Any], error: str) -> Square:

@@ -182,6 +182,7 @@ def test_the_sheet_has_a_legend_and_says_where_each_cell_is() -> None:
     assert notes["Script"] == "X/Y/Z plot"
     assert (notes["X Type"], notes["X Values"], notes["Y Values"]) == ("Steps", "1-3", "Euler, DDIM")
     assert notes["Grid layout"].startswith("3x2 of 16x16 at ")
+    assert notes["Grid cells"] == "0 1 2 3 4 5"
     left, top = map(int, notes["Grid layout"].split(" at ")[1].split(" ")[0].split("+"))
     assert left > 0
     assert top > 0

@@ -133,7 +133,7 @@ INFORMATION_KEYS = frozenset(
         "Created Date", "Civitai resources", "Civitai metadata", "Batch pos", "App", "Backend", "Hypernet",
         "Hypernet strength", "Software", "Source", "Time",
         "Script", "X Type", "X Values", "Y Type", "Y Values", "Z Type", "Z Values", "Fixed X Values",
-        "Fixed Y Values", "Fixed Z Values", "Grid layout",
+        "Fixed Y Values", "Fixed Z Values", "Grid layout", "Grid cells",
     }
 )  # fmt: skip
 

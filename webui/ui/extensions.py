@@ -10,7 +10,7 @@ import gradio as gr
 from webui.ui.common import mounted
 from webui.ui.markup import markup
 
-SCRIPTS = ("panels.js", "extensions.js", "presets.js")
+SCRIPTS = ("panels.js", "extensions.js", "presets.js", "grids.js")
 
 
 @dataclass(frozen=True, slots=True)

@@ -619,7 +619,11 @@ window.latent = (() => {
       }
       this.text = find("pre", this.infotext);
       this.unfold = find("button", this.infotext);
-      this.image.addEventListener("click", () => viewer.open());
+      this.image.addEventListener("click", (event) => {
+        const cell = this.picture() && latent.grids.cellAt(event, this.image, this.picture(), this.pictures());
+        if (cell) this.select(cell.src);
+        else viewer.open();
+      });
       this.unfold.addEventListener("click", () => {
         const folded = this.infotext.classList.toggle("folded");
         this.unfold.setAttribute("aria-expanded", String(!folded));
@@ -733,7 +737,7 @@ window.latent = (() => {
         if (view.preview) this.showPreview(view);
         else if (this.shownJob !== view.id) { this.showImage(null); this.message(view.line || { waiting: "Starting", loading: "Loading the model", saving: "Saving" }[view.phase] || "Starting"); }
       } else if (view.images.length) {
-        this.showPicture(this.pictures()[0]);
+        this.showPicture(this.picture());
         const unsaved = view.images.find((image) => image.error);
         if (state === "failed") this.failure();
         else if (unsaved) this.problem("The picture could not be saved", unsaved.error, "It is kept in memory for now: use Download. Make room or give write access in the outputs folder.", false);
@@ -800,7 +804,8 @@ window.latent = (() => {
       const { view } = this;
       const own = view ? view.images.map((image) => {
         const src = image.path ? outputUrl(image.path) : `jobs/${view.id}/pictures/${image.index}.png`;
-        return { ...image, src, job: view.id, file: image.path.split("/").pop() || `unsaved-${image.seed}.png`, params: view.params, seconds: view.seconds, peak: view.peak_memory };
+        const params = latent.grids.paramsOf(view, image);
+        return { ...image, src, job: view.id, file: image.path.split("/").pop() || `unsaved-${image.seed}.png`, params, seconds: view.seconds, peak: view.peak_memory };
       }) : [];
       return [...own, ...this.earlier];
     },
@@ -811,7 +816,8 @@ window.latent = (() => {
     picture() {
       const pictures = this.pictures();
       if (this.selected) return pictures.find((p) => p.src === this.selected);
-      return this.view && OVER.has(this.view.state) && this.view.images.length ? pictures[0] : undefined;
+      if (!this.view || !OVER.has(this.view.state) || !this.view.images.length) return undefined;
+      return pictures.slice(0, this.view.images.length).findLast((p) => latent.grids.isSheet(p)) ?? pictures[0];
     },
     select(src) {
       this.selected = src;
@@ -854,6 +860,7 @@ window.latent = (() => {
       if (!this.center.querySelector(".problem") || this.selected) this.center.replaceChildren();
       this.showText(picture.infotext);
       this.drawActions();
+      latent.grids.look(picture);
     },
     showText(text) {
       setText(this.text, text);

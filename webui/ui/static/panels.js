@@ -107,5 +107,5 @@ latent.panels = (() => {
     form.listeners.push((now) => { if ((now.extensions ?? "") !== drawn) draw(); });
   }
   latent.piece("panels", mount);
-  return { refresh, values, defaults };
+  return { refresh, values, defaults, isScript: (name) => panels.some((panel) => panel.name === name && isScript(panel)) };
 })();

@@ -1,0 +1,102 @@
+"""Extensions in the real page: panels, a plot that grows, its cells, presets, and switching one off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from running_server import RunningServer
+from steps import generate, set_values, shown_picture, wait_for_end
+
+# the middle of a cell of the shown grid, in the picture's element
+CELL = r"""([column, row]) => {
+  const image = document.querySelector('#stage img[data-part=image]'), box = image.getBoundingClientRect();
+  const layout = /Grid layout: (\d+)x(\d+) of (\d+)x(\d+) at (\d+)\+(\d+) margin (\d+)/;
+  const [, , w, h, left, top, margin] = latent.stage.picture().infotext.match(layout).slice(1).map(Number);
+  const scale = Math.min(box.width / image.naturalWidth, box.height / image.naturalHeight);
+  return [(box.width - image.naturalWidth * scale) / 2 + (left + (column + 0.5) * (w + margin)) * scale,
+          (box.height - image.naturalHeight * scale) / 2 + (top + (row + 0.5) * (h + margin)) * scale];
+}"""
+
+
+def reset(page: Any) -> None:
+    page.evaluate("latent.form.reset(latent.form.spec.keys.filter((name) => name !== 'prompt'))")
+    page.wait_for_function("!latent.form.values.extensions")
+
+
+def test_a_plot_of_two_axes_ends_with_its_grid_and_a_cell_shows_its_own_parameters(page: Any) -> None:
+    reset(page)
+    set_values(page, seed="5", steps=2)
+    page.get_by_label("Script", exact=True).select_option("xyz-plot")
+    page.get_by_label("X type").select_option("Steps")
+    page.get_by_label("X values").fill("2, 3")
+    page.get_by_label("Y type").select_option("Seed")
+    page.get_by_label("Y values").fill("8, 9")
+    page.get_by_label("Y values").blur()
+    page.wait_for_function("latent.panels.values()['xyz-plot']?.y_values === '8, 9'")
+    view = wait_for_end(page, generate(page))
+    assert [image["seed"] for image in view["images"]] == [8, 8, 9, 9, 5]
+    assert "/txt2img-grids/" in shown_picture(page)
+    text = page.locator("#stage pre")
+    assert "Script: X/Y/Z plot" in text.inner_text()
+    # the second column of the second row: 3 steps, seed 9
+    place = page.evaluate(CELL, [1, 1])
+    page.locator("#stage img[data-part=image]").click(position={"x": place[0], "y": place[1]})
+    page.wait_for_function("latent.stage.picture().index === 3")
+    assert "Steps: 3, " in text.inner_text()
+    assert "Seed: 9, " in text.inner_text()
+    page.wait_for_function("latent.stage.picture().params.seed === 9")
+    page.get_by_role("button", name="Reuse parameters").click()
+    page.wait_for_function("latent.form.values.seed === '9' && latent.form.values.steps === 3")
+    assert page.evaluate("latent.form.values.extensions") == ""
+    assert page.get_by_label("Script", exact=True).input_value() == ""
+
+
+def test_a_panel_changes_the_picture_survives_a_reload_and_comes_back_with_reuse(pages: Any) -> None:
+    context = pages.context()
+    page = pages.open(context)
+    reset(page)
+    set_values(page, seed="5", steps=3)
+    plain = wait_for_end(page, generate(page))["images"][0]
+    page.get_by_role("switch", name="Detail").check()
+    page.get_by_label("Amount").fill("0.8")
+    page.get_by_label("Amount").blur()
+    page.wait_for_function("latent.panels.values().detail?.amount === 0.8")
+    changed = wait_for_end(page, generate(page))["images"][0]
+    assert '"amount\\": 0.8' in changed["infotext"]
+    assert changed["infotext"] != plain["infotext"]
+    page.wait_for_timeout(300)  # the form keeps itself with a delay
+    page.reload()
+    page.wait_for_function("document.documentElement.dataset.ready === 'true' && latent.form.ready")
+    assert page.get_by_label("Amount").input_value() == "0.8"
+    reset(page)
+    assert page.get_by_label("Amount").count() == 0
+
+
+def test_a_preset_is_taken_undone_kept_and_deleted(page: Any) -> None:
+    reset(page)
+    page.get_by_role("button", name="Presets").click()
+    box = page.get_by_role("dialog", name="Presets")
+    box.get_by_role("button", name="Quality").click()
+    page.wait_for_function("latent.form.values.steps === 35 && latent.form.values.sampler === 'DPM++ 2M SDE'")
+    page.get_by_role("button", name="Undo").click()
+    page.wait_for_function("latent.form.values.steps === 20")
+    set_values(page, steps=11)
+    page.get_by_role("button", name="Presets").click()
+    box.get_by_label("Keep what differs").fill("Eleven")
+    box.get_by_role("button", name="Save").click()
+    box.get_by_role("button", name="Eleven").first.wait_for()
+    box.get_by_role("button", name="Delete Eleven").click()
+    box.get_by_role("button", name="Delete Eleven").wait_for(state="detached")
+
+
+def test_the_tab_lists_extensions_with_their_times_and_switching_one_off_takes_its_panel_away(
+    page: Any, server: RunningServer
+) -> None:
+    page.get_by_role("tab", name="Extensions").click()
+    entry = page.locator("[data-extension=loopback]")
+    entry.get_by_text("Feeds each picture back").wait_for()
+    try:
+        entry.get_by_role("switch").uncheck()
+        page.wait_for_function("![...document.querySelectorAll('#script option')].some((o) => o.value === 'loopback')")
+    finally:
+        server.post("/extensions/loopback/enable")
