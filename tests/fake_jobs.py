@@ -62,6 +62,7 @@ class FakeCatalog:
             FakeModel("sdxl-base.safetensors", "SDXL", 6_940_000_000, 1024, "eps", None, False, "SDXL cannot run yet."),
         )
         self.vaes = (FakeModel("vae-ft-mse-840000.safetensors", "VAE", 334_000_000, 512, "eps", "735e4c3a44"),)
+        self.upscalers = (FakeModel("realesr-animevideov3.safetensors", "upscaler", 1_200_000, 0),)
         self.loras: tuple[FakeModel, ...] = ()
         self.embeddings: tuple[FakeModel, ...] = ()
         self.hypernetworks: tuple[FakeModel, ...] = ()

@@ -122,15 +122,6 @@ def test_a_waiting_watcher_wakes_at_once_and_at_the_close() -> None:
     assert len(got) == 5
 
 
-def test_who_waits_for_a_job_of_their_own_is_not_kept_out_by_those_who_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bus_module, "MAX_WATCHERS", 3)
-    bus = Bus()
-    held = [bus.watch() for _ in range(3)]
-    held += [bus.watch("a", 0, waits=True) for _ in range(3)]
-    with pytest.raises(WebUIError):
-        bus.watch("a", 0, waits=True)
-
-
 def test_watchers_are_limited_and_forgotten_ones_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bus_module, "MAX_WATCHERS", 3)
     bus = Bus()

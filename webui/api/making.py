@@ -59,7 +59,7 @@ async def collect(jobs: JobService, outputs: Path, job: str) -> Result:
     """Wait for a job that is queued already. Raises what it failed with."""
     unsaved: dict[int, bytes] = {}
     size = 0
-    watcher = await run_in_threadpool(lambda: jobs.watch(job, waits=True))
+    watcher = await run_in_threadpool(jobs.watch, job)
     async for entry in entries(watcher):
         if entry is not None and isinstance(entry.event, Image) and not entry.event.path:
             data = jobs.take_picture(job, entry.event.index)

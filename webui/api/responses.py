@@ -120,6 +120,7 @@ class ModelView(BaseModel):
 class ModelList(BaseModel):
     checkpoints: list[ModelView]
     vaes: list[ModelView]
+    upscalers: list[ModelView]
     default_checkpoint: str
     default_vae: str
 

@@ -92,22 +92,14 @@ class Bus:
         with self._changed:
             self._calls[watcher] = back
 
-    def watch(
-        self,
-        job: str | None = None,
-        after: int | None = None,
-        retold: Sequence[Event] | None = None,
-        *,
-        waits: bool = False,
-    ) -> Watcher:
+    def watch(self, job: str | None = None, after: int | None = None, retold: Sequence[Event] | None = None) -> Watcher:
         """A watcher of one job, or of everything with None. It starts behind sequence number `after`, or now.
 
         `retold` tells how a job ended that is over; it is used when the log has forgotten that end.
-        Raises `TooBusy` when a thousand watch already; for a request that `waits` for its own job there is room for as
-        many again, so that pages that only look cannot keep it from its answer.
+        Raises `TooBusy` when a thousand watch already.
         """
         with self._changed:
-            if len(self._watchers) >= (2 * MAX_WATCHERS if waits else MAX_WATCHERS):
+            if len(self._watchers) >= MAX_WATCHERS:
                 raise TooBusy("Too many pages watch jobs.", "Close some of them and try again.")
             start = self._last if after is None or after > self._last else after
             backlog: list[Entry] = []

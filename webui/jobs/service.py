@@ -257,17 +257,17 @@ class JobService:
         with self._lock:
             return self._unsaved.pop((job_id, index), None)
 
-    def watch(self, job_id: str | None = None, after: int | None = None, *, waits: bool = False) -> Watcher:
+    def watch(self, job_id: str | None = None, after: int | None = None) -> Watcher:
         """Events as (sequence, event): of one job from its beginning to its end, or of all jobs from now on.
 
         `after` is the last sequence number that was seen. A slow watcher misses steps and previews, never pictures,
-        warnings or the end. `waits`: the request that queued the job waits for it. Raises `NotFound`, `TooBusy`.
+        warnings or the end. Raises `NotFound`.
         """
         if job_id is None:
             return self._bus.watch(None, after)
         record = self._queue.get(job_id)
         retold = end_of(record, from_record(record)) if record.state.over else None
-        return self._bus.watch(job_id, after or 0, retold, waits=waits)
+        return self._bus.watch(job_id, after or 0, retold)
 
     # The worker
 

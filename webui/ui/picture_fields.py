@@ -39,6 +39,12 @@ IMG2IMG = Group(
             get_args(ResizeMode),
             "How a picture of another size becomes width x height: stretched, cut, filled at the edges, or as latents.",
         ),
+        Field(
+            "init.background",
+            "Background",
+            "text",
+            "The colour behind a picture that is partly transparent, as #rrggbb.",
+        ),
         number(
             "init.noise_multiplier",
             "Noise multiplier",
@@ -52,12 +58,6 @@ IMG2IMG = Group(
             "Run as many steps as set. Off: the share of them that the denoising strength says.",
         ),
         flag("init.color_correction", "Colour correction", "Give the result the colours of the picture."),
-        Field(
-            "init.background",
-            "Background",
-            "text",
-            "The colour behind a picture that is partly transparent, as #rrggbb.",
-        ),
     ),
 )
 

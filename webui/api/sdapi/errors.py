@@ -6,7 +6,6 @@ There: `{"error": class, "detail": text, "body": "", "errors": text}`, and for a
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -25,11 +24,8 @@ class SdapiRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def handled(request: Request) -> Response:
-            began = time.perf_counter()
             try:
-                response = await handle(request)
-                response.headers["x-process-time"] = f"{time.perf_counter() - began:.4f}"
-                return response
+                return await handle(request)
             except WebUIError as error:
                 headers = {"retry-after": "5"} if isinstance(error, QueueFull) else None
                 content = {**error.to_dict(), "detail": str(error), "body": "", "errors": error.message}

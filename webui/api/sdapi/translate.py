@@ -171,8 +171,6 @@ def _common(request: Generation, options: dict[str, Any], tools: Tools) -> tuple
             params[field] = getattr(request, name)
     if request.restore_faces or (request.restore_faces is None and options["face_restoration"]):
         notes.append("restore_faces had no effect: faces are not restored here.")
-    if request.refiner_checkpoint and not request.refiner_checkpoint.casefold().startswith("none"):
-        notes.append("refiner_checkpoint had no effect: checkpoints are not switched within a picture here.")
     return params, notes
 
 

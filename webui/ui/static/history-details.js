@@ -260,6 +260,7 @@ latent.history.details = (() => {
         el("div", { class: "do" },
           el("button", { type: "button", class: "primary", "data-do": "use", onclick: () => env.use(picture) }, "Use in txt2img"),
           el("button", { type: "button", class: "quiet framed", "data-do": "replay", onclick: () => replay.start(picture.id), disabled: !canReplay, title: why ?? "Make the same picture again and compare the pixels (R)" }, icon("recycle"), el("span", {}, "Replay"))),
+        el("div", { class: "send" }, ...latent.send.buttons(() => ({ ...picture, src: picture.file, file: picture.name ?? "picture.png" }), { withHires: Boolean(picture.params) })),
         verdict,
         ...(canReplay ? [withBox] : []),
       ]),

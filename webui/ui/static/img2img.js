@@ -7,7 +7,7 @@ import { batch } from "./img2img-batch.js";
 import { greyPng, maskFromAlpha, maskFromPicture } from "./mask-png.js";
 
 const { latent } = window;
-const { el, button, iconButton, call, find, say, complain, setText, store, isShown } = latent.tools;
+const { el, button, call, find, say, complain, setText, store, isShown } = latent.tools;
 const { form, tabs, send } = latent;
 
 const MODES = [["img2img", "img2img"], ["sketch", "Sketch"], ["inpaint", "Inpaint"], ["inpaint upload", "Upload mask"], ["batch", "Batch"]];
@@ -218,8 +218,8 @@ function mount(element) {
   const input = find("input[type=file]", parts.drop), maskInput = el("input", { type: "file", accept: "image/png,image/jpeg,image/webp", hidden: true });
   input.addEventListener("change", () => { if (input.files[0]) take(input.files[0]); input.value = ""; });
   maskInput.addEventListener("change", () => { if (maskInput.files[0]) takeMask(maskInput.files[0]); maskInput.value = ""; });
-  parts.change = iconButton("Choose another picture", "upload", () => input.click());
-  parts.remove = iconButton("Remove the picture", "close", () => forget());
+  parts.change = button("Change", "image", () => input.click(), { title: "Choose another picture" });
+  parts.remove = button("Remove", "close", () => forget(), { title: "Remove the picture" });
   find(".start-acts", element).append(parts.change, parts.remove);
   parts.alpha = button("Mask from alpha", "contrast", takeAlpha, { title: "Mask what is transparent" });
   parts.mask.append(button("Upload a mask", "upload", () => maskInput.click(), { title: "White is drawn anew, black is kept" }), parts.alpha, maskInput);

@@ -7,17 +7,18 @@ import { toolbar } from "./mask-tools.js";
 
 const { el, setText } = window.latent.tools;
 const SHOWN_PIXELS = 16 * 2 ** 20; // of the paint as it is shown; browsers refuse canvases far above that
-const TINT = [232, 30, 99], OPACITY = 0.55; // of the mask, over any picture
+const TINTS = [[232, 30, 99], [140, 12, 78]], OPACITY = 0.6; // of the mask: stripes that stand out on any picture
+const STRIPES = 64; // of each, along the longer side
 const SIZES = { least: 0.002, most: 0.6, step: 1.15, first: 0.08 }; // brush diameter, share of the longer side
 const LIGHTEST = 0.2; // share of the brush that a pen without pressure has
 const MEASURE_AFTER = 250; // ms of rest until it is said how much is masked
 const PEN_REST = 1500; // ms after a pen's last touch in which a finger only moves the picture: it may be a palm
 const LITTLE_ENDIAN = new Uint8Array(new Uint32Array([1]).buffer)[0] === 1;
 
-const tints = Uint32Array.from({ length: 256 }, (_, value) => {
-  const [r, g, b] = TINT, a = Math.round(value * OPACITY);
+const tints = TINTS.map(([r, g, b]) => Uint32Array.from({ length: 256 }, (_, value) => {
+  const a = Math.round(value * OPACITY);
   return (LITTLE_ENDIAN ? (a << 24) | (b << 16) | (g << 8) | r : (r << 24) | (g << 16) | (b << 8) | a) >>> 0;
-});
+}));
 
 export class PaintCanvas {
   /* `changed(canvas)` after every step that is done, `framed(frame)` when an edge was dragged. */
@@ -118,12 +119,13 @@ export class PaintCanvas {
     const width = Math.min(this.paint.width, Math.ceil(rect.right * shown)) - left, height = Math.min(this.paint.height, Math.ceil(rect.bottom * shown)) - top;
     if (width <= 0 || height <= 0) return;
     const square = this.context.createImageData(width, height), pixels = new Uint32Array(square.data.buffer);
+    const stripe = Math.max(1, Math.round(Math.max(this.paint.width, this.paint.height) / (2 * STRIPES)));
     const source = surface.channels === 1 ? surface.data : new Uint32Array(surface.data.buffer);
     for (let y = 0; y < height; y++) {
       const row = Math.min(this.height - 1, Math.floor((top + y) / shown)) * this.width;
       for (let x = 0; x < width; x++) {
         const value = source[row + (shown === 1 ? left + x : Math.min(this.width - 1, Math.floor((left + x) / shown)))];
-        pixels[y * width + x] = surface.channels === 1 ? tints[value] : value;
+        pixels[y * width + x] = surface.channels === 1 ? tints[Math.floor((left + x + top + y) / stripe) & 1][value] : value;
       }
     }
     this.context.putImageData(square, left, top);

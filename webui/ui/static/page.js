@@ -1231,6 +1231,7 @@ window.latent = (() => {
     },
     async read(blob, name) {
       this.waiting = null;
+      this.blob = blob;
       if (this.url) URL.revokeObjectURL(this.url);
       this.url = URL.createObjectURL(blob);
       this.picture.src = this.url;
@@ -1251,14 +1252,16 @@ window.latent = (() => {
       const others = Object.keys(found.other).length ? el("details", {}, el("summary", {}, "Other texts in the file"), ...Object.entries(found.other).map(([key, value]) => el("pre", {}, `${key}: ${value}`))) : null;
       const raw = found.infotext ? el("details", {}, el("summary", {}, "Text as it is in the file"), el("pre", {}, found.infotext)) : null;
       if (!parameters.isAnything(found)) {
-        fill(this.result, head, el("p", {}, "This picture carries no parameters."), el("p", { class: "muted" }, "Pictures from chats and social networks usually lose them."), raw, others);
+        const sends = latent.send.buttons(() => ({ src: this.url, blob: this.blob, file: name, width: found.width, height: found.height }), { withHires: false });
+        fill(this.result, head, el("p", {}, "This picture carries no parameters."), el("div", { class: "actions" }, ...sends), el("p", { class: "muted" }, "Pictures from chats and social networks usually lose them."), raw, others);
         return;
       }
       const size = found.fields["Size-1"] && `${found.fields["Size-1"]} × ${found.fields["Size-2"]}`;
       const fields = Object.entries(found.fields).filter(([key]) => key !== "Size-2").map(([key, value]) => (key === "Size-1" ? ["Size", size] : [key, value]));
       const rows = [["Prompt", found.prompt], ["Negative prompt", found.negative_prompt], ["Styles", found.styles.join(", ")], ...fields].filter(([, value]) => value);
       fill(this.result, head,
-        el("div", { class: "actions" }, el("button", { type: "button", class: "primary", id: "send-to-txt2img", onclick: () => parameters.take(found) }, "Send to txt2img"), found.infotext ? button("Copy text", "copy", () => copyText(found.infotext, "Text")) : null),
+        el("div", { class: "actions" }, el("button", { type: "button", class: "primary", id: "send-to-txt2img", onclick: () => parameters.take(found) }, "Send to txt2img"), found.infotext ? button("Copy text", "copy", () => copyText(found.infotext, "Text")) : null,
+          ...latent.send.buttons(() => ({ src: this.url, blob: this.blob, file: name, width: found.width, height: found.height, params: found.params, infotext: found.infotext }), { withHires: parameters.isComplete(found) })),
         ...parameters.outlook(found),
         el("table", {}, el("tbody", {}, ...rows.map(([key, value]) => el("tr", {}, el("th", { scope: "row" }, key), el("td", {}, value))))),
         parameters.ignored(found), raw, others);

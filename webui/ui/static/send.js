@@ -31,6 +31,7 @@ latent.send = (() => {
   }
 
   async function to(id, picture) {
+    document.querySelectorAll("dialog[open]").forEach((dialog) => dialog.close());
     try {
       if (!takers.has(id)) await latent.tabs.img2img();
       await takers.get(id)(await store(picture), picture, parametersOf(picture));
@@ -53,10 +54,12 @@ latent.send = (() => {
       ...params, width: picture.width, height: picture.height, init: null, inpaint: null, sd_upscale: null, extras: null,
       hires: { ...hires, first_pass: reference }, batch_size: 1, batch_count: 1, seed: "@seed", variation_seed: "@variation",
     });
-    return withNumbers(json, { seed: seedOf(picture), variation: digitsAfter(infotext, "Variation seed") ?? String(params.variation_seed + (varied ? picture.index ?? 0 : 0)) });
+    const variation = (params.variation_seed ?? -1) + (varied ? picture.index ?? 0 : 0);
+    return withNumbers(json, { seed: digitsAfter(infotext, "Seed") ?? String(picture.seed ?? -1), variation: digitsAfter(infotext, "Variation seed") ?? String(variation) });
   }
 
   async function hires(picture) {
+    document.querySelectorAll("dialog[open]").forEach((dialog) => dialog.close());
     if (!picture.params) { say("This picture carries no parameters to make it larger with. Extras can enlarge it.", "bad"); return; }
     try {
       const { reference } = await store(picture);
