@@ -1,10 +1,11 @@
 """Times of the history at a hundred thousand pictures, and of an import. One command, a table out.
 
-    python benchmarks/history.py [--rows 100000] [--files 1000]
+    python benchmarks/history.py [--rows 100000] [--files 1000] [--without-browser]
 
 Each picture has a prompt of its own (25 words, drawn as words are in a language): the hardest case for the text
 index, since real histories repeat prompts. Times are the best and the median of several runs of the calls that the
-page makes; the first page is also asked for in a fresh process, with nothing in memory.
+page makes; the first page is also asked for in a fresh process, with nothing in memory, and timed in Chromium from the
+press on the tab to the pictures on the screen.
 """
 
 from __future__ import annotations
@@ -149,6 +150,39 @@ def searching(paths: Paths, rows: int) -> None:
     history.stop()
 
 
+# From the press on the tab until the cells in sight have their pictures' data.
+_OPEN = """() => new Promise((done) => {
+  const began = performance.now();
+  document.querySelector('#tab-history-button').click();
+  const look = () => (document.querySelector('.history-grid [data-id]') ? done(performance.now() - began)
+    : requestAnimationFrame(look));
+  look();
+})"""
+
+
+def in_browser(paths: Paths, runs: int = 5) -> None:
+    """The tab on the real page, each time on a page that was just opened."""
+    from startup import chromium, free_port, is_full_page, running, until
+
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    command = [sys.executable, "-m", "webui", "--port", str(port), "--no-browser", "--data-dir", str(paths.data_dir)]
+    with chromium(True) as browser:
+        if browser is None:
+            print("No Chromium here: the tab was not timed.")
+            return
+        with running(command, paths.data_dir / "server.log") as (process, _):
+            until("the full page", lambda: is_full_page(url), process, 0.1)
+            times = []
+            for _ in range(runs):
+                page = browser.new_page(viewport={"width": 1440, "height": 900})
+                page.goto(url)
+                page.wait_for_function("document.documentElement.dataset.ready === 'true'")
+                page.wait_for_load_state("networkidle")
+                times.append(float(page.evaluate(_OPEN)))
+                page.close()
+            row("the tab in Chromium, from the press to the first page", min(times), statistics.median(times))
+
+
 def recording(paths: Paths, count: int = 200) -> None:
     """What the history adds to the saving of a picture."""
     picture = Image.effect_noise((512, 512), 60).convert("RGB")
@@ -205,10 +239,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--files", type=int, default=1000)
+    parser.add_argument("--without-browser", action="store_true", help="leave out what is measured in Chromium")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         searching(fresh(root / "search"), arguments.rows)
+        if not arguments.without_browser:
+            in_browser(fresh(root / "search"))
         recording(fresh(root / "record"))
         importing(fresh(root / "import"), root / "others", arguments.files)
 
