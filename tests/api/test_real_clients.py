@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import webuiapi
+from embedded import link_or_copy
 from PIL import Image, ImageDraw
 from running_server import REPO_ROOT, RunningServer
 
@@ -31,7 +32,9 @@ SMALL: dict[str, Any] = {"steps": 2, "width": 64, "height": 64, "seed": 5}
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     folder = tmp_path_factory.mktemp("clients") / "data"
-    folder.mkdir()
+    (folder / "models" / "ESRGAN").mkdir(parents=True)
+    for network in (REPO_ROOT / "models" / "ESRGAN").glob("*.safetensors"):
+        link_or_copy(network, folder / "models" / "ESRGAN" / network.name)
     (folder / "styles.csv").write_text('name,prompt,negative_prompt\nink,"{prompt}, ink",photo\n')
     with RunningServer(folder) as running:
         running.wait_until_ready(worker=True)
@@ -51,6 +54,12 @@ def client(server: RunningServer) -> Client:
 def apple(size: tuple[int, int] = (64, 64)) -> Image.Image:
     picture = Image.new("RGB", size, "white")
     ImageDraw.Draw(picture).ellipse((8, 8, size[0] - 8, size[1] - 8), "red")
+    return picture
+
+
+def mask(size: tuple[int, int] = (64, 64)) -> Image.Image:
+    picture = Image.new("L", size, 0)
+    ImageDraw.Draw(picture).rectangle((0, 0, size[0] // 2, size[1]), 255)
     return picture
 
 
@@ -80,6 +89,41 @@ def test_webuiapi_makes_pictures_and_reads_what_made_them(api: webuiapi.WebUIApi
         prompt="a red apple", negative_prompt="green", seed=7, cfg_scale=6, width=64, height=64, styles=["ink"]
     )
     assert again.image.tobytes() == made.image.tobytes()
+
+
+def test_webuiapi_adds_a_second_pass(api: webuiapi.WebUIApi) -> None:
+    made = api.txt2img(
+        prompt="a red apple", seed=7, width=64, height=64, enable_hr=True, hr_scale=2, denoising_strength=0.5,
+        hr_upscaler=webuiapi.HiResUpscaler.Latent, hr_second_pass_steps=2,
+    )  # fmt: skip
+    assert made.image.size == (128, 128)
+
+
+def test_webuiapi_starts_from_a_picture_and_keeps_what_the_mask_does_not_cover(api: webuiapi.WebUIApi) -> None:
+    made = api.img2img(images=[apple()], prompt="a green apple", seed=7, width=64, height=64, denoising_strength=0.6)
+    assert made.image.size == (64, 64)
+    inpainted = api.img2img(
+        images=[apple()], mask_image=mask(), mask_blur=0, inpainting_fill=1, inpaint_full_res=False,
+        prompt="a green apple", seed=7, width=64, height=64, denoising_strength=0.9,
+    )  # fmt: skip
+    kept = (40, 0, 64, 64)
+    assert inpainted.image.convert("RGB").crop(kept).tobytes() == apple().crop(kept).tobytes()
+    drawn = (0, 0, 24, 64)
+    assert inpainted.image.convert("RGB").crop(drawn).tobytes() != apple().crop(drawn).tobytes()
+
+
+def test_webuiapi_enlarges_pictures(api: webuiapi.WebUIApi) -> None:
+    one = api.extra_single_image(image=apple((32, 16)), upscaler_1="Lanczos", upscaling_resize=2)
+    assert one.image.size == (64, 32)
+    to_size = api.extra_single_image(
+        image=apple((32, 32)), resize_mode=1, upscaling_resize_w=48, upscaling_resize_h=24, upscaler_1="Nearest"
+    )
+    assert to_size.image.size == (48, 24)
+    network = next(one["name"] for one in api.get_upscalers() if one["model_name"])
+    drawn = api.extra_single_image(image=apple((16, 16)), upscaler_1=network, upscaling_resize=4)
+    assert drawn.image.size == (64, 64)
+    many = api.extra_batch_images(images=[apple((16, 16)), apple((32, 16))], upscaler_1="Lanczos", upscaling_resize=2)
+    assert [image.size for image in many.images] == [(32, 32), (64, 32)]
 
 
 def test_webuiapi_reads_every_list(api: webuiapi.WebUIApi) -> None:
@@ -180,6 +224,43 @@ def test_txt2img_as_that_programs_tests_send_it(server: RunningServer, fields: d
     assert answer["images"]
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"mask": True},
+        {"mask": True, "inpainting_mask_invert": True},
+        {"script_name": "sd upscale", "script_args": ["", 8, "Lanczos", 2.0]},
+    ],
+    ids=str,
+)
+def test_img2img_as_that_programs_tests_send_it(server: RunningServer, fields: dict[str, Any]) -> None:
+    body = {
+        "init_images": [as_base64(apple())], "resize_mode": 0, "denoising_strength": 0.75, "mask": None,
+        "mask_blur": 4, "inpainting_fill": 0, "inpaint_full_res": False, "inpaint_full_res_padding": 0,
+        "inpainting_mask_invert": False, "prompt": "example prompt", "styles": [], "seed": -1, "subseed": -1,
+        "subseed_strength": 0, "seed_resize_from_h": -1, "seed_resize_from_w": -1, "batch_size": 1, "n_iter": 1,
+        "steps": 3, "cfg_scale": 7, "width": 64, "height": 64, "restore_faces": False, "tiling": False,
+        "negative_prompt": "", "eta": 0, "s_churn": 0, "s_tmax": 0, "s_tmin": 0, "s_noise": 1,
+        "override_settings": {}, "sampler_index": "Euler a", "include_init_images": False, **fields,
+    }  # fmt: skip
+    if body.get("mask"):
+        body["mask"] = as_base64(mask())
+    assert ask(server, "/sdapi/v1/img2img", body)["images"]
+
+
+def test_extras_as_that_programs_tests_send_them(server: RunningServer) -> None:
+    body = {
+        "resize_mode": 0, "show_extras_results": True, "gfpgan_visibility": 0, "codeformer_visibility": 0,
+        "codeformer_weight": 0, "upscaling_resize": 2, "upscaling_resize_w": 128, "upscaling_resize_h": 128,
+        "upscaling_crop": True, "upscaler_1": "Lanczos", "upscaler_2": "None", "extras_upscaler_2_visibility": 0,
+        "image": as_base64(apple((32, 32))),
+    }  # fmt: skip
+    assert ask(server, "/sdapi/v1/extra-single-image", body)["image"]
+    for more in ({"image": body["image"]}, {"image": body["image"], "model": "clip"}):
+        assert ask(server, "/sdapi/v1/extra-single-image", more)["image"]
+
+
 def ask(server: RunningServer, path: str, body: Any) -> Any:
     reply = server.post(path, json.dumps(body).encode(), {"content-type": "application/json"})
     assert reply.status == 200, reply.body[:500]
@@ -232,6 +313,15 @@ def test_our_client_follows_steers_and_repeats_a_job(client: Client) -> None:
     assert client.wait(waiting[0]).state == "done"
     assert client.cancel(long) is False
     assert {job, again, long, *waiting} <= {one.id for one in client.jobs(limit=100)}
+
+
+def test_our_client_starts_from_an_uploaded_picture(client: Client) -> None:
+    reference = client.upload(base64.b64decode(as_base64(apple())))
+    made = client.generate("a green apple", init={"image": reference, "denoising_strength": 0.5}, save=False, **SMALL)
+    assert made.job.images[0].path == ""
+    assert made.pictures[0][:4] == b"\x89PNG"
+    enlarged = client.generate(extras={"image": reference, "upscaler": "Lanczos", "scale": 2.0})
+    assert enlarged.job.images[0].width == 128
 
 
 def test_our_client_finds_models_and_earlier_pictures(client: Client) -> None:

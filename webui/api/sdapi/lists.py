@@ -11,19 +11,11 @@ from webui.api.sdapi.context import Context
 from webui.api.sdapi.errors import SdapiRoute
 from webui.api.sdapi.scripts import script_infos, script_titles
 from webui.catalog import can_run
-from webui.names import SAMPLER_NAMES, SCHEDULE_NAMES, SamplerName, ScheduleName
+from webui.names import LATENT_UPSCALERS, PIXEL_UPSCALERS, SAMPLER_NAMES, SCHEDULE_NAMES, SamplerName, ScheduleName
 
 if TYPE_CHECKING:
     from webui.catalog.models import ModelFile
 
-LATENT_MODES = (
-    "Latent",
-    "Latent (antialiased)",
-    "Latent (bicubic)",
-    "Latent (bicubic antialiased)",
-    "Latent (nearest)",
-    "Latent (nearest-exact)",
-)
 _NO_RHO = -1.0  # what that program says of a schedule without one
 
 
@@ -61,13 +53,13 @@ def list_routes(context: Context) -> APIRouter:
     @router.get("/upscalers")
     def upscalers() -> list[dict[str, Any]]:
         """What enlarges pictures: plain filters first, then the models."""
-        filters = [_upscaler(name, None, 4) for name in ("None", "Lanczos", "Nearest")]
+        filters = [_upscaler(name, None, 4) for name in PIXEL_UPSCALERS]
         return [*filters, *(_upscaler(model.stem, model.name, _scale(model)) for model in _usable(catalog.upscalers))]
 
     @router.get("/latent-upscale-modes")
     def latent_modes() -> list[dict[str, Any]]:
         """Ways to enlarge latents, for `hr_upscaler`."""
-        return [{"name": name} for name in LATENT_MODES]
+        return [{"name": name} for name in LATENT_UPSCALERS]
 
     @router.get("/realesrgan-models")
     def realesrgan() -> list[dict[str, Any]]:
