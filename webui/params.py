@@ -62,6 +62,11 @@ class GenerationParams(Plain):
     batch_size: int = Field(1, ge=1, le=64)  # pictures drawn together
     batch_count: int = Field(1, ge=1, le=1000)  # batches, one after the other
 
+    # Another checkpoint for the rest of the steps
+    refiner: str | None = Field(None, min_length=1, max_length=1024)  # any alias the catalog knows; None = none
+    refiner_switch_at: Unit = 0.8  # of the way through the trained timesteps
+    refiner_switch_by_steps: bool = False  # of the steps instead, as AUTOMATIC1111 before 1.8 did
+
     # What SDXL is told about size and crop (0: the picture's own size), and its refiner about beauty
     original_width: Size = 0
     original_height: Size = 0
@@ -127,7 +132,7 @@ class GenerationParams(Plain):
     # What extensions add: {"name": {"field": value}}, frozen
     extensions: ExtensionValues = ()
 
-    @field_validator("prompt", "negative_prompt", "checkpoint", "vae", mode="after")
+    @field_validator("prompt", "negative_prompt", "checkpoint", "vae", "refiner", mode="after")
     @classmethod
     def _clean_text(cls, value: str | None) -> str | None:
         return None if value is None else clean_text(value)

@@ -15,7 +15,7 @@ from typing import Literal
 
 from webui.params import GenerationParams
 
-ModelKind = Literal["checkpoint", "vae", "lora", "embedding", "hypernetwork", "controlnet", "upscaler"]
+ModelKind = Literal["checkpoint", "refiner", "vae", "lora", "embedding", "hypernetwork", "controlnet", "upscaler"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,13 @@ import torch
 from engine_runs import make_engine, pixels_of, run
 from family_models import RECIPES, SIDE, reference, write_checkpoint
 
+from webui import infotext
 from webui.engine import Engine
 from webui.engine.models import LoadedCheckpoint
+from webui.engine.refiner import Switch
 from webui.engine.text import Conditioning, PromptEncoder
 from webui.prompt import chunk_text, clip_tokenizer, parse_prompt
+from webui.sampling import sigma_table
 
 INPAINTING = ("sd1-inpainting", "sdxl-inpainting")
 TEXT_TO_IMAGE = ("sd2", "sd2-v", "sd2-zero-snr", "sdxl", "sdxl-v")
@@ -217,3 +220,53 @@ def test_the_channels_of_an_inpainting_unet_are_the_mask_and_the_hidden_picture(
     assert found[0, 0].tolist() == [[1.0] * 4 + [0.0] * 4] * 8
     torch.testing.assert_close(found[:, 1:], hidden, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(seen[:, 1:], whole, rtol=1e-4, atol=1e-4)
+
+
+def test_a_refiner_goes_on_where_the_base_stopped_as_in_diffusers(models: Models) -> None:
+    base, refiner = models.pipeline("sdxl"), models.pipeline("sdxl-refiner")
+    base.scheduler.set_timesteps(4)
+    words = {"prompt": "a red apple", "negative_prompt": "blurry"}
+    settings = {"sampler": "Euler", "steps": 4, "cfg_scale": 5.0, "quantize_timesteps": True, "seed": 3}
+    sigmas = tuple(float(s) for s in base.scheduler.sigmas)
+    made = run(models.engine, checkpoint="sdxl", refiner="sdxl-refiner", refiner_switch_at=0.5, sigmas=sigmas,
+               **settings, **words)  # fmt: skip
+    shared = {"num_inference_steps": 4, "guidance_scale": 5.0, "output_type": "latent", **words}
+    half = base(
+        width=SIDE,
+        height=SIDE,
+        denoising_end=0.5,
+        latents=torch.randn(SHAPE, generator=torch.Generator().manual_seed(3)),
+        **shared,
+    ).images
+    latents = refiner(image=half, denoising_start=0.5, **shared).images
+    with torch.inference_mode():
+        decoded = base.vae.decode(latents / base.vae.config.scaling_factor, return_dict=False)[0]
+    picture = base.image_processor.postprocess(decoded, output_type="np")[0]
+    assert abs(pixels_of(made.images[0]).astype(int) - picture * 255).max() <= 1.01
+    assert set(models.engine.loaded) == {"sdxl.safetensors", "sdxl-refiner.safetensors"}
+    alone = run(models.engine, checkpoint="sdxl", sigmas=sigmas, **settings, **words)
+    assert alone.digests != made.digests
+    assert models.engine.loaded == ("sdxl.safetensors",)  # one is kept, as the settings say
+    told = infotext.parse(made.images[0].infotext).params
+    assert told["refiner"].startswith("sdxl-refiner [")
+    assert told["refiner_switch_at"] == 0.5
+    again = {name: value for name, value in told.items() if name not in ("width", "height")}
+    assert run(models.engine, **again).digests == made.digests
+    assert "Refiner" not in alone.images[0].infotext
+
+
+def test_a_refiner_of_other_latents_is_refused_by_name(models: Models) -> None:
+    error = run(models.engine, checkpoint="sd2", refiner="sdxl-refiner").error
+    assert error["error"] == "UnsupportedModel"
+    assert "SDXL refiner" in error["message"]
+    assert "SD2" in error["message"]
+
+
+def test_the_switch_counts_trained_timesteps_or_calls() -> None:
+    table = sigma_table()
+    by_time = Switch(0.8, False, 20, table)
+    assert not by_time.reached(float(table[200]), 19)
+    assert by_time.reached(float(table[199]), 0)
+    by_calls = Switch(0.8, True, 20, table)
+    assert not by_calls.reached(0.0, 15)
+    assert by_calls.reached(float(table[-1]), 16)

@@ -278,6 +278,7 @@ class Catalog:
         complete = params.changed(
             checkpoint=checkpoint.name,
             vae=vae,
+            refiner=self._refiner(params, settings),
             width=width,
             height=height,
             hires=self._hires(params, settings),
@@ -317,6 +318,17 @@ class Catalog:
         if found.kind not in ("upscaler", "unknown"):
             raise UnsupportedModel(f'The upscaler "{found.name}" cannot be used: {found.reason}', "Choose another one.")
         return found
+
+    def _refiner(self, params: GenerationParams, settings: Settings) -> str | None:
+        """The refiner under the catalog's own name. Raises as `resolve` does."""
+        if params.refiner is None:
+            return None
+        refiner = self.find_checkpoint(params.refiner)
+        if not can_run(refiner, settings):
+            raise UnsupportedModel(
+                f'The refiner "{refiner.name}" cannot be used: {refiner.reason}', "Choose another one, or none."
+            )
+        return refiner.name
 
     # Hashes -------------------------------------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ from webui.engine.preview import SD_CHANNELS, PreviewClock, latent_rgb, render
 from webui.engine.progress import Progress
 from webui.engine.prompt_reader import PromptReader
 from webui.engine.prompts import EncodedPrompts, PicturePrompts
+from webui.engine.refiner import Refiner, Resident, Switch, check_latents, refining
 from webui.engine.residency import Residency
 from webui.engine.sampling_plan import Part, SamplingPlan, Start
 from webui.engine.save import save_picture
@@ -57,7 +58,7 @@ from webui.pictures.canvas import flattened
 from webui.pictures.colours import corrected
 from webui.pictures.resizing import lanczos
 from webui.provenance import Environment, SavedPicture, SaveHook, UsedModel, no_record
-from webui.sampling import GuidedDenoiser, StepInfo
+from webui.sampling import Evaluate, GuidedDenoiser, StepInfo
 from webui.settings import Settings
 
 MEMORY_EVERY_SECONDS = 0.5
@@ -152,6 +153,11 @@ class Pass:
     vae: Vae
     prompts: PicturePrompts
     note: str  # about the choice of the VAE
+    refiner: Refiner | None = None
+
+    @property
+    def checkpoints(self) -> tuple[LoadedCheckpoint, ...]:
+        return (self.checkpoint,) if self.refiner is None else (self.checkpoint, self.refiner.checkpoint)
 
 
 @dataclass(frozen=True)
@@ -222,8 +228,9 @@ class Job:
             self._control.batch_done()
             if batch is not None:
                 for one in (first, second):
-                    if one is not None and one.checkpoint.mapped:
-                        one.checkpoint.check_unchanged()
+                    for drawn in () if one is None else one.checkpoints:
+                        if drawn.mapped:
+                            drawn.check_unchanged()
                 self._cut_short |= batch.stopped_at > 0 and self._control.interrupted
                 self._finish(index, batch, second or first, progress)
         self._show_memory()
@@ -245,7 +252,18 @@ class Job:
         prompts = self._picture_prompts(
             params if after is None else after.params, checkpoint, params if after else None
         )
-        return Pass(params, SamplingPlan(params, checkpoint, part), checkpoint, vae, prompts, note)
+        refiner = self._refiner(params, checkpoint, after)
+        return Pass(params, SamplingPlan(params, checkpoint, part), checkpoint, vae, prompts, note, refiner)
+
+    def _refiner(self, params: GenerationParams, checkpoint: LoadedCheckpoint, after: Pass | None) -> Refiner | None:
+        """Who draws the end of the last pass, None where nobody else does."""
+        if params.refiner is None or params.hires is not None or params.refiner == checkpoint.file.name:
+            return None
+        file = self._tools.catalog.find_checkpoint(params.refiner)
+        loaded = self._tools.store.checkpoint(file, self._emit, beside=str(checkpoint.file.path))
+        check_latents(checkpoint, loaded)
+        whole, second = (params, None) if after is None else (after.params, params)
+        return Refiner(loaded, self._picture_prompts(whole, loaded, second))
 
     def _hires_pass(self, first: Pass) -> Pass | None:
         hires = first.params.hires
@@ -266,7 +284,8 @@ class Job:
         choice = tools.catalog.resolve_vae(
             file, params.vae, model.vae_overrides_preferences, allow_pickle=model.allow_pickle
         )
-        checkpoint = tools.store.checkpoint(file, self._emit)
+        refiner = tools.catalog.find_checkpoint(params.refiner) if params.refiner else None
+        checkpoint = tools.store.checkpoint(file, self._emit, beside=str(refiner.path) if refiner else "")
         vae = tools.store.vae(checkpoint, choice, self._emit)
         if tools.settings.preview.enabled and checkpoint.rgb is None:
             checkpoint.rgb = latent_rgb(vae, checkpoint.sidecar)
@@ -473,8 +492,7 @@ class Job:
         first = index * params.batch_size
         noise = sampling.noise(first, one.vae, device)
         cells = noise.shape[-2:]
-        sizes = size_conditioning(params, checkpoint, width=cells[1] * SCALE, height=cells[0] * SCALE)
-        channels = self._channels(one, cells, start) if checkpoint.extra_channels else None
+        given = start  # not the job's picture
         if start is None and self._begin is not None:
             start = self._begin.start(lambda: sampling.plain_noise(first, one.vae, device))
         watch = Watch(checkpoint.file.name, tools.device.precision)
@@ -496,20 +514,35 @@ class Job:
             if done < sampling.steps:
                 self._check()
 
-        with tools.residency.using(checkpoint.unet) as unet, seamless(unet, self._axes):
+        with contextlib.ExitStack() as networks:
 
-            def denoiser_of(conditioning: Conditioning) -> GuidedDenoiser:
-                evaluate = UnetEvaluator(
-                    unet,
+            def evaluator_of(drawing: LoadedCheckpoint, table: Tensor) -> Callable[[Conditioning], UnetEvaluator]:
+                """What evaluates a checkpoint's UNet, for each of the conditionings."""
+                networks.enter_context(seamless(drawing.unet, self._axes))
+                sizes = size_conditioning(params, drawing, width=cells[1] * SCALE, height=cells[0] * SCALE)
+                channels = self._channels(one, cells, given) if drawing.extra_channels else None
+                return lambda conditioning: UnetEvaluator(
+                    Resident(drawing.unet, tools.residency),
                     conditioning,
-                    sampling.table,
-                    checkpoint.prediction,
+                    table,
+                    drawing.prediction,
                     dtype=tools.device.dtype,
                     quantize=params.quantize_timesteps,
                     check=self._check,
                     sizes=sizes,
                     channels=channels,
                 )
+
+            evaluators: Callable[[Conditioning], Evaluate] = evaluator_of(checkpoint, sampling.table)
+            if one.refiner is not None:
+                refined = one.refiner.conditionings(conditionings, first if shown is None else shown)
+                switch = Switch.of(params, sampling)
+                evaluators = refining(
+                    evaluators, evaluator_of(one.refiner.checkpoint, one.refiner.checkpoint.table), refined, switch
+                )
+
+            def denoiser_of(conditioning: Conditioning) -> GuidedDenoiser:
+                evaluate = evaluators(conditioning)
                 return GuidedDenoiser(
                     evaluate,
                     cfg_scale=params.cfg_scale,
@@ -561,11 +594,23 @@ class Job:
             model_hash=checkpoint.short_hash,
             vae_name=vae.name if vae.external else None,
             vae_hash=vae.short_hash if vae.external else None,
-            extra=(*hash_entries(networks), *extra),
+            extra=(*hash_entries(networks), *extra, *self._refiner_entries()),
         )
         made = MadePicture(picture, text, params.seeds_of(index)[0], self._tools.environment(vae), self._used(networks))
         self._saved += 1
         self._emit(keep_picture(self._tools, params, index, made, self._extensions.saved))
+
+    @property
+    def _last_refiner(self) -> Refiner | None:
+        return (self._second or self._first).refiner
+
+    def _refiner_entries(self) -> list[tuple[str, object]]:
+        """As AUTOMATIC1111 names it in the parameters text."""
+        if self._last_refiner is None:
+            return []
+        drawn = self._last_refiner.checkpoint
+        title = f"{drawn.file.stem} [{drawn.short_hash}]" if drawn.short_hash else drawn.file.stem
+        return [("Refiner", title), ("Refiner switch at", f"{self._params.refiner_switch_at:g}")]
 
     def _networks(self, index: int) -> tuple[UsedNetwork, ...]:
         """The networks that the picture's prompts name, in either pass."""
@@ -578,6 +623,9 @@ class Job:
         models = [UsedModel("checkpoint", checkpoint.file.name, checkpoint.sha256)]
         if vae.external:
             models.append(UsedModel("vae", vae.name, vae.sha256))
+        if self._last_refiner is not None:
+            drawn = self._last_refiner.checkpoint
+            models.append(UsedModel("refiner", drawn.file.name, drawn.sha256))
         for group in (params.hires, params.sd_upscale):
             if group is not None:
                 models += self._tools.upscalers.used(group.upscaler)

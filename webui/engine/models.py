@@ -138,9 +138,10 @@ class ModelStore:
     _vae_dtypes: dict[tuple[str, Fingerprint], torch.dtype] = field(default_factory=dict)
     _active: tuple[str, str] = ("", "")  # checkpoint and VAE of the last job
 
-    def checkpoint(self, file: ModelFile, emit: Emit) -> LoadedCheckpoint:
+    def checkpoint(self, file: ModelFile, emit: Emit, *, beside: str = "") -> LoadedCheckpoint:
         """The checkpoint, from memory or from disk. Says what it does as `Loading` and `Loaded` events.
 
+        `beside`: the path of another one that the same job needs; it stays in memory, whatever the limits.
         Raises `BadModelFile`, `UnsafeFile` or `ModelNotFound`; whatever was loaded before is then still loaded.
         """
         path = str(file.path)
@@ -149,8 +150,10 @@ class ModelStore:
             self._forget(path)
             found = None
         if found is None:
-            found = self._load(file, emit)
+            found = self._load(file, emit, beside)
         else:
+            if beside not in self._checkpoints:
+                self._make_room(0, beside, path)
             self._checkpoints.move_to_end(path)
             if self._active[0] != path:
                 emit(Loading("checkpoint", file.name, f"Using the loaded model {_title(file, found.short_hash)}"))
@@ -220,15 +223,19 @@ class ModelStore:
             raise
         return False
 
-    def _make_room(self, size: int) -> None:
-        """Unload what was not used for longest until one more of `size` bytes may come."""
+    def _make_room(self, size: int, *needed: str) -> None:
+        """Unload what was not used for longest until one more of `size` bytes may come; `needed` paths stay.
+
+        With a size of 0 nothing comes: what is above the limits goes.
+        """
 
         def full() -> bool:
             held = sum(loaded.bytes for loaded in self._checkpoints.values())
-            return len(self._checkpoints) >= self.keep or bool(self.limit and held + size > self.limit)
+            count = len(self._checkpoints) + bool(size)
+            return count > self.keep or bool(self.limit and held + size > self.limit)
 
-        while self._checkpoints and full():
-            self._forget(next(iter(self._checkpoints)))
+        while full() and (spare := [path for path in self._checkpoints if path not in needed]):
+            self._forget(spare[0])
 
     def _forget(self, path: str) -> None:
         self.residency.leave()
@@ -237,7 +244,7 @@ class ModelStore:
             self._active = ("", "")
         give_back(self.device.device)
 
-    def _load(self, file: ModelFile, emit: Emit) -> LoadedCheckpoint:
+    def _load(self, file: ModelFile, emit: Emit, beside: str) -> LoadedCheckpoint:
         seconds: dict[str, float] = {}
         clock = _Clock(seconds)
         sha256 = self.sha256(file)
@@ -250,7 +257,7 @@ class ModelStore:
         clock.lap("open file")
         plans = plan_checkpoint(opened, file)
         clock.lap("create model")
-        self._make_room(plans.bytes(self.device.dtype))
+        self._make_room(plans.bytes(self.device.dtype), beside)
         clock.lap("unload the old model")
         target = self._target(self.device.dtype)
         unet = fill(plans.unet, target)

@@ -123,6 +123,9 @@ def plan_replay(record: Record, models: Models, changes: Mapping[str, Any] | Non
     if checkpoint is not None and "vae" not in changes:
         fields["vae"] = _vae_selection(record, params, checkpoint, models, missing, notes)
     for network in record.networks:
+        if network.kind == "refiner" and "refiner" not in changes:
+            refiner = _find(network, models.checkpoints, models, missing, notes)
+            fields["refiner"] = refiner.name if refiner is not None else params.refiner
         if network.kind not in _NETWORKS:
             continue
         files = _NETWORKS[network.kind](models)

@@ -16,7 +16,7 @@ Kind = Literal[
 ]
 
 # Where the page finds the names that a model field offers; "passes": also what enlarges latents.
-Source = Literal["", "checkpoints", "upscalers", "passes"]
+Source = Literal["", "checkpoints", "refiners", "upscalers", "passes"]
 
 # What is done, and on which sub-tab: all but the first start from a picture.
 MODES = ("txt2img", "img2img", "sketch", "inpaint", "inpaint upload", "batch")

@@ -6,7 +6,7 @@ Widgets, defaults, tooltips, the reading of values and the page's own memory of 
 from __future__ import annotations
 
 from webui.names import SAMPLER_NAMES, SCHEDULE_NAMES
-from webui.ui.field import Field, Group, choice, flag, number, slider
+from webui.ui.field import Field, Group, choice, flag, model, number, slider
 from webui.ui.picture_fields import (
     HIRES,
     IMG2IMG,
@@ -201,6 +201,31 @@ MORE_SAMPLING = Group(
     open=False,
 )
 
+REFINER = Group(
+    "refiner",
+    "Refiner",
+    (
+        model(
+            "refiner",
+            "Refiner checkpoint",
+            "refiners",
+            "Another checkpoint with the same kind of latents, which draws the last part of the picture.",
+        ),
+        slider(
+            "refiner_switch_at",
+            "Switch at",
+            (0, 1, 0.01),
+            "After which share of the way the refiner takes over (Podell et al. 2023). Usual: 0.8.",
+        ),
+        flag(
+            "refiner_switch_by_steps",
+            "Count the share in steps",
+            "As AUTOMATIC1111 before 1.8; otherwise it is counted in noise levels, whatever the schedule.",
+        ),
+    ),
+    open=False,
+)
+
 _ORIGINAL_TIP = "Told to SDXL as the {} of the file that a training picture came from. 0: the picture's own."
 _TARGET_TIP = "Told to SDXL as the {} it draws. 0: the real one."
 SDXL = Group(
@@ -227,7 +252,7 @@ SDXL = Group(
 # In the order in which they stand on the page.
 GROUPS = (
     IMG2IMG, INPAINT, OUTPAINT, SOFT, SAMPLING, SIZE, HIRES, BATCH, SEED, SD_UPSCALE, VARIATION, TILING, MORE_SAMPLING,
-    SDXL,
+    REFINER, SDXL,
 )  # fmt: skip
 CARRIED = (
     *MODEL_FIELDS,

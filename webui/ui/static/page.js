@@ -455,6 +455,7 @@ window.latent = (() => {
   const fileNames = (list) => (list ?? []).filter((m) => m.runnable).map((m) => [m.name, m.name.replace(/\.[^.]+$/, "")]);
   const CHOICES = {
     checkpoints: () => [["", "Use same"], ...fileNames(models.list.checkpoints)],
+    refiners: () => [["", "None"], ...fileNames(models.list.checkpoints)],
     upscalers: () => [...boot.form.upscalers.map((name) => [name, name]), ...fileNames(models.list.upscalers)],
     passes: () => [...LATENT_PASSES.map((name) => [name, name]), ...CHOICES.upscalers()],
   };
