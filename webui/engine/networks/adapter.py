@@ -17,24 +17,28 @@ Difference = Callable[[Tensors, Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A family of adapters: the roles by which a layer of it is known, its formula, and the rank for `alpha`."""
+    """A family of adapters: the roles by which a layer of it is known, its formula, and the rank for `alpha`.
+
+    `factor` is a small tensor to which the difference is proportional: scaling it costs nothing.
+    """
 
     name: str
     needs: frozenset[str]
     difference: Difference
     rank: Callable[[Tensors], int | None] = lambda _: None
+    factor: str = ""
 
 
-def _family(name: str, needs: str, difference: Difference, rank: str = "") -> Family:
-    return Family(name, frozenset(needs.split()), difference, lambda t: t[rank].shape[0] if rank else None)
+def _family(name: str, needs: str, difference: Difference, rank: str = "", factor: str = "") -> Family:
+    return Family(name, frozenset(needs.split()), difference, lambda t: t[rank].shape[0] if rank else None, factor)
 
 
 _BOFT_DIMENSIONS = 4
 FAMILIES = (
-    _family("LoRA", "down up", algebra.lora, "down"),
-    _family("LoHa", "hada_w1_a hada_w1_b hada_w2_a hada_w2_b", algebra.loha, "hada_w1_b"),
-    Family("LoKr", frozenset({"lokr_w1"}), algebra.lokr, algebra.lokr_rank),
-    Family("LoKr", frozenset({"lokr_w1_a", "lokr_w1_b"}), algebra.lokr, algebra.lokr_rank),
+    _family("LoRA", "down up", algebra.lora, "down", "up"),
+    _family("LoHa", "hada_w1_a hada_w1_b hada_w2_a hada_w2_b", algebra.loha, "hada_w1_b", "hada_w1_a"),
+    Family("LoKr", frozenset({"lokr_w1"}), algebra.lokr, algebra.lokr_rank, "lokr_w1"),
+    Family("LoKr", frozenset({"lokr_w1_a", "lokr_w1_b"}), algebra.lokr, algebra.lokr_rank, "lokr_w1_a"),
     Family("GLoRA", frozenset({"a1", "a2", "b1", "b2"}), algebra.glora, algebra.glora_rank),
     _family("OFT", "oft_blocks", rotations.oft),
     _family("OFT", "oft_diag", rotations.oft),
@@ -48,7 +52,7 @@ FAMILIES = (
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What an adapter adds to a layer at its strength, in fp32; None: nothing."""
+    """What an adapter adds to a layer at its strength, in fp32 tensors of their own; None: nothing."""
 
     weight: Tensor | None
     bias: Tensor | None
@@ -76,16 +80,20 @@ def change_of(
     family = next((f for f in FAMILIES if f.needs <= set(t)), None)
     if family is None:
         raise Misfit("of no family that is known here")
+    is_dora = "magnitude" in t or "dora_scale" in t
+    factor = _scale(t, family.rank(t), scale) * (1.0 if is_dora else strength)
+    if family.factor:
+        t, factor = {**t, family.factor: t[family.factor] * factor}, 1.0
     if dyn_rank is not None and family.name == "LoRA":
         delta = algebra.lora(t, weight, dyn_rank)
     else:
         delta = family.difference(t, weight)
-    delta = delta * _scale(t, family.rank(t), scale)
-    if "magnitude" in t or "dora_scale" in t:
-        delta = algebra.decomposed(weight, delta, t)
+    delta = delta if family.factor else delta * factor
+    if is_dora:
+        delta = algebra.decomposed(weight, delta, t) * strength
     if not bool(torch.isfinite(delta).all()):
         raise Misfit("not finite numbers")
-    return Change(delta * strength, added)
+    return Change(delta, added)
 
 
 def _scale(t: Tensors, rank: int | None, said: float | None) -> float:

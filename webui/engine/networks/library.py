@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ class NetworkLibrary:
         self._cache_dir = cache_dir
         self._home = home
         self._open: OrderedDict[Hashable, Any] = OrderedDict()
+        self._last: weakref.ref[CheckpointAdapters] | None = None  # what was asked for last
 
     def select(self, plan: PromptPlan, checkpoint: LoadedCheckpoint, calls: int) -> ActiveNetworks:
         """What the tags of a prompt ask for, with a warning for each that has no effect.
@@ -70,6 +72,10 @@ class NetworkLibrary:
 
         if checkpoint.adapters is None:
             checkpoint.adapters = CheckpointAdapters(networks_of(checkpoint), self._home)
+        last = self._last() if self._last is not None else None
+        if last is not None and last is not checkpoint.adapters:
+            last.clear()  # of another checkpoint; its changed weights are of no use meanwhile
+        self._last = weakref.ref(checkpoint.adapters)
         loras = [self._lora(tag, checkpoint, say) for tag in plan.networks if tag.kind == "lora"]
         hypernetworks = [self._hypernetwork(tag, checkpoint, say) for tag in plan.networks if tag.kind == "hypernet"]
         return ActiveNetworks(

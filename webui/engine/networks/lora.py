@@ -172,10 +172,10 @@ def _bias(layer: Any) -> Tensor | None:
 
 
 def _rounded(before: Tensor, parts: Sequence[Tensor], like: Tensor) -> Tensor:
-    """The sum in the parameter's own number format and memory format."""
-    added = parts[0]
-    for part in parts[1:]:
-        added = added + part
+    """The sum in the parameter's own number format and memory format. The parts are used up."""
+    total = parts[0]
+    for part in (*parts[1:], before):
+        total += part
     result = torch.empty_like(like)
-    result.copy_(before + added)
+    result.copy_(total)
     return result
