@@ -12,12 +12,14 @@ import pytest
 from job_bench import Bench, finished, ready, sampling, submit, wait_for
 from job_engines import PlainCatalog, cannot_start, starts_once_mended
 
+from webui.events import Loading
 from webui.jobs import crashes
 from webui.jobs.process import explain_exit
 from webui.jobs.queue import JobQueue
 from webui.jobs.service import JobService
 from webui.jobs.states import JobState
 from webui.jobs.supervisor import END_PATIENCE, STOP_PATIENCE
+from webui.jobs.wire import event_message
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs POSIX signals and /proc")
 
@@ -294,3 +296,10 @@ def test_every_way_to_end_has_a_sentence_and_an_advice(code: int, message: str) 
     what, advice = explain_exit(code)
     assert what == message
     assert advice
+
+
+def test_H113_what_everybody_sees_of_the_worker_names_no_folder(bench: Bench) -> None:
+    service = bench.service()
+    line = "Loading weights [abc] from /home/anna/models/a.safetensors"
+    service._supervisor._event(event_message("", Loading("checkpoint", "a.safetensors", line)))
+    assert service.worker()["detail"] == "Loading a.safetensors"

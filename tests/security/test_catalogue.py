@@ -17,7 +17,7 @@ _ROW = re.compile(r"^\| (H\d{3}) \| ([^|]+) \| ?([^|]*)\|$", re.MULTILINE)
 _NAME = re.compile(r"`([\w/.]+)::(\w+)`")
 
 
-def tests_by_number() -> dict[str, list[str]]:
+def named_after() -> dict[str, list[str]]:
     """number -> `file::test` of every test function whose name holds it."""
     found: dict[str, list[str]] = {}
     for path in sorted(TESTS.rglob("test_*.py")):
@@ -40,14 +40,14 @@ def table(text: str, found: dict[str, list[str]]) -> str:
 
 
 def test_every_number_has_a_test_named_after_it() -> None:
-    found = tests_by_number()
+    found = named_after()
     assert [number for number in NUMBERS if not found.get(number)] == []
 
 
 def test_the_table_has_a_row_for_every_number_and_names_tests_that_exist() -> None:
     rows = {match[1]: match[3] for match in _ROW.finditer(DOCUMENT.read_text(encoding="utf-8"))}
     assert tuple(sorted(rows)) == NUMBERS
-    found = tests_by_number()
+    found = named_after()
     wrong = []
     for number, tests in rows.items():
         named = [f"{path}::{name}" for path, name in _NAME.findall(tests)]
@@ -63,4 +63,4 @@ def test_a_number_without_a_test_is_seen() -> None:
 
 
 if __name__ == "__main__":
-    DOCUMENT.write_text(table(DOCUMENT.read_text(encoding="utf-8"), tests_by_number()), encoding="utf-8")
+    DOCUMENT.write_text(table(DOCUMENT.read_text(encoding="utf-8"), named_after()), encoding="utf-8")

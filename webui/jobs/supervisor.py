@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from webui.errors import DeviceLost, WebUIError, WorkerDied
 from webui.events import Event, Failed, Finished, Loaded, Loading, Memory
 from webui.jobs.crashes import Crashes
+from webui.jobs.live import loading_line
 from webui.jobs.process import Received, WorkerProcess, device_line, explain_exit, log_record
 from webui.jobs.wire import Message, message_event
 from webui.jobs.worker import EXIT_DEVICE_LOST
@@ -314,7 +315,7 @@ class Supervisor:
         if isinstance(event, Memory):
             self.memory = event
         if isinstance(event, Loading):
-            self.detail = event.line
+            self.detail = loading_line(event)  # not its line, which names a folder: everybody may see this
         elif isinstance(event, Loaded | Failed):
             self.detail = ""
         if not message.job:
