@@ -15,7 +15,7 @@ from painter import Atelier, atelier, with_checkpoint
 from starlette.requests import Request
 
 from webui.api.streaming import entries, event_stream
-from webui.events import Finished, Image, Loading, Warning
+from webui.events import Finished, Image, Loading, Step, Warning
 from webui.identity import Viewer
 from webui.jobs.bus import Bus
 
@@ -204,6 +204,25 @@ def test_a_silent_stream_shows_that_it_lives_and_leaves_nothing_behind(tmp_path:
         return parts
 
     assert asyncio.run(read()) == ["retry: 2000\n\n", ": still here\n\n", ": still here\n\n"]
+
+
+def test_a_flood_of_steps_goes_out_as_its_newest_and_nothing_else_is_left_out(tmp_path: Path) -> None:
+    bus = Bus()
+    watcher = bus.watch("a", 0)
+    for number in range(300):
+        bus.publish("a", Step(number + 1, 300, 1, 1, 5.0, 1.0))
+        if number % 100 == 50:
+            bus.publish("a", Warning("note", str(number)))
+    bus.publish("a", Finished(1, {}, 0))
+
+    async def read() -> list[str]:
+        return [part async for part in event_stream(watcher, tmp_path)]
+
+    parts = asyncio.run(read())
+    told = events("".join(parts))
+    assert len(parts) == 2  # how to come back, and one message
+    assert [one["kind"] for one in told] == ["warning", "warning", "warning", "step", "finished"]
+    assert told[3]["step"] == 300
 
 
 def test_a_stream_ends_when_the_server_does(tmp_path: Path) -> None:

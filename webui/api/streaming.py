@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
 
 from webui.errors import WebUIError
-from webui.events import Event, Preview
+from webui.events import Event, Memory, Preview, Step
 from webui.jobs.live import event_dict
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 BEAT_SECONDS = 15.0  # between two signs of life; proxies end silent connections after a minute
 RETRY_MILLISECONDS = 2000
+PACE_SECONDS = 0.1  # at most ten messages a second to each who follows
+MAX_BATCH = 1000  # events in one message
 OVER = ("done", "interrupted", "failed", "cancelled", "lost")
 
 
@@ -31,15 +33,20 @@ async def entries(watcher: Watcher, beat: float = BEAT_SECONDS) -> AsyncIterator
     """The watcher's entries as they come, None whenever nothing came for `beat` seconds. Closes the watcher."""
     loop = asyncio.get_running_loop()
     news = asyncio.Event()
+    told = False  # the loop knows of news already: a flood of events costs it one call
 
     def wake() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever waits here
-            loop.call_soon_threadsafe(news.set)
+        nonlocal told
+        if not told:
+            told = True
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever waits here
+                loop.call_soon_threadsafe(news.set)
 
     try:
         watcher.call(wake)
         while not watcher.ended:
             news.clear()
+            told = False
             entry = watcher.get(0)
             if entry is not None:
                 yield entry
@@ -86,8 +93,36 @@ def _preview(entry: Entry) -> dict[str, str]:
     return {"url": f"/jobs/{entry.job}/preview.jpg"} if isinstance(event, Preview) else {}
 
 
-async def event_stream(watcher: Watcher, outputs: Path, *, beat: float = BEAT_SECONDS) -> AsyncIterator[str]:
-    """What a job, or every job, says, as `text/event-stream`; a comment now and then keeps the connection."""
+async def event_stream(
+    watcher: Watcher, outputs: Path, *, beat: float = BEAT_SECONDS, pace: float = PACE_SECONDS
+) -> AsyncIterator[str]:
+    """What a job says, as `text/event-stream`; a comment now and then keeps the connection.
+
+    What happens within `pace` seconds goes out together, and of steps, previews and memory the newest alone: hundreds
+    who follow a fast job must not keep the server from its other answers.
+    """
     yield f"retry: {RETRY_MILLISECONDS}\n\n"
     async for entry in entries(watcher, beat):
-        yield ": still here\n\n" if entry is None else sse(entry, outputs)
+        if entry is None:
+            yield ": still here\n\n"
+            continue
+        batch = [entry]
+        while len(batch) < MAX_BATCH and (more := watcher.get(0)) is not None:
+            batch.append(more)
+        yield "".join(sse(one, outputs) for one in newest(batch))
+        if not watcher.ended:
+            await asyncio.sleep(pace)
+
+
+def newest(batch: Sequence[Entry]) -> list[Entry]:
+    """The entries in order, without those of the moment that a later one of their kind replaces."""
+    seen: set[type[Event]] = set()
+    kept: list[Entry] = []
+    for entry in reversed(batch):
+        kind = type(entry.event)
+        if kind in (Step, Preview, Memory):
+            if kind in seen:
+                continue
+            seen.add(kind)
+        kept.append(entry)
+    return kept[::-1]
