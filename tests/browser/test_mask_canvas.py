@@ -159,7 +159,7 @@ def test_dragging_an_edge_adds_a_frame_in_steps_of_eight(canvas: Any) -> None:
     canvas.mouse.down()
     canvas.mouse.move(x + 41 * scale, y, steps=4)
     canvas.mouse.up()
-    canvas.wait_for_function("latent.form.values['init.frame.right'] === 40")
+    canvas.wait_for_function("latent.form.values['init.frame.right'] === 40 && latent.form.values.width === 168")
     handle.press("ArrowLeft")
     canvas.wait_for_function("latent.form.values['init.frame.right'] === 32")
     assert "160 × 128" in canvas.locator(".paint-facts").inner_text()

@@ -226,7 +226,11 @@ function mount(element) {
 
   canvas = new PaintCanvas({
     changed: painted,
-    framed: (frame) => form.set(Object.fromEntries(Object.entries(frame).map(([side, pixels]) => [`init.frame.${side}`, pixels])), true),
+    framed: (frame) => {
+      const whole = { width: picture.width + frame.left + frame.right, height: picture.height + frame.top + frame.bottom };
+      const { width, height } = fittingSize(whole, latent.models.nativeSize(form.values.checkpoint));
+      form.set({ width, height, ...Object.fromEntries(Object.entries(frame).map(([side, pixels]) => [`init.frame.${side}`, pixels])) }, true);
+    },
   });
   parts.canvas.append(canvas.element);
   files = batch(parts.batch, { submit: () => find("#generate").click() });
