@@ -29,6 +29,7 @@ from webui.api.extensions import extension_routes, panel_views
 from webui.api.history import history_routes
 from webui.api.inputs import input_routes
 from webui.api.jobs import job_routes
+from webui.api.model_tools import model_tool_routes
 from webui.api.network import network_routes
 from webui.api.openai import openai_routes
 from webui.api.parameters import ParametersReader
@@ -41,6 +42,7 @@ from webui.extensions.front import FrontExtensions
 from webui.history import History
 from webui.identity import OWNER, Viewer
 from webui.inputs import InputStore
+from webui.jobs.model_tools import ModelTools
 from webui.paths import Paths
 from webui.prompt import StyleBook
 from webui.server.extensions import add_extension_routes, mount_extension_tabs
@@ -151,6 +153,7 @@ def build_app(
     extensions = extensions or FrontExtensions(paths, store)
     reader = ParametersReader(catalog, store, styles, extensions.foreign_text)
     app.include_router(catalog_routes(jobs, catalog, store, paths.outputs, secrets.token_hex(8)))
+    app.include_router(model_tool_routes(ModelTools(paths)))
     app.include_router(prompt_routes(catalog, styles, paths.wildcards, reader))
     records = history or History(paths)
     owns = picture_rights(jobs, records)

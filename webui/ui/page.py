@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from webui.identity import Viewer
-from webui.ui import extensions, extras, header, history, making, png_info, queue
+from webui.ui import extensions, extras, header, history, making, merge, png_info, queue
 from webui.ui import settings as settings_tab
 from webui.ui.common import form_spec
 from webui.ui.extensions import FramedTab
@@ -43,6 +43,8 @@ def build(
                 history.build()
             with gr.Tab("PNG info", id="png-info", elem_id="tab-png-info"):
                 png_info.build()
+            with gr.Tab("Merge", id="merge", elem_id="tab-merge"):
+                merge.build()
             with gr.Tab("Queue", id="queue", elem_id="tab-queue"):
                 queue.build()
             for tab in tabs:
@@ -69,6 +71,7 @@ SCRIPTS = (  # in the order in which they are run
     "page.js",
     *making.SCRIPTS,
     *extras.SCRIPTS,
+    *merge.SCRIPTS,
     *history.SCRIPTS,
     *header.SCRIPTS,
     *extensions.SCRIPTS,

@@ -1,0 +1,60 @@
+/* The Merge tab: a form for POST /models/tools, and how the work goes. */
+"use strict";
+(() => {
+  const { el, call, find, say, complain, setText, sleep, fillSelect } = latent.tools;
+  const { models } = latent;
+  const FORMULAS = { "weighted-sum": "x in (1 - x) A + x B", slerp: "x on the arc from A to B", "add-difference": "x in A + x (B - C)" };
+
+  function merge(element) {
+    const form = find("form", element), field = (name) => form.elements[name];
+    const state = find('[data-part="state"]', form), lines = find('[data-part="lines"]', form), submit = find("button", form);
+
+    function shape() {
+      const tool = field("tool").value, method = field("method").value;
+      for (const node of form.querySelectorAll("[data-tool]")) node.hidden = node.dataset.tool !== tool;
+      for (const node of form.querySelectorAll("[data-method]")) node.hidden = tool !== "merge" || node.dataset.method !== method;
+      setText(find('[data-part="formula"]', form), FORMULAS[method]);
+    }
+    function choices() {
+      const names = (list) => list.filter((m) => m.runnable).map((m) => [m.name, m.name.replace(/\.[^.]+$/, "")]);
+      for (const name of ["a", "b", "c"]) fillSelect(field(name), names(models.list.checkpoints), field(name).value || undefined);
+      fillSelect(field("vae"), [["", "A's own"], ...names(models.list.vaes)], field("vae").value);
+    }
+    function request() {
+      const tool = field("tool").value;
+      const read = { tool, a: field("a").value, precision: field("precision").value, output: field("output").value.trim() };
+      if (tool === "prune") return { ...read, ema: field("ema").checked };
+      Object.assign(read, { b: field("b").value, method: field("method").value, alpha: Number(field("alpha").value) });
+      if (read.method === "add-difference") read.c = field("c").value;
+      if (field("vae").value) read.vae = field("vae").value;
+      return read;
+    }
+    function show(view) {
+      submit.disabled = view.running;
+      lines.hidden = !view.lines.length;
+      lines.textContent = view.lines.slice(-6).join("\n");
+      setText(state, view.running ? `Making ${view.output}` : view.code === null ? "" : view.code === 0 ? `${view.output} is ready.` : `${view.output} could not be made.`);
+    }
+    async function follow(view) {
+      show(view);
+      while (view.running) {
+        await sleep(500);
+        view = await call("models/tools");
+        show(view);
+      }
+      if (view.code === 0) {
+        await models.refresh();
+        say(`${view.output} is in the list of checkpoints.`);
+      }
+    }
+    form.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      try { await follow(await call("models/tools", { method: "POST", json: request() })); } catch (error) { setText(state, `${error.message} ${error.advice ?? ""}`); complain(error); }
+    });
+    form.addEventListener("change", shape);
+    models.listeners.push(choices);
+    choices();
+    shape();
+  }
+  latent.piece("merge", merge);
+})();
