@@ -128,7 +128,7 @@ LATENT_UPSCALERS: dict[str, LatentUpscaler] = {
     "Latent (nearest-exact)": LatentUpscaler("nearest-exact"),
 }
 NO_UPSCALER = "None"
-PIXEL_UPSCALERS = (NO_UPSCALER, "Lanczos", "Nearest")
+PIXEL_UPSCALERS = [NO_UPSCALER, "Lanczos", "Nearest"]
 """Upscalers that need no model file; "None" enlarges as Lanczos does, where a size is asked for."""
 
 
@@ -183,3 +183,9 @@ def add_schedule(schedule: ScheduleName) -> None:
             raise InvalidParams(f'There is a schedule "{name}" already.', "Give the extension's another name.")
     SCHEDULE_NAMES[schedule.name] = schedule
     _SCHEDULE_LOOKUP.update({name.casefold(): schedule for name in (schedule.name, *schedule.aliases)})
+
+
+def add_upscaler(name: str) -> None:
+    """Make an upscaler of an extension known to this process, beside those that need no model file."""
+    if name.casefold() not in (known.casefold() for known in (*PIXEL_UPSCALERS, *LATENT_UPSCALERS)):
+        PIXEL_UPSCALERS.append(name)

@@ -11,7 +11,7 @@ from typing import Any
 from webui.errors import InvalidParams
 from webui.extensions import Desk
 from webui.names import find_sampler, find_schedule
-from webui.operations import Hires, Init
+from webui.operations import Hires, Init, Inpaint
 from webui.params import RANDOM_SEED_LIMIT, GenerationParams, make_params
 
 from . import lists
@@ -59,6 +59,18 @@ def _init(name: str) -> Put:
         if params.init is None:
             raise InvalidParams("An axis of img2img needs a picture to start from.", "Use it in img2img.")
         return params.changed(init=Init.model_validate({**params.init.model_dump(), name: value}).model_dump())
+
+    return put
+
+
+def _inpaint(name: str) -> Put:
+    """A field of the part that is drawn anew."""
+
+    def put(params: GenerationParams, value: Any) -> GenerationParams:
+        if params.inpaint is None:
+            raise InvalidParams("An axis of inpaint needs a mask.", "Use it in inpaint.")
+        changed = Inpaint.model_validate({**params.inpaint.model_dump(), name: value})
+        return params.changed(inpaint=changed.model_dump())
 
     return put
 
@@ -222,6 +234,7 @@ AXES: tuple[Axis, ...] = (
     Axis("Initial noise multiplier", _reals, _init("noise_multiplier")),
     Axis("Extra noise", _reals, _init("extra_noise")),
     Axis("Hires upscaler", _names, _hires("upscaler"), plain=True),
+    Axis("Cond. Image Mask Weight", _reals, _inpaint("conditioning_mask_strength")),
     Axis("VAE", _vaes, _field("vae"), cost=0.7),
     Axis("Styles", _styles, _put_style, plain=True, show=lambda pair: pair[0]),
     Axis("Always discard next-to-last sigma", _flags, _field("discard_penultimate_sigma")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from running_server import RunningServer
 from steps import generate, set_values, shown_picture, wait_for_end
 
@@ -70,6 +71,31 @@ def test_a_panel_changes_the_picture_survives_a_reload_and_comes_back_with_reuse
     assert page.get_by_label("Amount").input_value() == "0.8"
     reset(page)
     assert page.get_by_label("Amount").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("script", "fields", "prompt", "pictures"),
+    [
+        ("prompt-matrix", {}, "a red apple | a tree", 3),
+        ("prompts-from-file", {"Prompts": "a dog\n--prompt a cat --seed 4"}, "", 2),
+        ("loopback", {"Loops": "2"}, "a red apple", 3),
+        ("dynamic-prompts", {}, "a {red|blue} apple", 2),
+        ("generate-forever", {"Stop after": "2"}, "a red apple", 2),
+    ],
+)
+def test_every_script_runs_from_its_panel(
+    page: Any, script: str, fields: dict[str, str], prompt: str, pictures: int
+) -> None:
+    reset(page)
+    set_values(page, seed="5", steps=2, prompt=prompt)
+    page.get_by_label("Script", exact=True).select_option(script)
+    for label, value in fields.items():
+        page.get_by_label(label, exact=True).fill(value)
+        page.get_by_label(label, exact=True).blur()
+    page.wait_for_function("name => name in latent.panels.values()", arg=script)
+    view = wait_for_end(page, generate(page))
+    assert len(view["images"]) == pictures
+    assert [warning for warning in view["warnings"] if warning["code"] in ("extension", "cell")] == []
 
 
 def test_a_preset_is_taken_undone_kept_and_deleted(page: Any) -> None:

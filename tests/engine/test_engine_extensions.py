@@ -14,6 +14,7 @@ from extensions.extension_folders import host_of, write_extension
 from webui.engine import Engine
 from webui.engine.control import Control
 from webui.events import Event, Extensions, Image, Preview
+from webui.names import PIXEL_UPSCALERS
 from webui.params import WHOLE_JOB, make_params
 from webui.paths import Paths
 from webui.provenance import SavedPicture
@@ -239,6 +240,39 @@ def test_a_script_that_fails_half_way_keeps_what_it_made_and_says_so(tmp_path: P
         bench.engine.close()
     assert len(result.images) == 2
     assert any("series failed in expand (ZeroDivisionError" in warning.text for warning in result.warnings)
+
+
+def test_an_upscaler_and_a_preprocessor_of_an_extension_work_on_pictures(tmp_path: Path) -> None:
+    import io
+
+    from PIL import Image as PillowImage
+
+    from webui.inputs import InputStore
+
+    grey = HOOK + (
+        "from PIL import Image\n"
+        "@hookimpl\n"
+        "def preprocess(picture, values): return Image.new('RGB', picture.size, (int(values['amount']),) * 3)\n"
+    )
+    write_extension(tmp_path, "grey", grey, asks="preprocess")
+    quarter = HOOK + "@hookimpl\ndef upscalers(): return {'Flat': lambda p, size: p.resize((1, 1)).resize((9, 9))}\n"
+    write_extension(tmp_path, "flat", quarter, asks="upscalers", more='[[upscalers]]\nname = "Flat"\n')
+    bench = Bench(tmp_path)
+    buffer = io.BytesIO()
+    PillowImage.new("RGB", (64, 64), (200, 30, 30)).save(buffer, "PNG")
+    image = InputStore(bench.paths.outputs).add(buffer.getvalue()).reference
+    keep = {"width": 64, "height": 64, "init": {"image": image, "denoising_strength": 0.0}}
+    try:
+        red = pixels_of(bench.run(**keep).images[0]).mean(axis=(0, 1))
+        grey_pixels = pixels_of(bench.run(**keep, extensions={"grey": {"amount": 100.0}}).images[0]).mean(axis=(0, 1))
+        flat = pixels_of(bench.run(extras={"image": image, "upscaler": "flat", "scale": 2.0}).images[0])
+    finally:
+        bench.engine.close()
+        PIXEL_UPSCALERS.remove("Flat")
+    assert red[0] - red[2] > 60
+    assert abs(grey_pixels[0] - grey_pixels[2]) < 40
+    assert flat.shape == (128, 128, 3)
+    assert np.unique(flat.reshape(-1, 3), axis=0).shape[0] == 1
 
 
 def test_samplers_and_schedules_of_an_extension_are_chosen_by_name(tmp_path: Path) -> None:

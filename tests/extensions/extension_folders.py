@@ -8,6 +8,7 @@ from pathlib import Path
 
 from webui.extensions import Host
 from webui.extensions.loading import Side
+from webui.extensions.specs import PICTURE_HOOKS
 from webui.extensions.start import start
 from webui.paths import Paths
 from webui.settings import Settings, changed
@@ -33,7 +34,7 @@ def write_extension(root: Path, name: str, code: str, *, asks: str = "", side: S
     hooks = asks.split()
     listed = ", ".join(f'"{hook}"' for hook in hooks)
     text = f'name = "{name}"\ntitle = "{name.title()}"\nversion = "1.0"\napi = 1\nasks = [{listed}]\n{more}\n'
-    if {"params", "expand", "conditioning", "step", "decoded"} & set(hooks):
+    if PICTURE_HOOKS & set(hooks):
         text += PANEL.format(title=name.title(), kind="script" if "expand" in hooks else "always")
     (folder / "extension.toml").write_text(text, encoding="utf-8")
     (folder / f"{side}.py").write_text(textwrap.dedent(code), encoding="utf-8")

@@ -134,6 +134,9 @@ def test_axes_of_the_second_pass_and_of_the_start_picture_set_theirs() -> None:
     assert strengths == [0.1]
     init = {"init": {"image": "0" * 64}}
     assert [p.init.denoising_strength for p in plot(x=("Denoising", "0.2"), fields=init).params if p.init] == [0.2]
+    masked = {**init, "inpaint": {"mask": "1" * 64}}
+    weights = plot(x=("Cond. Image Mask Weight", "0.5, 1"), fields=masked).params
+    assert [p.inpaint.conditioning_mask_strength for p in weights if p.inpaint] == [0.5, 1.0]
     many = plot(x=("Initial noise multiplier", "0.9, 1"), y=("Extra noise", "0.1"), fields=init)
     assert [p.init.noise_multiplier for p in many.params if p.init] == [0.9, 1.0]
     assert [p.init.extra_noise for p in many.params if p.init] == [0.1, 0.1]
@@ -150,6 +153,7 @@ def test_every_axis_has_a_test() -> None:
     choices = set(panel.fields[0].choices)
     tested = {name for name, *_ in AXES} | {"Nothing", "Steps", "CFG Scale", "Prompt order", "Hires steps"}
     tested |= {"Hires sampler", "Hires upscaler", "Denoising", "Initial noise multiplier", "Extra noise"}
+    tested |= {"Cond. Image Mask Weight"}
     assert choices == tested
 
 

@@ -29,8 +29,18 @@ Encode = Callable[[Image.Image], Tensor]
 class Beginning:
     """The start of every batch of one job; the picture is prepared and encoded once."""
 
-    def __init__(self, params: GenerationParams, inputs: InputStore, encode: Encode, device: torch.device) -> None:
-        """Raises `NotFound` and `BadPicture` for pictures that are not there or damaged."""
+    def __init__(
+        self,
+        params: GenerationParams,
+        inputs: InputStore,
+        encode: Encode,
+        device: torch.device,
+        preprocess: Callable[[Image.Image], Image.Image] = lambda picture: picture,
+    ) -> None:
+        """`preprocess` has its say on the given picture before anything else.
+
+        Raises `NotFound` and `BadPicture` for pictures that are not there or damaged.
+        """
         if params.init is None or params.init.image is None or params.width is None or params.height is None:
             raise ValueError("the request names no picture and size to start from")
         self._init: Init = params.init
@@ -38,7 +48,7 @@ class Beginning:
         self._cells = (params.height // SCALE, params.width // SCALE)
         mask = params.inpaint and params.inpaint.mask
         self.canvas: Canvas = prepare(
-            inputs.open(params.init.image),
+            preprocess(inputs.open(params.init.image)),
             params.init,
             (params.width, params.height),
             params.inpaint,

@@ -87,7 +87,7 @@ class Engine:
                 sha256=lambda file: _known_hash(catalog, file),
             ),
         )
-        register_functions(self._tools.extensions)
+        register_functions(self._tools.extensions, self._tools.upscalers)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
 
     def generate(self, params: GenerationParams, control: Control | None = None) -> Iterator[Event]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from PIL import Image
 
 from webui.engine.text import Conditioning
+from webui.engine.upscaling import Upscalers
 from webui.engine.vae import Pixels
 from webui.errors import InvalidParams
 from webui.extensions import Host
@@ -45,6 +47,15 @@ class JobExtensions:
             return answer
         self._warn("An extension's answer to the hook conditioning is no conditioning; it was left out.")
         return conditioning
+
+    def preprocess(self, picture: Image.Image) -> Image.Image:
+        """The picture to start from as the extensions want it."""
+        answer: object = self._host.rewrite("preprocess", "picture", picture, self._values, request=self._params)
+        self.tell()
+        if isinstance(answer, Image.Image):
+            return answer
+        self._warn("An extension's answer to the hook preprocess is no picture; it was left out.")
+        return picture
 
     def guidance(self) -> tuple[GuidanceHook, ...]:
         """The step hooks for one batch; they run after our own."""
@@ -109,8 +120,8 @@ class _Guarded:
         return self._host.guard(self._name, "step", run) is not None
 
 
-def register_functions(host: Host) -> None:
-    """Give the samplers and schedules of extensions their functions, in this process.
+def register_functions(host: Host, upscalers: Upscalers) -> None:
+    """Give the samplers, schedules and upscalers of extensions their functions, in this process.
 
     A function that is not there leaves its name known but refused, with the reason, when a job asks for it.
     """
@@ -122,6 +133,10 @@ def register_functions(host: Host) -> None:
         for schedule in host.manifests[name].schedules:
             if schedule.name in functions:
                 schedules.add_function(schedule.name, functions[schedule.name])
+    for name, functions in host.ask("upscalers"):
+        for upscaler in host.manifests[name].upscalers:
+            if upscaler.name in functions:
+                upscalers.add(upscaler.name, functions[upscaler.name])
 
 
 def refused(host: Host, name: str) -> InvalidParams:

@@ -276,7 +276,8 @@ class Job:
         if first.params.init is None or first.params.sd_upscale is not None:
             return None
         inputs = InputStore(self._tools.paths.outputs)
-        return Beginning(first.params, inputs, lambda image: self._encode(first, image), self._tools.device.device)
+        encode, prepare = (lambda image: self._encode(first, image)), self._extensions.preprocess
+        return Beginning(first.params, inputs, encode, self._tools.device.device, prepare)
 
     def _load(self, params: GenerationParams) -> tuple[LoadedCheckpoint, Vae, str]:
         tools, model = self._tools, self._tools.settings.model

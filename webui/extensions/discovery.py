@@ -15,7 +15,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from webui.errors import InvalidParams
 from webui.extensions.manifest import FILE, BadExtension, Manifest, read_manifest_file
-from webui.names import SamplerName, ScheduleName, add_sampler, add_schedule
+from webui.names import SamplerName, ScheduleName, add_sampler, add_schedule, add_upscaler
 from webui.paths import Paths
 from webui.settings import Settings
 
@@ -72,6 +72,8 @@ def _registered(one: Found) -> Found:
             add_sampler(SamplerName(**sampler.model_dump()))
         for schedule in one.manifest.schedules if one.manifest else ():
             add_schedule(ScheduleName(schedule.name, schedule.alias))
+        for upscaler in one.manifest.upscalers if one.manifest else ():
+            add_upscaler(upscaler.name)
     except InvalidParams as error:
         return replace(one, problem=error.message)
     return one

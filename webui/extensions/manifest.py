@@ -144,6 +144,14 @@ class NewSchedule(BaseModel):
     alias: Line
 
 
+class NewUpscaler(BaseModel):
+    """An upscaler that the engine side brings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Line
+
+
 class Manifest(BaseModel):
     """The whole of `extension.toml`."""
 
@@ -161,6 +169,7 @@ class Manifest(BaseModel):
     panel: Panel | None = None
     samplers: tuple[NewSampler, ...] = ()
     schedules: tuple[NewSchedule, ...] = ()
+    upscalers: tuple[NewUpscaler, ...] = ()
 
     @field_validator("api")
     @classmethod
@@ -179,7 +188,7 @@ class Manifest(BaseModel):
             raise ValueError("a hook that changes pictures needs a [panel], so that a picture says that it was used")
         if self.panel is not None and (self.panel.kind == "script") != ("expand" in self.asks):
             raise ValueError('a panel is of the kind "script" exactly if the extension asks for "expand"')
-        for what in ("samplers", "schedules"):
+        for what in ("samplers", "schedules", "upscalers"):
             if getattr(self, what) and what not in self.asks:
                 raise ValueError(f'it brings {what} and has to ask for "{what}"')
         return self

@@ -18,6 +18,8 @@ import pluggy
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from PIL.Image import Image
+
     from webui.extensions.expansion import Desk, Expansion
     from webui.extensions.presets import Preset
     from webui.extensions.tabs import Tab
@@ -46,6 +48,10 @@ class EngineHooks:
 
         A `WebUIError` that it raises is the job's: values that make no sense are refused so.
         """
+
+    @hookspec
+    def preprocess(self, picture: Image, request: GenerationParams, values: Values) -> Image | None:
+        """Replace the picture that an img2img job starts from (PIL, upright, not yet resized); None leaves it."""
 
     @hookspec
     def conditioning(self, conditioning: Any, request: GenerationParams, values: Values) -> Any:
@@ -79,6 +85,13 @@ class EngineHooks:
         """The functions of the schedules that the manifest names: `f(steps, sigma_min, sigma_max) -> sigmas`.
 
         `steps` noise levels from the highest to the lowest, above 0; the final 0 is added.
+        """
+
+    @hookspec
+    def upscalers(self) -> Mapping[str, Callable[[Image, tuple[int, int]], Image]] | None:
+        """The functions of the upscalers that the manifest names: `f(picture, (width, height)) -> picture`.
+
+        RGB in PIL. A result of another size is brought to the one that is wanted by Lanczos.
         """
 
 
@@ -115,5 +128,5 @@ def _hooks(specs: type) -> frozenset[str]:
 
 ENGINE_HOOKS = _hooks(EngineHooks)
 FRONT_HOOKS = _hooks(FrontHooks)
-PICTURE_HOOKS = frozenset({"params", "expand", "conditioning", "step", "decoded"})
+PICTURE_HOOKS = frozenset({"params", "expand", "preprocess", "conditioning", "step", "decoded"})
 """The hooks on which a picture depends: they get `values`, and need a panel."""

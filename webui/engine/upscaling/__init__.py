@@ -28,6 +28,7 @@ MAX_ROUNDS = 3  # how often a network is applied until the picture is large enou
 SMALLEST_TILE = 48
 
 Emit = Callable[[Event], None]
+Enlarge = Callable[[Image.Image, Size], Image.Image]
 
 
 class Upscalers:
@@ -38,6 +39,11 @@ class Upscalers:
         self._device = device
         self._allow_pickle = settings.model.allow_pickle
         self._networks: OrderedDict[tuple[str, Fingerprint], Any] = OrderedDict()
+        self._functions: dict[str, Enlarge] = {}
+
+    def add(self, name: str, function: Enlarge) -> None:
+        """Give an upscaler that `webui.names` knows its function; what it makes is brought to the size by Lanczos."""
+        self._functions[name] = function
 
     def enlarge(
         self,
@@ -55,7 +61,9 @@ class Upscalers:
         """
         if name == "Nearest":
             return image.resize(size, Image.Resampling.NEAREST)
-        if name not in PIXEL_UPSCALERS and name not in LATENT_UPSCALERS:
+        if name in self._functions:
+            image = self._functions[name](image, size).convert("RGB")
+        elif name not in PIXEL_UPSCALERS and name not in LATENT_UPSCALERS:
             file = self._catalog.find_upscaler(name)
             network = self._network(file, emit)
             for _ in range(MAX_ROUNDS):

@@ -3,7 +3,7 @@
    over, so one of them at most is chosen; the others each have a switch. */
 "use strict";
 latent.panels = (() => {
-  const { el, iconButton, call, find } = latent.tools;
+  const { el, button, iconButton, call, find, say } = latent.tools;
   const { form } = latent;
   let panels = window.latentBoot.panels, host = null, drawn = null;
 
@@ -18,7 +18,7 @@ latent.panels = (() => {
 
   function put(panel, key, value) {
     const all = values();
-    write({ ...all, [panel.name]: { ...defaults(panel), ...all[panel.name], [key]: value } });
+    return write({ ...all, [panel.name]: { ...defaults(panel), ...all[panel.name], [key]: value } });
   }
   function turn(panel, on) {
     const all = values();
@@ -60,7 +60,20 @@ latent.panels = (() => {
       input.value = value;
       input.addEventListener("change", () => put(panel, field.key, input.value));
     }
-    return el("div", { class: `panel-field${field.kind === "lines" ? " wide" : ""}` }, label, input, field.tip ? el("small", { class: "muted", id: `${id}-tip` }, field.tip) : null);
+    const top = field.kind === "lines" ? el("div", { class: "label-row" }, label, fromFile(panel, field, input)) : label;
+    return el("div", { class: `panel-field${field.kind === "lines" ? " wide" : ""}` }, top, input, field.tip ? el("small", { class: "muted", id: `${id}-tip` }, field.tip) : null);
+  }
+
+  /* Long texts are mostly kept in files: a button that reads one into the field. */
+  function fromFile(panel, field, input) {
+    const picker = el("input", { type: "file", accept: ".txt,text/plain", class: "off-screen", tabindex: -1, "aria-hidden": "true" });
+    picker.addEventListener("change", async () => {
+      const [file] = picker.files;
+      if (file?.size > 90000) say("The file is longer than the field can hold.", "bad");
+      else if (file) { input.value = await file.text(); await put(panel, field.key, input.value); }
+      picker.value = "";
+    });
+    return el("span", { class: "from-file" }, button("From a file", "folder", () => picker.click()), picker);
   }
 
   const fieldsOf = (panel, now) => el("div", { class: "panel-fields" }, panel.note ? el("p", { class: "muted wide" }, panel.note) : null,
