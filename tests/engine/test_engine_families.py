@@ -270,3 +270,16 @@ def test_the_switch_counts_trained_timesteps_or_calls() -> None:
     by_calls = Switch(0.8, True, 20, table)
     assert not by_calls.reached(0.0, 15)
     assert by_calls.reached(float(table[-1]), 16)
+
+
+@pytest.mark.parametrize("name", ["sd2-zero-snr", "sdxl", "sdxl-refiner"])
+def test_a_diffusers_folder_is_the_same_model_as_the_single_file(models: Models, name: str) -> None:
+    folder = models.root / "models" / "Stable-diffusion" / f"{name}-folder"
+    models.pipeline(name).save_pretrained(folder)
+    found = models.engine._tools.catalog.find_checkpoint(folder.name)
+    recipe = RECIPES[name]
+    assert (found.family, found.reason) == (recipe.family, "")
+    assert found.zero_terminal_snr == ("ztsnr" in recipe.marks)
+    small = {"width": SIDE, "height": SIDE, "steps": 2}
+    single = run(models.engine, checkpoint=f"{name}.safetensors", **small).digests
+    assert run(models.engine, checkpoint=folder.name, **small).digests == single
