@@ -48,7 +48,14 @@ def write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | Non
 def write_lora(engine: Engine, name: str = "film", metadata: dict[str, str] | None = None, **options: Any) -> Path:
     """models/Lora/NAME.safetensors for the embedded model."""
     folder = engine._tools.paths.loras[-1]
-    return write(folder / f"{name}.safetensors", lora_tensors(loaded(engine), **options), metadata)
+    path = write(folder / f"{name}.safetensors", lora_tensors(loaded(engine), **options), metadata)
+    notice(engine)
+    return path
+
+
+def notice(engine: Engine) -> None:
+    """Have the engine look at its folders: by itself it does so for an unknown name every two seconds at most."""
+    engine._tools.catalog.refresh()
 
 
 def vectors(checkpoint: Any, count: int = 2, seed: int = 2) -> Tensor:

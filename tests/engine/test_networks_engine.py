@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from engine_runs import QUICK, install_embedded, make_engine, run
-from network_files import loaded, lora_tensors, write, write_lora
+from network_files import loaded, lora_tensors, notice, write, write_lora
 
 from webui import infotext, pictures
 from webui.engine import Engine
@@ -124,6 +124,7 @@ def test_the_counts_are_told_and_layers_that_do_not_fit_are_a_warning(engine: En
     write(engine._tools.paths.loras[-1] / "whole.safetensors", tensors)
     tensors["lora_unet_down_blocks_9_attentions_0_proj_in.lora_up.weight"] = torch.zeros(4, 4)
     write(engine._tools.paths.loras[-1] / "partly.safetensors", tensors)
+    notice(engine)
     done = run(engine, prompt=f"{PROMPT} <lora:whole:1>")
     lines = [event.line for event in done.of(Loading) if event.what == "lora"]
     assert lines == [f"LoRA whole (LoRA): {whole} layers applied"]
@@ -150,6 +151,7 @@ def test_a_lora_of_another_family_is_refused_with_its_family_named(
 ) -> None:
     tensors = {name: torch.zeros(shape) for name, shape in shapes.items()}
     write(engine._tools.paths.loras[-1] / "foreign.safetensors", tensors)
+    notice(engine)
     done = run(engine, prompt=f"{PROMPT} <lora:foreign:1>")
     assert done.digests == plain
     assert [w.code for w in done.warnings] == ["network"]

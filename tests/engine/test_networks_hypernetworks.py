@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from engine_runs import run
-from network_files import loaded
+from network_files import loaded, notice
 from network_models import WIDTH, small_unet, unet_output
 from safetensors.torch import save_file
 
@@ -78,6 +78,7 @@ def test_one_in_a_prompt_changes_the_picture_as_strongly_as_it_says(own_engine: 
     path = own_engine._tools.paths.hypernetworks[-1] / "anime.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path, {"activation_func": '"relu"', "activate_output": "false"})
+    notice(own_engine)
     results = []
     for tag in ("", " <hypernet:anime:0.5>", " <hypernet:anime>", " <hypernet:anime:1>", " <hypernet:anime:0>", ""):
         done = run(own_engine, prompt=f"a red apple{tag}", steps=2, width=64, height=64)
