@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,3 +49,19 @@ def png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def test_an_enlarged_picture_is_found_by_the_prompt_that_drew_it(workshop: Workshop) -> None:
+    history, store = workshop.history, InputStore(workshop.paths.outputs)
+    _, told = workshop.make(params(prompt="a purple walrus"))
+    [drawn] = [event for event in told if isinstance(event, events.Image)]
+    given = store.add(Path(drawn.path).read_bytes()).reference
+    job, _ = workshop.make(make_params({"extras": {"image": given, "upscaler": "Lanczos"}}))
+    [card] = history.of_job("", job)
+    record = history.get("", card.id).record
+    assert (record.prompt, record.seed, record.steps) == ("a purple walrus", 11, 3)
+    assert (record.width, record.height) == (128, 128)
+    bare = store.add(png(Image.new("RGB", (8, 8)))).reference
+    job, _ = workshop.make(make_params({"extras": {"image": bare}}))
+    [card] = history.of_job("", job)
+    assert (history.get("", card.id).record.prompt, history.get("", card.id).record.sampler) == ("", "")

@@ -16,6 +16,7 @@ from enum import Enum
 from pathlib import PurePosixPath
 from typing import Any, get_args
 
+from webui import infotext
 from webui.errors import InvalidParams
 from webui.history.folding import clean
 from webui.provenance import ModelKind, SavedPicture, UsedModel
@@ -95,7 +96,7 @@ class Record:
 
 def record_of(picture: SavedPicture, path: str, folder: str, job: str, user: str) -> Record:
     """What the engine tells of a picture, as a record in the state `writing`."""
-    single = picture.params.single(picture.index)
+    says = _says(picture)
     by_kind = {model.kind: model for model in reversed(picture.models)}
     return Record(
         path=path,
@@ -103,18 +104,18 @@ def record_of(picture: SavedPicture, path: str, folder: str, job: str, user: str
         state=State.writing,
         created=time.time(),
         user=user,
-        prompt=single.prompt,
-        negative_prompt=single.negative_prompt,
+        prompt=says.get("prompt", ""),
+        negative_prompt=says.get("negative_prompt", ""),
         checkpoint=by_kind.get("checkpoint"),
         vae=by_kind.get("vae"),
         networks=tuple(m for m in picture.models if m.kind not in ("checkpoint", "vae")),
-        sampler=single.sampler,
-        schedule=single.schedule,
-        seed=single.seed,
+        sampler=says.get("sampler", ""),
+        schedule=says.get("schedule", ""),
+        seed=says.get("seed"),
         width=picture.width,
         height=picture.height,
-        steps=single.steps,
-        cfg_scale=single.cfg_scale,
+        steps=says.get("steps"),
+        cfg_scale=says.get("cfg_scale"),
         params=picture.params.canonical_json(),
         picture_index=picture.index,
         infotext=picture.infotext,
@@ -122,6 +123,14 @@ def record_of(picture: SavedPicture, path: str, folder: str, job: str, user: str
         pixels_sha256=picture.pixels_sha256,
         job=job,
     )
+
+
+def _says(picture: SavedPicture) -> dict[str, Any]:
+    """The params that are shown with a picture: those that drew it, which an enlarged one has in its text."""
+    if picture.params.kind == "extras":
+        parsed = infotext.parse(picture.infotext)
+        return parsed.params if parsed.fields.get("Steps") else {}
+    return picture.params.single(picture.index).model_dump()
 
 
 def to_line(record: Record, picture_id: int) -> str:
