@@ -208,7 +208,12 @@ class Job:
         with self._timed("encode"):
             first.prompts.of_batch(0, params.batch_size)
             begin = self._begin = self._beginning(first)
-            self._tiles = self._enlarged_picture(first)
+        try:
+            with self._timed("upscale" if params.sd_upscale else "encode"):
+                self._tiles = self._enlarged_picture(first)
+        except Stopped:
+            self._end()
+            return
         size = self._size(second)
         steps = (0 if self._skips_first else first.sampling.steps) + (second.sampling.steps if second else 0)
         steps *= len(self._tiles.grid) if self._tiles is not None else 1
@@ -233,9 +238,13 @@ class Job:
                             drawn.check_unchanged()
                 self._cut_short |= batch.stopped_at > 0 and self._control.interrupted
                 self._finish(index, batch, second or first, progress)
+        self._end()
+
+    def _end(self) -> None:
+        """The job's last words."""
         self._show_memory()
         total = time.perf_counter() - self._started
-        interrupted = self._control.interrupted and (self._cut_short or self._saved < params.pictures)
+        interrupted = self._control.interrupted and (self._cut_short or self._saved < self._params.pictures)
         self._emit(Finished(self._saved, {**self._seconds, "total": total}, self._meter.peak, interrupted))
 
     @property
