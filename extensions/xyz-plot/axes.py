@@ -123,6 +123,11 @@ def _checkpoints(text: str, _params: GenerationParams, desk: Desk) -> list[str]:
     return [desk.checkpoint(word) for word in lists.words(text)]
 
 
+def _refiners(text: str, _params: GenerationParams, desk: Desk) -> list[str | None]:
+    """Checkpoints, or None for a picture without a refiner."""
+    return [None if word.casefold() == "none" else desk.checkpoint(word) for word in lists.words(text)]
+
+
 def _vaes(text: str, _params: GenerationParams, desk: Desk) -> list[str]:
     return [desk.vae(word) for word in lists.words(text)]
 
@@ -239,6 +244,8 @@ AXES: tuple[Axis, ...] = (
     Axis("Styles", _styles, _put_style, plain=True, show=lambda pair: pair[0]),
     Axis("Always discard next-to-last sigma", _flags, _field("discard_penultimate_sigma")),
     Axis("SGM noise multiplier", _flags, _field("sgm_noise_multiplier")),
+    Axis("Refiner checkpoint", _refiners, _field("refiner"), cost=1.0, plain=True, show=lambda name: name or "None"),
+    Axis("Refiner switch at", _reals, _field("refiner_switch_at")),
     Axis("RNG source", _choices("CPU", "GPU", "NV"), _field("rng")),
     Axis("Size", _sizes, _put_size, show=lambda size: f"{size[0]}x{size[1]}"),
     Axis("CFG rescale", _reals, _field("cfg_rescale")),

@@ -110,6 +110,8 @@ AXES: list[tuple[str, str, str, list[Any]]] = [
     ("Styles", "None, noir", "prompt", ["a castle", "a castle, in the style of noir"]),
     ("Always discard next-to-last sigma", "True, no", "discard_penultimate_sigma", [True, False]),
     ("SGM noise multiplier", "off, on", "sgm_noise_multiplier", [False, True]),
+    ("Refiner checkpoint", "None, two", "refiner", [None, "two.safetensors"]),
+    ("Refiner switch at", "0.5, 0.8", "refiner_switch_at", [0.5, 0.8]),
     ("RNG source", "cpu, NV", "rng", ["CPU", "NV"]),
     ("Size", "16x32, 32 x 16", "height", [32, 16]),
     ("Prompt S/R", '"castle", hut, a "big" hut', "prompt", ["a castle", "a hut", 'a a "big" hut']),
