@@ -15,11 +15,11 @@ from webui.engine.control import Control
 from webui.engine.device import DeviceReport, choose_device
 from webui.engine.expansion import run_request
 from webui.engine.extensions import register_functions
-from webui.engine.job import Tools
 from webui.engine.memory import give_back, is_out_of_memory, read_memory, total_memory
 from webui.engine.models import ModelStore
 from webui.engine.networks.library import NetworkLibrary
 from webui.engine.residency import Residency
+from webui.engine.shared import Tools
 from webui.engine.upscaling import Upscalers
 from webui.errors import DeviceLost, EngineFault, OutOfMemory, WebUIError
 from webui.events import Event, Failed, Finished, Memory

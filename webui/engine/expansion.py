@@ -9,8 +9,6 @@ lost in a crash and queued again, goes on where it ended.
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import hashlib
 import io
 import time
 from collections.abc import Callable
@@ -20,16 +18,17 @@ from pathlib import Path
 from PIL import Image as PillowImage
 
 import webui
-from webui import infotext, pictures
+from webui import infotext
 from webui.engine.control import Control
 from webui.engine.desk import EngineDesk
 from webui.engine.extensions import refused, rewritten
 from webui.engine.extras import job_for
-from webui.engine.job import STAGES, Tools
+from webui.engine.job import STAGES
+from webui.engine.keeping import MadePicture, keep_picture
 from webui.engine.ledger import DoneCell, Ledger
 from webui.engine.preview import QUALITY
-from webui.engine.save import save_picture
-from webui.errors import InvalidParams, SaveError, WebUIError
+from webui.engine.shared import Tools
+from webui.errors import InvalidParams, WebUIError
 from webui.events import Event, Extensions, Finished, Image, Memory, Preview, Started, Step, Warning
 from webui.extensions import Cell, CellResult, Draft, Expansion, Host, Sheet
 from webui.params import WHOLE_JOB, GenerationParams
@@ -263,40 +262,16 @@ class _Cells:
 
     def _save_sheet(self, sheet: Sheet) -> None:
         """A picture of the whole job. Its params are the request, so that a replay makes all of it again."""
-        params, picture = self._params, sheet.picture.convert("RGB")
-        sample = self._sample
-        pixels = picture.tobytes()
-        digest = hashlib.sha256(pixels).hexdigest()
+        params, sample = self._params, self._sample
         model, model_hash = _checkpoint_of(sample)
-        text = infotext.format(params, model_name=model, model_hash=model_hash, extra=sheet.notes)
-        path, error, png = "", "", b""
-
-        def record(target: Path) -> AbstractContextManager[None]:
-            saved = SavedPicture(
-                params,
-                WHOLE_JOB,
-                target,
-                picture.width,
-                picture.height,
-                text,
-                digest,
-                sample.environment if sample else Environment(product=webui.__version__),
-                sample.models if sample else (),
-            )
-            return self._tools.save_hook(saved)
-
-        data = pictures.encode(picture, params.image_format, params.image_quality, text)
-        try:
-            if params.save:
-                written = pictures.file_format(params.image_format, picture.width, picture.height, text)
-                folder, today = self._tools.paths.outputs, datetime.date.today()
-                path = str(save_picture(folder, data, params.seed, written, today, record, kind=GRIDS))
-            else:
-                png = data
-        except SaveError as failure:
-            error = str(failure)
-            png = pictures.encode(picture, "png", params.image_quality, text)
-        self._tell_image(Image(0, path, params.seed, picture.width, picture.height, text, digest, error, png))
+        made = MadePicture(
+            sheet.picture.convert("RGB"),
+            infotext.format(params, model_name=model, model_hash=model_hash, extra=sheet.notes),
+            params.seed,
+            sample.environment if sample else Environment(product=webui.__version__),
+            sample.models if sample else (),
+        )
+        self._tell_image(keep_picture(self._tools, params, WHOLE_JOB, made, lambda _: None, folder=GRIDS))
 
     def _noting(self, capture: list[SavedPicture]) -> SaveHook:
         """The save hook of the whole, which also notes what was saved."""

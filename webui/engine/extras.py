@@ -11,8 +11,10 @@ from webui import infotext, pictures
 from webui.engine.control import Control
 from webui.engine.denoise import Stopped
 from webui.engine.extensions import JobExtensions
-from webui.engine.job import Job, MadePicture, Tools, keep_picture
+from webui.engine.job import Job
+from webui.engine.keeping import MadePicture, keep_picture
 from webui.engine.memory import PeakMeter, read_memory
+from webui.engine.shared import Tools
 from webui.events import Event, Finished, Started, Step, Warning
 from webui.inputs import InputStore
 from webui.names import NO_UPSCALER

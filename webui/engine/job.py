@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from importlib import metadata
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,165 +13,42 @@ import torch
 from PIL import Image as PillowImage
 from torch import Tensor
 
-import webui
-from webui import infotext, pictures
-from webui.catalog import Catalog
+from webui import infotext
 from webui.engine.begin import Beginning, pixels_of
 from webui.engine.control import Control
 from webui.engine.denoise import GroupedDenoiser, Stopped, UnetEvaluator, Watch
-from webui.engine.device import DeviceChoice
 from webui.engine.enlarge import enlarged
 from webui.engine.extensions import JobExtensions
 from webui.engine.inpainting import blank_channels
+from webui.engine.keeping import MadePicture, keep_picture
 from webui.engine.memory import PeakMeter, read_memory
-from webui.engine.models import LoadedCheckpoint, ModelStore
-from webui.engine.networks.library import NetworkLibrary
+from webui.engine.models import LoadedCheckpoint
 from webui.engine.networks.used import UsedNetwork, hash_entries, used_models
+from webui.engine.passes import Batch, Pass, Tiles, part_of
 from webui.engine.preview import SD_CHANNELS, PreviewClock, latent_rgb, render
 from webui.engine.progress import Progress
 from webui.engine.prompt_reader import PromptReader
 from webui.engine.prompts import EncodedPrompts, PicturePrompts
 from webui.engine.refiner import Refiner, Resident, Switch, check_latents, refining
-from webui.engine.residency import Residency
 from webui.engine.sampling_plan import Part, SamplingPlan, Start
-from webui.engine.save import save_picture
 from webui.engine.sd_upscale import Grid, whole_cells
 from webui.engine.seamless import Axes, seamless
+from webui.engine.shared import Tools
 from webui.engine.sizes import size_conditioning
-from webui.engine.text import ChunkCache, Conditioning, PromptEncoder
+from webui.engine.text import Conditioning, PromptEncoder
 from webui.engine.tiny_decoder import find_tiny_decoder, load_tiny_decoder
-from webui.engine.upscaling import Upscalers
 from webui.engine.vae import SCALE, Vae, decode, encode
-from webui.errors import SaveError
-from webui.events import Event, Finished, Image, Preview, Started, Warning
-from webui.extensions import Host
+from webui.events import Event, Finished, Preview, Started, Warning
 from webui.inputs import InputStore
 from webui.params import GenerationParams
-from webui.paths import Paths
 from webui.pictures.canvas import flattened
 from webui.pictures.colours import corrected
 from webui.pictures.resizing import lanczos
-from webui.provenance import Environment, SavedPicture, SaveHook, UsedModel, no_record
+from webui.provenance import UsedModel
 from webui.sampling import Evaluate, GuidedDenoiser, StepInfo
-from webui.settings import Settings
 
 MEMORY_EVERY_SECONDS = 0.5
 STAGES = ("load", "encode", "sample", "decode", "save")
-
-
-@dataclass
-class Tools:
-    """What jobs share: the engine's parts."""
-
-    settings: Settings
-    paths: Paths
-    catalog: Catalog
-    device: DeviceChoice
-    residency: Residency
-    store: ModelStore
-    library: NetworkLibrary
-    upscalers: Upscalers
-    attention: str  # name of the backend
-    save_hook: SaveHook = no_record
-    extensions: Host = field(default_factory=lambda: Host(side="engine"))
-    chunks: ChunkCache = field(default_factory=ChunkCache)
-
-    def environment(self, vae: Vae | None = None) -> Environment:
-        """What besides params and models can change a picture's last bits; without a VAE, of one that was enlarged."""
-        device = self.device
-        on_cpu = device.kind == "cpu"
-        return Environment(
-            product=webui.__version__,
-            torch=torch.__version__,
-            diffusers=_version("diffusers"),
-            device="cpu" if on_cpu else f"{device.device} {device.name}",
-            dtype="float32" if vae is None else str(device.dtype).removeprefix("torch."),
-            vae_dtype="" if vae is None else str(vae.dtype).removeprefix("torch."),
-            attention=f"xformers {_version('xformers')}" if self.attention == "xformers" else self.attention,
-            threads=str(torch.get_num_threads()) if on_cpu else "",
-        )
-
-
-@dataclass(frozen=True)
-class MadePicture:
-    """A finished picture and what is written with it; `chunks` are more texts for its file."""
-
-    image: PillowImage.Image
-    infotext: str
-    seed: int
-    environment: Environment
-    models: tuple[UsedModel, ...]
-    chunks: Mapping[str, str] = field(default_factory=dict)
-
-
-def keep_picture(
-    tools: Tools, params: GenerationParams, index: int, made: MadePicture, tell: Callable[[SavedPicture], None]
-) -> Image:
-    """Save picture `index` of a job, unless it is not to be saved; the event that tells of it.
-
-    `tell` is told when it has its file.
-    """
-    text, (width, height) = made.infotext, made.image.size
-    digest = hashlib.sha256(made.image.convert("RGB").tobytes()).hexdigest()
-    path, error, png = "", "", b""
-
-    def saved_as(target: Path) -> SavedPicture:
-        return SavedPicture(params, index, target, width, height, text, digest, made.environment, made.models)
-
-    def record(target: Path) -> AbstractContextManager[None]:
-        return tools.save_hook(saved_as(target))
-
-    data = pictures.encode(made.image, params.image_format, params.image_quality, text, made.chunks)
-    try:
-        if params.save:
-            written = pictures.file_format(params.image_format, width, height, text)
-            today = datetime.date.today()
-            folder = f"{params.kind}-images"
-            path = str(save_picture(tools.paths.outputs, data, made.seed, written, today, record, kind=folder))
-            tell(saved_as(Path(path)))
-        else:
-            png = data
-    except SaveError as failure:
-        error = str(failure)
-        png = pictures.encode(made.image, "png", params.image_quality, text, made.chunks)
-    return Image(index, path, made.seed, width, height, text, digest, error, png)
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One way through the sampler: its params, and the networks, prompts and sigmas for them."""
-
-    params: GenerationParams
-    sampling: SamplingPlan
-    checkpoint: LoadedCheckpoint
-    vae: Vae
-    prompts: PicturePrompts
-    note: str  # about the choice of the VAE
-    refiner: Refiner | None = None
-
-    @property
-    def checkpoints(self) -> tuple[LoadedCheckpoint, ...]:
-        return (self.checkpoint,) if self.refiner is None else (self.checkpoint, self.refiner.checkpoint)
-
-
-@dataclass(frozen=True)
-class Tiles:
-    """The enlarged picture of an SD upscale, and how it is cut."""
-
-    image: PillowImage.Image
-    grid: Grid
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The clean latents of one batch; `stopped_at` is the step at which it was ended early, 0 when it was not.
-
-    `start` is what it was made from, if anything.
-    """
-
-    latents: Tensor
-    stopped_at: int = 0
-    start: Start | None = None
 
 
 class Job:
@@ -203,7 +74,7 @@ class Job:
         tools = self._tools
         with self._timed("load"):
             params = self._params = tools.catalog.resolve(self._params, tools.settings)
-            first = self._first = self._pass(params, _part(params))
+            first = self._first = self._pass(params, part_of(params))
             second = self._second = self._hires_pass(first)
         with self._timed("encode"):
             first.prompts.of_batch(0, params.batch_size)
@@ -432,7 +303,9 @@ class Job:
             width=tile.width,
             height=tile.height,
         )
-        one = replace(self._first, params=params, sampling=SamplingPlan(params, self._first.checkpoint, _part(params)))
+        one = replace(
+            self._first, params=params, sampling=SamplingPlan(params, self._first.checkpoint, part_of(params))
+        )
         with self._timed("encode"):
             start = Start(self._encode(one, tile))
         with self._timed("sample"):
@@ -662,18 +535,3 @@ class Job:
             yield lambda: time.perf_counter() - started
         finally:
             self._seconds[stage] = self._seconds.get(stage, 0.0) + time.perf_counter() - started
-
-
-def _part(params: GenerationParams) -> Part | None:
-    init = params.init
-    if init is None:
-        return None
-    return Part(init.denoising_strength, init.exact_steps, init.noise_multiplier, init.extra_noise)
-
-
-@lru_cache(maxsize=8)
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""

@@ -27,7 +27,8 @@ Pixels = NDArray[np.uint8]  # (H, W, 3)
 SCALE = 8  # pixels a latent cell
 TILE_SIDES = (64, 32, 16)  # latent cells, tried in this order
 OVERLAP = 8  # latent cells between neighbours, faded from one to the other
-# Activations that are held at once at full size, each as wide as the first level: measured on the SD VAE.
+# Activations that are held at once at full size, each as wide as the first level. An estimate of what a decode of the
+# SD VAE holds; too high makes tiles early, too low ends in the retry that `decode` has for running out of memory.
 HELD = 17
 USABLE = 0.9  # of the free memory
 

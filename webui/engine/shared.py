@@ -1,0 +1,64 @@
+"""What all jobs of an engine share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import metadata
+
+import torch
+
+import webui
+from webui.catalog import Catalog
+from webui.engine.device import DeviceChoice
+from webui.engine.models import ModelStore
+from webui.engine.networks.library import NetworkLibrary
+from webui.engine.residency import Residency
+from webui.engine.text import ChunkCache
+from webui.engine.upscaling import Upscalers
+from webui.engine.vae import Vae
+from webui.extensions import Host
+from webui.paths import Paths
+from webui.provenance import Environment, SaveHook, no_record
+from webui.settings import Settings
+
+
+@dataclass
+class Tools:
+    """The engine's parts."""
+
+    settings: Settings
+    paths: Paths
+    catalog: Catalog
+    device: DeviceChoice
+    residency: Residency
+    store: ModelStore
+    library: NetworkLibrary
+    upscalers: Upscalers
+    attention: str  # name of the backend
+    save_hook: SaveHook = no_record
+    extensions: Host = field(default_factory=lambda: Host(side="engine"))
+    chunks: ChunkCache = field(default_factory=ChunkCache)
+
+    def environment(self, vae: Vae | None = None) -> Environment:
+        """What besides params and models can change a picture's last bits; without a VAE, of one that was enlarged."""
+        device = self.device
+        on_cpu = device.kind == "cpu"
+        return Environment(
+            product=webui.__version__,
+            torch=torch.__version__,
+            diffusers=_version("diffusers"),
+            device="cpu" if on_cpu else f"{device.device} {device.name}",
+            dtype="float32" if vae is None else str(device.dtype).removeprefix("torch."),
+            vae_dtype="" if vae is None else str(vae.dtype).removeprefix("torch."),
+            attention=f"xformers {_version('xformers')}" if self.attention == "xformers" else self.attention,
+            threads=str(torch.get_num_threads()) if on_cpu else "",
+        )
+
+
+@lru_cache(maxsize=8)
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
