@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from steps import generate, set_values, wait_for_end
+from steps import generate, set_values, until, wait_for_end
 
 pytestmark = pytest.mark.browser
 BLOCK = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
@@ -70,18 +70,18 @@ def test_a_click_puts_the_tag_with_its_words_into_the_prompt_and_another_takes_i
 def test_cards_are_searched_filtered_by_folder_and_family_and_sorted(page: Any) -> None:
     cards = open_cards(page)
     names = cards.locator("#cards-grid .name")
-    assert names.all_inner_texts() == ["cardwash", "cardfilm"]
+    until(lambda: names.all_inner_texts() == ["cardwash", "cardfilm"])
     cards.get_by_label("Search networks").fill("film")
-    assert names.all_inner_texts() == ["cardfilm"]
+    until(lambda: names.all_inner_texts() == ["cardfilm"])
     cards.get_by_label("Search networks").fill("")
     cards.get_by_label("Folder").select_option("styles")
-    assert names.all_inner_texts() == ["cardfilm"]
+    until(lambda: names.all_inner_texts() == ["cardfilm"])
     cards.get_by_label("Folder").select_option("")
     cards.get_by_label("Family").select_option(label="For this model (SD1)")
-    assert names.all_inner_texts() == ["cardfilm"]
+    until(lambda: names.all_inner_texts() == ["cardfilm"])
     cards.get_by_label("Family").select_option("")
     cards.get_by_label("Order").select_option(label="Newest first")
-    assert sorted(names.all_inner_texts()) == ["cardfilm", "cardwash"]
+    until(lambda: sorted(names.all_inner_texts()) == ["cardfilm", "cardwash"])
     assert cards.locator("img").first.get_attribute("loading") == "lazy"
 
 

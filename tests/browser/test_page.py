@@ -120,7 +120,7 @@ def test_png_info_reads_a_picture_and_sends_every_field(page: Any, pages: Any, s
     file = server.outputs / view["images"][0]["path"]
     other = pages.open()
     other.locator("#tab-png-info-button").click()
-    other.locator(".drop input[type=file]").set_input_files(str(file))
+    other.locator("#tab-png-info .drop input[type=file]").set_input_files(str(file))
     table = other.locator(".png-info table:not(.changes)")
     table.wait_for()
     assert "a panda, (round:1.2)" in table.inner_text()
@@ -142,7 +142,7 @@ def test_png_info_takes_the_picture_from_the_stage_and_refuses_what_is_none(page
     assert "a lion" in page.locator(".png-info table:not(.changes)").inner_text()
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\n nonsense")
-    page.locator(".drop input[type=file]").set_input_files(str(broken))
+    page.locator("#tab-png-info .drop input[type=file]").set_input_files(str(broken))
     page.locator(".png-info .problem").wait_for()
     assert page.locator(".png-info table").count() == 0
 
@@ -156,7 +156,7 @@ def test_text_in_a_picture_is_shown_and_never_run(page: Any, tmp_path: Any) -> N
     Image.new("RGB", (64, 64)).save(buffer, "PNG", pnginfo=info)
     (tmp_path / "hostile.png").write_bytes(buffer.getvalue())
     page.locator("#tab-png-info-button").click()
-    page.locator(".drop input[type=file]").set_input_files(str(tmp_path / "hostile.png"))
+    page.locator("#tab-png-info .drop input[type=file]").set_input_files(str(tmp_path / "hostile.png"))
     page.locator(".png-info table:not(.changes)").wait_for()
     assert hostile in page.locator(".png-info table:not(.changes)").inner_text()
     assert page.locator(".png-info table img, .png-info script").count() == 0

@@ -20,7 +20,8 @@ pytestmark = pytest.mark.browser
 A1111 = (
     "a castle on a hill <lora:filmgran:0.8>\nNegative prompt: blurry\n"
     "Steps: 11, Sampler: DPM++ 2M Karras, CFG scale: 5.5, Seed: 965400086, Size: 64x96, Model hash: 6ce0161689, "
-    'Model: emoji-prto-128, Clip skip: 2, Lora hashes: "filmgran: 63cabf0b2a0d", Tiling: True, Version: v1.10.1'
+    'Model: emoji-prto-128, Clip skip: 2, Lora hashes: "filmgran: 63cabf0b2a0d", Token merging ratio: 0.5, '
+    "Version: v1.10.1"
 )
 COMFYUI = {
     "3": {

@@ -167,6 +167,9 @@ def test_medvram_has_one_network_on_the_device_at_a_time() -> None:
         def to(self, device: Any) -> None:
             moves.append((self.name, str(device)))
 
+        def parameters(self) -> list[torch.Tensor]:
+            return [torch.zeros(1)]
+
     unet, vae = Network("unet"), Network("vae")
     residency = Residency(torch.device("cuda"), MemoryMode.medvram)
     for net in (unet, unet, vae, unet):

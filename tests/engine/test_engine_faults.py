@@ -16,7 +16,7 @@ from engine_runs import EMBEDDED, digest, install_embedded, make_engine, rewrite
 from PIL import Image as PillowImage
 
 from webui import pictures
-from webui.engine import Engine, denoise, job, models, save
+from webui.engine import Engine, denoise, keeping, models, save
 from webui.errors import SaveError
 from webui.events import Step
 
@@ -184,8 +184,8 @@ def test_a_name_that_is_taken_in_between_is_passed_over(tmp_path: Path, monkeypa
     def around(path: Path) -> Any:
         return contextlib.nullcontext()
 
-    first = save.save_picture(tmp_path, "txt2img", b"one", 5, "png", day, around)
-    second = save.save_picture(tmp_path, "txt2img", b"two", 5, "png", day, around)
+    first = save.save_picture(tmp_path, b"one", 5, "png", day, around)
+    second = save.save_picture(tmp_path, b"two", 5, "png", day, around)
     assert (first.name, second.name) == ("00003-5.png", "00004-5.png")
     assert first.read_bytes() == b"one"
 
@@ -224,12 +224,12 @@ def test_a_counter_that_cannot_be_opened_is_no_reason_not_to_save(data_dir: Path
 
 
 def test_a_save_that_fails_does_not_cost_the_picture(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = job.save_picture
+    real = keeping.save_picture
 
-    def refuse(*arguments: Any) -> Path:
+    def refuse(*arguments: Any, **more: Any) -> Path:
         raise SaveError("The picture could not be written.")
 
-    monkeypatch.setattr(job, "save_picture", refuse)
+    monkeypatch.setattr(keeping, "save_picture", refuse)
     assert run(engine, **SMALL).images[0].png
-    monkeypatch.setattr(job, "save_picture", real)
+    monkeypatch.setattr(keeping, "save_picture", real)
     assert run(engine, **SMALL).images[0].path

@@ -99,6 +99,6 @@ def test_an_extension_brings_commands_of_its_own(tmp_path: Path) -> None:
     )
     write_extension(tmp_path, "greeter", code, asks="commands", side="front")
     app = commands_of("greeter", Paths.under(tmp_path))
+    assert app is not None
     assert CliRunner().invoke(app, ["hello", "--name", "ann"]).output == "hello ann\n"
-    with pytest.raises(NotFound, match='no command "greter"'):
-        commands_of("greter", Paths.under(tmp_path))
+    assert commands_of("greter", Paths.under(tmp_path)) is None

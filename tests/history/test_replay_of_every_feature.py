@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from embedded import EMBEDDED_CHECKPOINT
 from network_files import write_embedding, write_lora
 from workshop import Workshop, params
 
@@ -56,6 +57,7 @@ CASES: dict[str, dict[str, Any]] = {
     "variations": {"variation_seed": 3, "variation_strength": 0.4},
     "noise": {"rng": "NV", "seed_resize_width": 64, "seed_resize_height": 24, "ensd": 31337, "sampler": "Euler a"},
     "a LoRA": {"prompt": "a red apple <lora:film:0.7:0.4>"},
+    "a refiner": {"refiner": EMBEDDED_CHECKPOINT.stem, "refiner_switch_at": 0.5, "refiner_switch_by_steps": True},
     "an embedding": {"prompt": "a red badhands apple"},
     "JPEG": {"image_format": "jpeg", "image_quality": 60},
     **{name: {"sampler": name} for name, info in SAMPLER_NAMES.items() if not info.flow},

@@ -48,7 +48,7 @@ def familiar(arguments: list[str]) -> list[str]:
 def command_line(wanted: str) -> typer.Typer:
     """The application with the wanted command, or with all of them when it is not the name of one.
 
-    A word that is no command may be the name of an extension that brings some. Raises `NotFound` when it is not.
+    A word that is no command may be the name of an extension that brings some.
     """
     app = typer.Typer(
         help="Latent WebUI: pictures from words, on this machine. Without a command the page is served: see "
@@ -94,7 +94,9 @@ def command_line(wanted: str) -> typer.Typer:
     if every and not wanted.startswith("-"):
         from webui.cli.extension import commands_of
 
-        app.add_typer(commands_of(wanted))
+        brought = commands_of(wanted)
+        if brought is not None:
+            app.add_typer(brought)
     if every or wanted == "doctor":
         from webui.cli.doctor import doctor
 

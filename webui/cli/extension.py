@@ -10,7 +10,7 @@ import typer
 
 from webui import settings as stored
 from webui.cli.flags import Folders, expanded
-from webui.errors import NotFound, SettingsError, near_matches
+from webui.errors import SettingsError
 from webui.extensions.adding import add as add_extension
 from webui.extensions.adding import candidate
 from webui.extensions.front import FrontExtensions
@@ -82,14 +82,14 @@ def add(
     print(f"Added to {folder}. It is in use after the next start.")
 
 
-def commands_of(name: str, paths: Paths | None = None) -> typer.Typer:
-    """The commands of the extension of that name. Raises `NotFound`."""
+def commands_of(name: str, paths: Paths | None = None) -> typer.Typer | None:
+    """The commands of the extension of that name; None when there is none, or it has none."""
     paths = paths or Paths.under(REPO_ROOT)
     settings, _ = stored.load(paths.config_file)
     _, host = start(paths, settings, "front")
     brought = dict(host.ask("commands"))
     if name not in brought:
-        raise NotFound(f'There is no command "{name[:60]}".', near_matches(name, brought) or "See app.py --help.")
+        return None
     app = typer.Typer(name=name, help=host.manifests[name].summary, no_args_is_help=True)
     app.callback()(_several)
     for command, function in brought[name].items():
