@@ -104,8 +104,8 @@ class Host:
     def ask(self, hook: str, values: Mapping[str, Values] | None = None, **arguments: Any) -> Iterator[tuple[str, Any]]:
         """(extension, answer) of each that implements the hook and answers something, in the order of their names.
 
-        With `values` only the extensions named there are asked, each with its own. Lazy: an answer can decide what the
-        next one is asked, by sending `arguments` that are read at each turn.
+        With `values` only the extensions named there are asked, each with its own. Each is asked when the iteration
+        comes to it.
         """
         caller = getattr(self._plugins.hook, hook)
         implementations = sorted(caller.get_hookimpls(), key=_order)
