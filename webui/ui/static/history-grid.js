@@ -114,8 +114,8 @@ latent.history.grid = (() => {
       const wanted = this.blocks.filter((block) => !this.complete(block) && (block.start === 0 || this.inSight(block)));
       await Promise.all(wanted.map((block) => this.fetch(block).catch(() => {})));
       if (turn !== this.turn) return;
+      const focused = this.focused; // asked first: a row takes the focus with it
       this.rows.forEach((node) => node.remove());
-      const focused = this.focused;
       this.rows.clear();
       this.active = Math.max(0, Math.min(this.indexOf(activeId) ?? this.active, this.total - 1));
       this.hold(anchor);
