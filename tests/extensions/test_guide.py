@@ -49,3 +49,14 @@ def test_the_script_of_the_guide_makes_its_sheet(tmp_path: Path) -> None:
     assert len(images) == 4
     assert "txt2img-grids" in images[-1].path
     assert images[-1].width == 3 * images[0].width
+
+
+def test_the_flag_of_the_guide_is_one_that_generate_takes() -> None:
+    from typer.testing import CliRunner
+
+    from webui.cli import command_line
+
+    assert "generate" in GUIDE
+    assert "--extension detail.amount=0.5" in GUIDE
+    help_text = CliRunner().invoke(command_line("generate"), ["generate", "--help"], env={"COLUMNS": "200"}).output
+    assert "--extension " in help_text
