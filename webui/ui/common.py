@@ -192,7 +192,7 @@ _MOUNT = """latent.mount(NAME, element, {
 
 
 def mounted(name: str, html: str, **more: Any) -> gr.HTML:
-    """A piece of page whose life is in page.js: `latent.mount(NAME, element, ...)` takes the markup over.
+    """A piece of page whose life is in a script: `latent.mount(NAME, element, ...)` takes the markup over.
 
     It never gets a new value: that would draw the markup again.
     """

@@ -1,4 +1,4 @@
-"""The slim header (pickers, memory, worker, theme) and the footer's memory line. Their life is in page.js."""
+"""The slim header (pickers, memory, worker, theme) and the footer's memory line. Their life is in header.js."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import gradio as gr
 from webui.ui.common import mounted
 from webui.ui.markup import markup
 
-SCRIPTS = ("share.js",)
+SCRIPTS = ("header.js", "share.js")
 
 
 def build_header() -> gr.HTML:

@@ -30,6 +30,16 @@ TABS = ("txt2img", "img2img")
 
 # In the order in which they are run.
 SCRIPTS = (
+    "tokens.js",
+    "pickers.js",
+    "pictures.js",
+    "stage.js",
+    "run-buttons.js",
+    "viewer.js",
+    "keys.js",
+    "tips.js",
+    "form-actions.js",
+    "page.js",
     "prompt_edit.js",
     "prompt_box.js",
     "styles.js",
@@ -105,7 +115,7 @@ def _reset(group: Group) -> gr.HTML:
 
 
 def _chooser(field: Field) -> None:
-    """A list of model files, filled and read by page.js; its value is in a carrier."""
+    """A list of model files, filled and read by pickers.js; its value is in a carrier."""
     html = f'<label>{field.label}<select data-field="{field.name}"></select></label>'
     mounted("chooser", html, elem_id=f"choose-{field.elem_id}", elem_classes=["chooser"])
 

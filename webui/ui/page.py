@@ -67,9 +67,23 @@ def build(
     return demo
 
 
+_FOUNDATION = (  # what every other script builds on
+    "tools.js",
+    "pieces.js",
+    "messages.js",
+    "server.js",
+    "theme.js",
+    "models.js",
+    "form.js",
+    "tabs.js",
+    "status.js",
+)
 SCRIPTS = (  # in the order in which they are run
-    "page.js",
+    *_FOUNDATION,
     *making.SCRIPTS,
+    *png_info.SCRIPTS,
+    *queue.SCRIPTS,
+    *settings_tab.SCRIPTS,
     *extras.SCRIPTS,
     *merge.SCRIPTS,
     *history.SCRIPTS,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from webui.ui.common import mounted
 from webui.ui.markup import markup
 
+SCRIPTS = ("png-info.js",)
+
 
 def build() -> None:
     """The tab's content. Called inside a `gr.Tab`."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from webui.catalog import Catalog
     from webui.jobs.service import JobService
 
+SCRIPTS = ("settings.js",)
+
 # --- pure -------------------------------------------------------------------------------------------------------------
 
 TITLES = {

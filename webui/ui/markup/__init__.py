@@ -33,7 +33,7 @@ def icon(name: str) -> str:
 
 
 def icon_button(action: str, icon_name: str, label: str) -> str:
-    """A small button that does one of page.js's form actions."""
+    """A small button that does one of the form's actions (form-actions.js)."""
     return (
         f'<button type="button" class="quiet icon-only" data-form="{action}" aria-label="{label}" title="{label}">'
         f"{icon(icon_name)}</button>"

@@ -1,6 +1,6 @@
 /* Drafts: the form as typed is kept on the server, by user, so that a crash or another device loses nothing.
 
-   The newest wins. This browser keeps a copy of its own (page.js) for the moments without a server, and knows the
+   The newest wins. This browser keeps a copy of its own (form.js) for the moments without a server, and knows the
    server's time of the last draft that it wrote or took. At the start a draft that is newer than that was typed
    elsewhere and is taken, unless something was typed here that never reached the server and is newer still. */
 "use strict";

@@ -1,0 +1,34 @@
+/* Messages that pass, at the lower edge of the page. */
+"use strict";
+(() => {
+  const { el, find } = latent.tools;
+
+  /* `action`: { label, run } makes a button of the message, and keeps it longer. */
+  function say(text, kind = "", action = null) {
+    let host = find("#toasts");
+    if (!host) host = el("div", { id: "toasts", role: "status", "aria-live": "polite" });
+    const act = () => { toast.remove(); action.run(); };
+    const toast = el("div", { class: `toast ${kind}` }, text, action ? el("button", { type: "button", onclick: act }, action.label) : null);
+    const top = [...document.querySelectorAll("dialog[open]")].at(-1); // a modal dialog covers everything outside it
+    (top ?? document.body).append(host);
+    host.replaceChildren(toast);
+    setTimeout(() => toast.remove(), kind === "bad" || action ? 8000 : 3000);
+  }
+  const complain = (error) => say(`${error.message} ${error.advice || ""}`.trim(), "bad");
+
+  async function copyText(text, what) {
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch { // no clipboard on plain http across a network: the old way
+      const area = el("textarea", { class: "off-screen", "aria-hidden": "true" });
+      area.value = text;
+      document.body.append(area);
+      area.select();
+      document.execCommand("copy");
+      area.remove();
+    }
+    say(`${what} copied.`);
+  }
+
+  Object.assign(latent.tools, { say, complain, copyText });
+})();

@@ -1,0 +1,81 @@
+/* The tab Queue: the jobs that run, wait and have ended. */
+"use strict";
+(() => {
+  const { OVER, button, call, complain, duration, el, find, isShown, outputUrl, plural, say, setText, sleep, steer } = latent.tools;
+  const { stage, tabs } = latent;
+
+  const queue = {
+    rows: new Map(),
+    mount(element) {
+      this.root = element;
+      for (const name of ["running", "pending", "finished"]) this[name] = find(`[data-part=${name}]`, element);
+      this.empty = find("[data-part=empty]", element);
+      this.poll();
+    },
+    async poll() {
+      const element = this.root;
+      while (element === this.root && element.isConnected) {
+        if (isShown(element) && !document.hidden) await this.draw().catch(() => {});
+        await sleep(isShown(element) ? 700 : 400);
+      }
+    },
+    async draw() {
+      const { jobs } = await call("jobs?limit=100");
+      const parts = { running: [], pending: [], finished: [] };
+      for (const job of jobs) (parts[job.state] ?? parts.finished).push(job);
+      parts.pending.sort((a, b) => a.position - b.position);
+      for (const [name, list] of Object.entries(parts)) {
+        const nodes = list.map((job) => this.row(job));
+        const host = find("ul", this[name]);
+        if (nodes.length !== host.children.length || nodes.some((node, i) => host.children[i] !== node)) host.replaceChildren(...nodes);
+        this[name].hidden = !list.length;
+        setText(find("h2 span", this[name]), String(list.length));
+      }
+      this.empty.hidden = jobs.length > 0;
+      const known = new Set(jobs.map((job) => job.id));
+      for (const id of this.rows.keys()) if (!known.has(id)) this.rows.delete(id);
+    },
+    row(job) {
+      const old = this.rows.get(job.id);
+      if (old?.rev === job.rev) return old.node;
+      const node = old?.state === job.state ? old.node : el("li", { class: "job", "data-id": job.id, "data-state": job.state }, el("div", { class: "thumbs" }), el("div", { class: "words" }, el("p", { class: "prompt" }), el("p", { class: "muted" }), el("div", { class: "line" }, el("i"))), this.actions(job));
+      this.rows.set(job.id, { rev: job.rev, state: job.state, node });
+      const p = job.params;
+      setText(find(".prompt", node), p.prompt || "(no prompt)");
+      const facts = [`${p.width} × ${p.height}`, `${p.sampler}, ${plural(p.steps, "step", "steps")}`];
+      if (p.batch_count * p.batch_size > 1) facts.push(`${p.batch_count * p.batch_size} pictures`);
+      if (job.state === "running") facts.push(job.phase === "sampling" ? `step ${job.step}/${job.steps}` : job.line || job.phase);
+      if (job.state === "pending") facts.push(job.position === 0 ? "next" : `${job.position} before it`);
+      if (job.finished && job.started) facts.push(duration(job.finished - job.started));
+      if (OVER.has(job.state) && job.state !== "done") facts.push(job.state);
+      if (job.error && job.state !== "cancelled") facts.push(job.error.message);
+      setText(find(".muted", node), facts.join(" · "));
+      const line = find(".line", node);
+      line.hidden = job.state !== "running";
+      line.firstElementChild.style.transform = `scaleX(${job.progress})`;
+      const sources = job.images.filter((i) => i.path).map((i) => outputUrl(i.path));
+      if (job.state === "running" && job.preview && !sources.length) sources.push(`jobs/${job.id}/preview.jpg?n=${job.preview}`);
+      const thumbs = find(".thumbs", node), key = sources.join();
+      if (thumbs.dataset.key !== key) {
+        thumbs.dataset.key = key;
+        thumbs.replaceChildren(...sources.slice(0, 1).map((src) => el("a", { href: src, target: "_blank", rel: "noopener", "aria-label": "Open the picture" }, el("img", { src, alt: "", loading: "lazy", decoding: "async" }))));
+        if (sources.length > 1) thumbs.append(el("span", { title: `${sources.length} pictures` }, String(sources.length)));
+      }
+      return node;
+    },
+    actions(job) {
+      const then = (action) => async () => { await steer(job.id, action); this.draw().catch(() => {}); };
+      const retry = async () => {
+        try { await call(`jobs/${job.id}/retry`, { method: "POST" }); say("Queued again."); this.draw(); } catch (error) { complain(error); }
+      };
+      const show = () => { tabs.go("txt2img"); stage.follow(job.id); };
+      const made = {
+        running: [button("Show", "image", show), button("Interrupt", "stop", then("interrupt"))],
+        pending: [button("Move up", "up", then("move-up")), button("Cancel", "close", then("cancel"))],
+      }[job.state] ?? [button("Show", "image", show), button("Make again", "recycle", retry)];
+      return el("div", { class: "actions" }, ...made);
+    },
+  };
+
+  latent.piece("queue", (element) => queue.mount(element));
+})();

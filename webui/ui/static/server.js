@@ -1,0 +1,59 @@
+/* Speaking to the server: one function for every request, and the banner for when there is no answer. */
+"use strict";
+latent.connection = (() => {
+  const { el, find, setText } = latent.tools;
+
+  class Failure extends Error {
+    constructor(message, advice = "", status = 0, kind = "") {
+      super(message);
+      Object.assign(this, { advice, status, kind });
+    }
+  }
+
+  const connection = {
+    lostAt: 0,
+    lost() {
+      this.lostAt ||= Date.now();
+      this.show(true, "Connection lost. Trying again; your jobs go on.");
+    },
+    starting() {
+      this.lostAt ||= Date.now();
+      this.show(true, "The server is starting again.");
+    },
+    ok() {
+      if (this.lostAt) this.show(false, "");
+      this.lostAt = 0;
+    },
+    show(visible, text) {
+      let banner = find("#banner");
+      if (!banner) document.body.prepend((banner = el("div", { id: "banner", role: "alert", hidden: true })));
+      setText(banner, text);
+      banner.hidden = !visible;
+    },
+  };
+
+  async function call(path, { method = "GET", json, body, type } = {}) {
+    const options = { method, cache: "no-store" };
+    if (json !== undefined) Object.assign(options, { body: JSON.stringify(json), headers: { "content-type": "application/json" } });
+    if (body !== undefined) Object.assign(options, { body }, type ? { headers: { "content-type": type } } : {});
+    let response;
+    try {
+      response = await fetch(path, options);
+    } catch {
+      connection.lost();
+      throw new Failure("The server does not answer.", "Look at the terminal it was started in. The page tries again by itself.");
+    }
+    if (response.status === 401) { location.reload(); }
+    const data = response.status === 204 ? null : await response.json().catch(() => ({}));
+    if (response.status === 503 && data.error === "Starting") {
+      connection.starting();
+      throw new Failure(data.message, data.advice);
+    }
+    connection.ok();
+    if (!response.ok) throw new Failure(data.message || `The server answered ${response.status}.`, data.advice || "", response.status, data.error || "");
+    return data;
+  }
+
+  latent.tools.call = call;
+  return connection;
+})();

@@ -1,0 +1,70 @@
+/* The tab Settings, drawn from the settings' own descriptions. */
+"use strict";
+(() => {
+  const { el, find, iconButton, setText } = latent.tools;
+
+  const settings = {
+    mount(element, env) {
+      this.server = env.server;
+      const host = find("[data-part=groups]", element), search = find("input[type=search]", element);
+      this.draw(host);
+      search.addEventListener("input", () => {
+        const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+        host.querySelectorAll(".setting").forEach((row) => { row.hidden = !words.every((w) => row.dataset.words.includes(w)); });
+        host.querySelectorAll("section").forEach((section) => { section.hidden = !section.querySelector(".setting:not([hidden])"); });
+        find("[data-part=none]", element).hidden = Boolean(host.querySelector("section:not([hidden])"));
+      });
+    },
+    async draw(host) {
+      try {
+        const groups = await this.server.read_settings();
+        host.replaceChildren(...groups.map((group) => el("section", {}, el("h2", {}, group.title), ...group.entries.map((entry) => this.row(entry)))));
+      } catch { host.replaceChildren(el("p", { class: "bad" }, "The settings could not be read. Reload the page.")); }
+    },
+    row(entry) {
+      const id = `s-${entry.key.replace(/\W/g, "-")}`;
+      const error = el("p", { class: "bad", role: "alert", id: `${id}-error`, hidden: true });
+      const note = el("p", { class: "saved", role: "status" });
+      const control = this.control(entry, id);
+      const read = () => (entry.kind === "bool" ? control.checked : entry.kind === "number" ? (control.value.trim() === "" ? null : Number(control.value)) : control.value);
+      const write = (value) => { entry.kind === "bool" ? (control.checked = value) : (control.value = value); };
+      const reset = iconButton(`Reset ${entry.label}`, "reset", () => { write(entry.default); save(); });
+      const mark = () => { reset.hidden = read() === entry.default; };
+      const save = async () => {
+        let answer;
+        try { answer = await this.server.save_setting({ key: entry.key, value: read() }); } catch { answer = { error: "The server does not answer. Nothing was saved." }; }
+        error.hidden = !answer.error;
+        setText(error, answer.error ?? "");
+        control.setAttribute("aria-invalid", String(Boolean(answer.error)));
+        setText(note, answer.error ? "" : { now: "Saved.", worker: "Saved. The engine starts anew when it is idle.", restart: "Saved. In force after a restart." }[entry.effect]);
+        if (!answer.error) write(answer.value);
+        mark();
+        setTimeout(() => setText(note, ""), 6000);
+      };
+      control.addEventListener("change", save);
+      mark();
+      const words = `${entry.label} ${entry.tip} ${entry.key}`.toLowerCase();
+      return el("div", { class: "setting", "data-words": words, "data-key": entry.key },
+        el("div", { class: "about" }, el("label", { for: id }, entry.label), el("p", { class: "muted", id: `${id}-tip` }, entry.tip, { worker: " Starts the engine anew.", restart: " Needs a restart." }[entry.effect] ?? "")),
+        el("div", { class: "control" }, control, reset, entry.suggestions.length ? el("datalist", { id: `${id}-list` }, ...entry.suggestions.map((value) => el("option", { value }))) : null), error, note);
+    },
+    control(entry, id) {
+      const common = { id, "aria-describedby": `${id}-tip ${id}-error` };
+      if (entry.kind === "bool") {
+        const box = el("input", { type: "checkbox", ...common });
+        box.checked = entry.value;
+        return box;
+      }
+      if (entry.kind === "choice") {
+        const select = el("select", common, ...entry.choices.map((choice) => el("option", { value: choice }, choice)));
+        select.value = entry.value;
+        return select;
+      }
+      const input = el("input", entry.kind === "number" ? { type: "number", min: entry.low, max: entry.high, step: entry.whole ? 1 : "any", ...common } : { type: "text", spellcheck: "false", list: entry.suggestions.length ? `${id}-list` : null, ...common });
+      input.value = entry.value;
+      return input;
+    },
+  };
+
+  latent.piece("settings", (element, env) => settings.mount(element, env));
+})();

@@ -1,0 +1,384 @@
+/* The stage: the job that is followed, its preview and pictures, and what is done with them. */
+"use strict";
+latent.stage = (() => {
+  const {
+    OVER, button, bytes, call, complain, copyFolder, copyPicture, copyText, duration, el, find, icon, outputUrl, plural, reuseSeed,
+    say, setText, sleep, store, tabStore, widgetValues,
+  } = latent.tools;
+  const { form, models, status, tabs } = latent;
+  const EARLIER = 24;
+
+  const stage = {
+    mine: tabStore.get("jobs", []),  // ids that this browser tab submitted and has not seen end
+    view: null,  // the job on the stage
+    earlier: [],  // pictures of jobs before it
+    selected: null,  // a picture that the user chose; null: follow the job
+    watching: 0,
+    shown: [],  // who hears which picture is on the stage, and
+    added: [],  // [buttons, node below the actions] that they bring
+
+    /* For other files: `listener` hears of the picture on the stage, undefined for none; `buttons` join its actions. */
+    onPicture(listener, buttons = [], below = null) {
+      this.shown.push(listener);
+      this.added.push([buttons, below]);
+      if (this.root) this.addParts(buttons, below);
+      listener(this.root && this.picture());
+    },
+    addParts(buttons, below) {
+      this.actions.append(...buttons);
+      if (below) this.actions.after(below);
+    },
+    listeners: new Set(),  // of what came of a submission: { submitted(id), refused(error) }
+    listen(listener) { this.listeners.add(listener); return () => this.listeners.delete(listener); },
+
+    mount(element) {
+      this.root = find("#stage", element);
+      for (const name of ["frame", "image", "center", "bar", "facts", "warnings", "strip", "actions", "infotext", "live"]) {
+        this[name] = find(`[data-part=${name}]`, this.root);
+      }
+      this.text = find("pre", this.infotext);
+      this.unfold = find("button", this.infotext);
+      this.image.addEventListener("click", (event) => {
+        const cell = this.picture() && latent.grids.cellAt(event, this.image, this.picture(), this.pictures());
+        if (cell) this.select(cell.src);
+        else latent.viewer.open();
+      });
+      this.unfold.addEventListener("click", () => {
+        const folded = this.infotext.classList.toggle("folded");
+        this.unfold.setAttribute("aria-expanded", String(!folded));
+      });
+      this.drawActions();
+      this.added.forEach((parts) => this.addParts(...parts));
+      this.showEmpty();
+      form.listeners.push(() => { if (!this.view && !this.picture()) this.showEmpty(); });
+      this.resume();
+    },
+
+    // Which job to show: one of this tab's, else the one this browser saw last, else one that runs.
+    async resume() {
+      const candidates = [...this.mine, store.get("last", null)].filter(Boolean);
+      for (const id of candidates) {
+        try {
+          const view = await call(`jobs/${id}`);
+          if (!OVER.has(view.state) || id === candidates.at(-1)) { this.follow(id, view); return; }
+        } catch (error) { if (!error.status) { await sleep(1000); return this.resume(); } }
+      }
+      const running = (await call("jobs?state=running&limit=1").catch(() => ({ jobs: [] }))).jobs[0];
+      if (running) this.follow(running.id, running);
+    },
+
+    submitting() {
+      this.selected = null;
+      if (this.view && !OVER.has(this.view.state)) { setText(this.live, "Queued."); return; }
+      this.keepPictures();
+      this.view = null;
+      this.setState("submitting");
+      this.setFrame(form.values.width, form.values.height);
+      this.showImage(null);
+      this.showText("");
+      this.setBar(0);
+      this.message("Sending the job");
+      setText(this.facts, "");
+      this.drawStrip();
+    },
+    refused({ message, advice }) {
+      this.listeners.forEach((listener) => listener.refused({ message, advice }));
+      if (this.view && !OVER.has(this.view.state)) { say(`${message} ${advice}`, "bad"); return; }
+      this.setState("failed");
+      this.problem("The job was not taken", message, advice);
+    },
+    submitted(id) {
+      this.listeners.forEach((listener) => listener.submitted(id));
+      this.mine = [...this.mine, id].slice(-50);
+      tabStore.set("jobs", this.mine);
+      store.set("last", id);
+      status.hurry();
+      if (!this.view || OVER.has(this.view.state)) this.follow(id);
+      else this.drawFacts();
+    },
+
+    follow(id, view = null) {
+      if (this.view && this.view.id !== id) this.keepPictures();
+      this.selected = null;
+      this.previewShown = 0;
+      this.view = view ?? { id, rev: -1, state: "pending", params: {}, images: [], position: null, warnings: [] };
+      if (view) this.show();
+      this.watch(id);
+    },
+
+    async watch(id) {
+      const turn = ++this.watching;
+      let pause = 250;
+      while (turn === this.watching && this.view?.id === id && !OVER.has(this.view.state)) {
+        try {
+          const view = await call(`jobs/${id}?rev=${this.view.rev}`);
+          if (turn !== this.watching) return;
+          pause = document.hidden ? 3000 : 250;
+          if (view) { this.view = view; this.show(); }
+          if (view && OVER.has(view.state)) break;
+        } catch (error) {
+          if (error.status === 404) {
+            this.view.state = "lost";
+            this.setState("failed");
+            this.problem("The job is gone", "The server no longer knows it.", "It may have been started with another data folder. Make the picture again.");
+            break;
+          }
+          pause = Math.min(pause * 2, 4000);
+        }
+        await sleep(pause);
+      }
+      if (turn === this.watching) this.ended(id);
+    },
+
+    ended(id) {
+      this.mine = this.mine.filter((other) => other !== id);
+      tabStore.set("jobs", this.mine);
+      status.hurry();
+      title.rest();
+      if (this.mine.length) setTimeout(() => this.follow(this.mine[0]), 400);
+    },
+
+    // What the stage shows for the job's view.
+    show() {
+      const view = this.view, { state } = view;
+      if (!OVER.has(state) || !view.images.length) this.setFrame(view.params.width, view.params.height);
+      this.setState(state === "running" ? view.phase || "loading" : state);
+      this.setBar(OVER.has(state) ? 0 : view.progress);
+      this.drawFacts();
+      this.drawStrip();
+      this.drawWarnings();
+      title.progress(view);
+      if (this.selected) return;
+      if (state === "pending") {
+        this.showImage(null);
+        this.message(view.position > 0 ? `Waiting: ${plural(view.position, "job", "jobs")} before this one` : "Waiting for its turn");
+      } else if (state === "running") {
+        if (view.preview) this.showPreview(view);
+        else if (this.shownJob !== view.id) { this.showImage(null); this.message(view.line || { waiting: "Starting", loading: "Loading the model", saving: "Saving" }[view.phase] || "Starting"); }
+      } else if (view.images.length) {
+        this.showPicture(this.picture());
+        const unsaved = view.images.find((image) => image.error);
+        if (state === "failed") this.failure();
+        else if (unsaved) this.problem("The picture could not be saved", unsaved.error, "It is kept in memory for now: use Download. Make room or give write access in the outputs folder.", false);
+      } else if (state === "done" || state === "interrupted") {
+        this.showImage(null);
+        this.message(state === "interrupted" ? "Interrupted before a picture was finished" : "Nothing was made");
+      } else {
+        this.failure();
+      }
+      if (OVER.has(state)) this.announce();
+    },
+    failure() {
+      const { state, error } = this.view;
+      const words = { failed: "The job failed", lost: "The server was stopped while the job ran", cancelled: "The job was cancelled" };
+      if (!this.view.images.length) this.showImage(null);
+      this.problem(words[state] ?? "The job ended", error?.message ?? "", error?.advice ?? "", state !== "cancelled" || null);
+    },
+    announce() {
+      const { state, images, seconds, error } = this.view;
+      const made = plural(images.length, "picture", "pictures");
+      setText(this.live, state === "failed" ? `Failed: ${error?.message ?? ""}` : `${state === "done" ? "Done" : state}: ${made}${seconds.total ? ` in ${duration(seconds.total)}` : ""}.`);
+    },
+
+    setState(state) {
+      this.root.dataset.state = state;
+      const view = this.view, running = view?.state === "running", over = !view || OVER.has(view.state);
+      latent.runButtons.update({ waiting: view?.state === "pending", running: running && !over, several: (view?.params.batch_count ?? 1) > 1 });
+    },
+    setFrame(width, height) {
+      if (!width || !height) return;
+      this.root.style.setProperty("--w", width);
+      this.root.style.setProperty("--h", height);
+    },
+    setBar(progress) {
+      const percent = Math.round(100 * progress);
+      this.bar.firstElementChild.style.transform = `scaleX(${progress})`;
+      this.bar.setAttribute("aria-valuenow", String(percent));
+    },
+    message(text) { this.center.replaceChildren(el("p", {}, text)); this.center.hidden = false; },
+    problem(what, why, next, retry = true) {
+      const again = retry && this.view?.id ? button("Try again", "recycle", () => this.retry()) : null;
+      this.center.replaceChildren(el("div", { class: "problem", role: "alert" }, el("h3", {}, what), why ? el("p", {}, why) : null, next ? el("p", { class: "next" }, next) : null, again));
+      this.center.hidden = false;
+      setText(this.facts, "");
+    },
+    async retry() {
+      try { this.submitted((await call(`jobs/${this.view.id}/retry`, { method: "POST" })).id); } catch (error) { complain(error); }
+    },
+    showEmpty() {
+      if (this.root.dataset.state && !["empty"].includes(this.root.dataset.state)) return;
+      this.setFrame(form.values.width || models.nativeSize(), form.values.height || models.nativeSize());
+      const prompts = models.examples(form.values.checkpoint);
+      if (this.root.dataset.state === "empty" && this.examples === prompts) return;
+      this.examples = prompts;
+      this.setState("empty");
+      const make = async (prompt) => { await form.set({ prompt }); find("#generate").click(); };
+      this.center.replaceChildren(el("div", { class: "examples" }, el("p", {}, "Describe a picture, or start with one of these"),
+        el("div", { class: "chips" }, ...prompts.map((prompt) => el("button", { type: "button", class: "chip", onclick: () => make(prompt) }, prompt)))));
+      this.center.hidden = false;
+    },
+
+    // Pictures: of the job on the stage first, then of the jobs before it.
+    pictures() {
+      const { view } = this;
+      const own = view ? view.images.map((image) => {
+        const src = image.path ? outputUrl(image.path) : `jobs/${view.id}/pictures/${image.index}.png`;
+        const params = latent.grids.paramsOf(view, image);
+        return { ...image, src, job: view.id, file: image.path.split("/").pop() || `unsaved-${image.seed}.png`, params, seconds: view.seconds, peak: view.peak_memory };
+      }) : [];
+      return [...own, ...this.earlier];
+    },
+    keepPictures() {
+      this.earlier = this.pictures().slice(0, EARLIER);
+      if (this.view) this.view = { ...this.view, images: [] };
+    },
+    picture() {
+      const pictures = this.pictures();
+      if (this.selected) return pictures.find((p) => p.src === this.selected);
+      if (!this.view || !OVER.has(this.view.state) || !this.view.images.length) return undefined;
+      return pictures.slice(0, this.view.images.length).findLast((p) => latent.grids.isSheet(p)) ?? pictures[0];
+    },
+    select(src) {
+      this.selected = src;
+      const picture = this.picture();
+      if (picture) this.showPicture(picture);
+      this.drawStrip();
+      this.drawFacts();
+    },
+
+    showImage(src, alt = "") {
+      this.wanted = src;
+      if (src === null) {
+        this.image.hidden = true;
+        this.image.removeAttribute("src");
+        this.shownJob = null;
+        this.drawActions();
+        return;
+      }
+      const next = new Image();
+      next.src = src;
+      next.decode().then(() => {
+        if (this.wanted !== src) return;
+        this.image.src = src;
+        this.image.alt = alt;
+        this.image.hidden = false;
+        this.center.hidden = !this.center.querySelector(".problem");
+      }, () => {});  // a preview that was replaced before it was read
+    },
+    showPreview(view) {
+      if (this.previewShown === view.preview) return;
+      this.previewShown = view.preview;
+      this.shownJob = view.id;
+      this.image.dataset.kind = "preview";
+      this.showImage(`jobs/${view.id}/preview.jpg?n=${view.preview}`, "The picture in the making");
+    },
+    showPicture(picture) {
+      this.setFrame(picture.width, picture.height);
+      this.image.dataset.kind = "result";
+      this.showImage(picture.src, picture.params.prompt ? `Picture: ${picture.params.prompt.slice(0, 200)}` : "Picture");
+      if (!this.center.querySelector(".problem") || this.selected) this.center.replaceChildren();
+      this.showText(picture.infotext);
+      this.drawActions();
+      latent.grids.look(picture);
+    },
+    showText(text) {
+      setText(this.text, text);
+      this.infotext.hidden = !text;
+      requestAnimationFrame(() => { this.unfold.hidden = !text || (this.infotext.classList.contains("folded") && this.text.scrollHeight <= this.text.clientHeight + 2); });
+    },
+
+    drawFacts() {
+      const view = this.view;
+      if (!view) return;
+      const parts = [], others = this.mine.filter((id) => id !== view.id).length;
+      const picture = this.picture();
+      if (view.state === "running") {
+        if (view.phase === "sampling" && view.steps) {
+          if (view.batches > 1) parts.push(`batch ${view.batch}/${view.batches}`);
+          parts.push(`step ${view.step}/${view.steps}`);
+          if (view.rate) parts.push(view.rate >= 1 ? `${view.rate.toFixed(1)} it/s` : `${(1 / view.rate).toFixed(1)} s/it`);
+          if (view.seconds_left !== null && view.rate) parts.push(`${duration(view.seconds_left)} left`);
+        } else parts.push(view.phase === "saving" ? "saving" : view.phase === "loading" ? "loading" : "starting");
+      } else if (picture) {
+        parts.push(`${picture.width} × ${picture.height}`);
+        if (picture.seconds?.total) parts.push(duration(picture.seconds.total));
+        if (picture.peak) parts.push(`peak memory ${bytes(picture.peak)}`);
+        if (view.state === "interrupted" && !this.selected) parts.unshift("interrupted");
+      } else if (view.seconds?.total && OVER.has(view.state)) parts.push(duration(view.seconds.total));
+      if (others) parts.push(`${others} more waiting`);
+      setText(this.facts, parts.join(" · "));
+      const stages = Object.entries(view.seconds ?? {}).map(([name, s]) => `${name} ${s.toFixed(2)} s`).join(", ");
+      this.facts.title = OVER.has(view.state) ? stages : "";
+    },
+    drawWarnings() {
+      const lines = this.view.warnings.map((w) => w.text);
+      const key = JSON.stringify(lines);
+      if (this.warned === key) return;
+      this.warned = key;
+      this.warnings.hidden = !lines.length;
+      this.warnings.replaceChildren(...lines.map((line) => el("li", {}, icon("info"), el("span", {}, line))));
+    },
+    drawStrip() {
+      const view = this.view, pictures = this.pictures();
+      const expected = view && !OVER.has(view.state) ? (view.params.batch_count ?? 1) * (view.params.batch_size ?? 1) : 0;
+      const slots = Math.min(Math.max(0, expected - (view?.images.length ?? 0)), 64);
+      const shown = this.picture();
+      const key = JSON.stringify([pictures.map((p) => p.src), slots, shown?.src]);
+      if (this.stripKey === key) return;
+      this.stripKey = key;
+      this.strip.hidden = pictures.length + slots < 2;
+      const thumbs = pictures.map((p, index) => el("button", {
+        type: "button", class: "thumb", "aria-label": `Picture ${index + 1}, seed ${p.seed}`, "aria-pressed": String(p.src === shown?.src), onclick: () => this.select(p.src),
+      }, el("img", { src: p.src, alt: "", loading: "lazy", decoding: "async" })));
+      thumbs.splice(view?.images.length ?? 0, 0, ...Array.from({ length: slots }, () => el("span", { class: "slot" })));
+      const focused = document.activeElement?.closest?.(".strip") === this.strip;
+      this.strip.replaceChildren(...thumbs);
+      if (focused) find("[aria-pressed=true]", this.strip)?.focus();
+    },
+
+    drawActions() {
+      const picture = this.picture();
+      if (!this.actionButtons) {
+        const on = (run) => () => { const p = this.picture(); if (p) run(p); };
+        this.download = el("a", { class: "quiet", role: "button" }, icon("download"), el("span", {}, "Download"));
+        this.actionButtons = [
+          button("Copy picture", "copy", on(copyPicture)),
+          this.download,
+          button("Copy parameters", "text", on((p) => copyText(p.infotext, "Parameters"))),
+          button("Copy folder path", "folder", on(copyFolder)),
+          button("PNG info", "info", on((p) => latent.pngInfo.open(p.src, p.file))),
+          button("Reuse parameters", "reuse", on((p) => { const values = widgetValues(p.params); tabs.goFor(values); form.set(values); say("Parameters taken."); })),
+          button("Reuse seed", "recycle", on((p) => reuseSeed(p))),
+          ...latent.send.buttons(() => this.picture()),
+        ];
+        this.actions.append(...this.actionButtons);
+      }
+      this.shown.forEach((listener) => listener(picture));
+      for (const node of this.actionButtons) {
+        if (node.tagName === "BUTTON") node.disabled = !picture;
+      }
+      if (picture) {
+        this.download.href = picture.src;
+        this.download.download = picture.file;
+        this.download.removeAttribute("aria-disabled");
+        this.download.tabIndex = 0;
+      } else {
+        this.download.removeAttribute("href");
+        this.download.setAttribute("aria-disabled", "true");
+        this.download.tabIndex = -1;
+      }
+    },
+  };
+
+  const title = {
+    base: "Latent WebUI",
+    progress(view) {
+      if (view.state === "pending") document.title = `Waiting · ${this.base}`;
+      else if (view.state === "running") document.title = view.phase === "sampling" && view.steps ? `${view.step}/${view.steps} · ${Math.round(100 * view.progress)}% · ${this.base}` : `Loading · ${this.base}`;
+    },
+    rest() { document.title = this.base; },
+  };
+
+  latent.piece("stage", (element) => stage.mount(element));
+  return stage;
+})();

@@ -1,0 +1,31 @@
+/* The token counters of the prompts. */
+"use strict";
+(() => {
+  const { call, find, plural, setText } = latent.tools;
+  const { form } = latent;
+
+  function tokenCounter(element, name) {
+    const output = find("output", element);
+    let shown = null, timer = 0;
+    const asked = (values) => ({
+      text: values[name] || "", negative: name === "negative_prompt", styles: (values.styles || "").split("\n").filter(Boolean),
+      steps: values.steps, emphasis: values.emphasis, comma_backtrack: values.comma_backtrack, prompt_compatibility: values.prompt_compatibility,
+    });
+    const count = async (json) => {
+      try {
+        const { count, limit } = await call("tokens", { method: "POST", json });
+        setText(output, `${count}/${limit}`);
+        output.title = `${plural(count, "token", "tokens")}; ${plural(Math.max(1, limit / 75), "chunk", "chunks")} of 75`;
+      } catch { setText(output, ""); }
+    };
+    form.listeners.push((values) => {
+      const json = asked(values), key = JSON.stringify(json);
+      if (key === shown) return;
+      shown = key;
+      clearTimeout(timer);
+      timer = setTimeout(() => count(json), 150);
+    });
+  }
+  latent.piece("tokens-prompt", (element) => tokenCounter(element, "prompt"));
+  latent.piece("tokens-negative_prompt", (element) => tokenCounter(element, "negative_prompt"));
+})();

@@ -1,0 +1,78 @@
+/* What every piece of the page is built with: nodes, words, and what this browser keeps. No framework.
+   Text from users and files only ever becomes text nodes and attributes, never markup. */
+"use strict";
+window.latent = {};
+latent.tools = (() => {
+  // --- nodes ---
+
+  const el = (tag, props = {}, ...children) => {
+    const node = document.createElement(tag);
+    for (const [key, value] of Object.entries(props)) {
+      if (value === undefined || value === null || value === false) continue;
+      if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+      else node.setAttribute(key, value === true ? "" : value);
+    }
+    node.append(...children.filter((child) => child !== null && child !== undefined));
+    return node;
+  };
+
+  const icon = (name) => {
+    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    svg.setAttribute("class", "icon");
+    svg.setAttribute("aria-hidden", "true");
+    const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
+    use.setAttribute("href", `ui/icons.svg?v=${window.latentBoot.version}#${name}`);
+    svg.append(use);
+    return svg;
+  };
+
+  const button = (label, iconName, onclick, props = {}) =>
+    el("button", { type: "button", class: "quiet", onclick, ...props }, icon(iconName), el("span", {}, label));
+
+  const iconButton = (label, iconName, onclick, props = {}) =>
+    el("button", { type: "button", class: "quiet icon-only", "aria-label": label, title: label, onclick, ...props }, icon(iconName));
+
+  const fill = (node, ...children) => node.replaceChildren(...children.filter((child) => child !== null && child !== undefined));
+  const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+  const find = (selector, root = document) => root.querySelector(selector);
+  const setText = (node, text) => { if (node && node.textContent !== text) node.textContent = text; };
+  const isShown = (node) => node.isConnected && node.offsetParent !== null;
+
+  const dialog = (id, label, ...children) => {
+    const node = el("dialog", { id, "aria-label": label }, ...children);
+    node.addEventListener("click", (event) => { if (event.target === node) node.close(); });
+    document.addEventListener("DOMContentLoaded", () => document.body.append(node));
+    return node;
+  };
+
+  // --- words ---
+
+  const bytes = (n) => {
+    if (n >= 2 ** 30) return `${(n / 2 ** 30).toFixed(n >= 10 * 2 ** 30 ? 0 : 1)} GB`;
+    return n >= 2 ** 20 ? `${Math.round(n / 2 ** 20)} MB` : `${Math.ceil(n / 1024)} kB`;
+  };
+  const duration = (s) => {
+    if (s < 60) return `${s.toFixed(1)} s`;
+    const minutes = Math.floor(s / 60);
+    return minutes < 60 ? `${minutes} min ${Math.floor(s % 60)} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  };
+  const plural = (n, one, many) => `${n} ${n === 1 ? one : many}`;
+  const outputUrl = (path) => "outputs/" + path.split("/").map(encodeURIComponent).join("/");
+
+  // --- what is kept ---
+
+  /* localStorage and sessionStorage may be full, or forbidden: then nothing is kept, and nothing breaks. */
+  const keeper = (storage) => ({
+    get(key, otherwise) {
+      try { return JSON.parse(storage().getItem("latent." + key)) ?? otherwise; } catch { return otherwise; }
+    },
+    set(key, value) {
+      try { storage().setItem("latent." + key, JSON.stringify(value)); } catch { return false; }
+      return true;
+    },
+  });
+  const store = keeper(() => localStorage);
+  const tabStore = keeper(() => sessionStorage);
+
+  return { el, icon, button, iconButton, fill, sleep, find, setText, isShown, dialog, bytes, duration, plural, outputUrl, store, tabStore };
+})();
