@@ -52,7 +52,7 @@ class Studio:
         picture = draw(seed, params.width or 64, params.height or 48)
         text = infotext.format(params, index=index, model_name="base-v15", model_hash=CHECKPOINT.sha256[:10])
         folder = self.paths.outputs / "txt2img-images" / "2026-11-23"
-        suffix = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}[params.image_format]
+        suffix = pictures.SUFFIXES[params.image_format]
         path = path or folder / f"{next(self._numbers):05d}-{seed}{suffix}"
         digest = hashlib.sha256(picture.tobytes()).hexdigest()
         saved = SavedPicture(

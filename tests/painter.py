@@ -97,7 +97,7 @@ class Painter:
         digest = hashlib.sha256(picture.tobytes()).hexdigest()
         if not params.save:
             return Image(index, "", seed, picture.width, picture.height, text, digest, png=data)
-        suffix = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}[params.image_format]
+        suffix = pictures.SUFFIXES[params.image_format]
         path = self.paths.outputs / "txt2img-images" / f"{time.time_ns()}-{seed}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_new(path, data)

@@ -21,7 +21,7 @@ from webui.pictures.exif import read_exif
 
 TEXT = "a cat\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 64x48"
 WIDE = "日本語 😀 é\nSteps: 1"
-FORMATS = ("png", "jpeg", "webp")
+FORMATS = ("png", "jpeg", "webp", "avif")
 
 
 def picture(width: int = 64, height: int = 48, mode: str = "RGB") -> Image.Image:
@@ -80,7 +80,7 @@ def test_the_exif_comment_is_plain_bytes_as_the_standard_says() -> None:
     assert kind == b"\0\7"  # UNDEFINED: readers of the field do not find a list of numbers
 
 
-@pytest.mark.parametrize("kind", ["jpeg", "webp"])
+@pytest.mark.parametrize("kind", ["jpeg", "webp", "avif"])
 def test_the_exif_comment_is_unicode_in_big_endian_order(kind: str) -> None:
     loaded = Image.open(io.BytesIO(pictures.encode(picture(), kind, 90, WIDE)))
     comment = loaded.getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
@@ -96,6 +96,9 @@ def test_the_exif_comment_is_unicode_in_big_endian_order(kind: str) -> None:
         ("webp", (16, 16_383), "", "WEBP"),
         ("jpeg", (16, 16), "x" * 40_000, "PNG"),
         ("webp", (16, 16), "x" * 40_000, "WEBP"),
+        ("avif", (32_769, 16), "", "PNG"),
+        ("avif", (32_768, 16), "", "AVIF"),
+        ("avif", (16, 16), "x" * 40_000, "AVIF"),
     ],
 )
 def test_what_a_format_cannot_hold_is_a_png(kind: str, size: tuple[int, int], text: str, expected: str) -> None:
@@ -174,12 +177,36 @@ def test_H066_comments_of_every_character_set(comment: bytes, expected: str) -> 
     assert pictures.read_text(save(picture(), "JPEG", exif=exif))[0] == expected
 
 
-@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
-def test_avif_and_gif_are_read() -> None:
+def test_avif_of_other_programs_and_gif_are_read() -> None:
     exif = Image.Exif()
     exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"UNICODE\0" + WIDE.encode("utf-16-be")
     assert pictures.read_text(save(picture(), "AVIF", exif=exif.tobytes()))[0] == WIDE
     assert pictures.read_text(save(picture(), "GIF", comment=TEXT.encode()))[0] == TEXT
+
+
+def test_the_size_and_text_of_an_avif_are_known_without_its_pixels() -> None:
+    data = pictures.encode(picture(640, 480), "avif", 90, TEXT)
+    pixels = data.index(b"mdat") + 400  # the text comes first
+    assert picture_size(data[:pixels], "AVIF") == (640, 480)
+    assert pictures.read_text(data[:pixels])[0] == TEXT
+    with pytest.raises(BadPicture, match="damaged"):
+        pictures.open_image(data[:pixels])
+
+
+def test_an_avif_that_is_turned_is_opened_upright() -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    upright = pictures.open_image(save(picture(), "AVIF", exif=exif))  # kept as a turn of the pixels, not as EXIF
+    assert upright.size == (48, 64)
+
+
+def test_without_avif_in_pillow_a_png_is_written_and_reading_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = pictures.encode(picture(), "avif", 90, TEXT)
+    monkeypatch.setattr(features, "check", lambda name: name != "avif")
+    assert sniff(pictures.encode(picture(), "avif", 90, TEXT)) == "PNG"
+    assert pictures.read_text(data)[0] == TEXT
+    with pytest.raises(BadPicture, match="Pillow"):
+        pictures.open_image(data)
 
 
 def test_comfyui_keeps_its_graph_in_odd_entries_of_webp() -> None:

@@ -27,7 +27,7 @@ FOLDER = ".inputs"
 KEEP_UNUSED_SECONDS = 24 * 3600.0
 MAX_BYTES = 64 * 2**20  # of one file; the largest request that the server takes
 _REFERENCE = re.compile(r"[0-9a-f]{64}\Z")
-_SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}
+_SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "AVIF": ".avif"}
 _ANY_REFERENCE = re.compile(r'"([0-9a-f]{64})"')
 
 
@@ -38,7 +38,7 @@ class InputPicture:
     reference: str
     width: int
     height: int
-    format: str  # "PNG", "JPEG" or "WEBP"
+    format: str  # "PNG", "JPEG", "WEBP" or "AVIF"
     has_alpha: bool
 
 

@@ -62,7 +62,7 @@ def build(client: Client) -> MCPServer[Any]:
             raise ToolError(str(error)) from error
         told = [f"seed {one.seed}, {one.width}x{one.height}" for one in made.job.images]
         told += [f"note: {text}" for text in made.job.warnings]
-        images = [Image(data=data, format=made.job.params["image_format"]) for data in made.pictures]
+        images = [Image(data=data, format=_kind(data)) for data in made.pictures]
         return [*images, "\n".join(told)]
 
     def search_history(query: str = "", limit: int = 20) -> list[dict[str, Any]]:
@@ -83,8 +83,7 @@ def build(client: Client) -> MCPServer[Any]:
             data = client.history_file(picture_id)
         except WebUIError as error:
             raise ToolError(str(error)) from error
-        kind = "png" if data[:4] == b"\x89PNG" else "jpeg" if data[:2] == b"\xff\xd8" else "webp"
-        return [Image(data=data, format=kind)]
+        return [Image(data=data, format=_kind(data))]
 
     def list_models() -> list[dict[str, str]]:
         """The models that can be used, for `checkpoint` of generate."""
@@ -104,6 +103,13 @@ def build(client: Client) -> MCPServer[Any]:
 def serve(client: Client) -> None:
     """Speak over standard input and output until the other side ends. Raises `McpMissing`."""
     build(client).run("stdio")
+
+
+def _kind(data: bytes) -> str:
+    """The format of a picture file, as media types name it."""
+    if data[4:8] == b"ftyp":
+        return "avif"
+    return "png" if data[:4] == b"\x89PNG" else "jpeg" if data[:2] == b"\xff\xd8" else "webp"
 
 
 def credentials(text: str) -> dict[str, Any]:

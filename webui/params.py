@@ -126,8 +126,8 @@ class GenerationParams(Plain):
 
     # The saved file
     save: bool = True  # False: the pictures go to whoever asked, from memory, and are kept nowhere
-    image_format: Literal["png", "jpeg", "webp"] = "png"
-    image_quality: int = Field(90, ge=1, le=100)  # JPEG and WEBP; PNG is lossless
+    image_format: Literal["png", "jpeg", "webp", "avif"] = "png"
+    image_quality: int = Field(90, ge=1, le=100)  # of all but PNG, which is lossless
 
     # What extensions add: {"name": {"field": value}}, frozen
     extensions: ExtensionValues = ()

@@ -56,6 +56,7 @@ class ImageFormat(Enum):
     png = "png"
     jpeg = "jpeg"
     webp = "webp"
+    avif = "avif"
 
 
 @dataclass

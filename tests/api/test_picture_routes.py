@@ -101,7 +101,9 @@ def test_what_lies_in_a_hidden_folder_is_not_served(web: Any, fake_jobs: FakeJob
     assert web.get(f"/outputs/{name.replace('..', '%2e%2e')}").status_code == 404
 
 
-@pytest.mark.parametrize(("suffix", "kind"), [("png", "image/png"), ("jpg", "image/jpeg"), ("webp", "image/webp")])
+@pytest.mark.parametrize(
+    ("suffix", "kind"), [("png", "image/png"), ("jpg", "image/jpeg"), ("webp", "image/webp"), ("avif", "image/avif")]
+)
 def test_each_format_has_its_content_type(web: Any, fake_jobs: FakeJobs, suffix: str, kind: str) -> None:
     path = fake_jobs.outputs / f"one.{suffix}"
     Image.new("RGB", (8, 8)).save(path)

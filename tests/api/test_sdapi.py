@@ -122,7 +122,7 @@ def test_nothing_is_saved_unless_that_was_asked_for(house: Atelier) -> None:
 
 
 def test_pictures_come_in_the_format_that_was_asked_for(house: Atelier) -> None:
-    for name, kind in (("png", "PNG"), ("jpg", "JPEG"), ("JPEG", "JPEG"), ("webp", "WEBP")):
+    for name, kind in (("png", "PNG"), ("jpg", "JPEG"), ("JPEG", "JPEG"), ("webp", "WEBP"), ("avif", "AVIF")):
         answer = txt2img(house, override_settings={"samples_format": name, "jpeg_quality": 80})
         assert picture(answer["images"][0]).format == kind
 

@@ -57,7 +57,7 @@ def test_the_saved_file_is_the_picture_with_its_parameters(engine: Engine) -> No
     assert run(engine, **{**params.model_dump(), "image_format": "png"}).digests == [image.pixels_sha256]
 
 
-@pytest.mark.parametrize("image_format", ["png", "jpeg", "webp"])
+@pytest.mark.parametrize("image_format", ["png", "jpeg", "webp", "avif"])
 def test_a_picture_that_is_not_to_be_saved_is_the_same_file_in_memory(engine: Engine, image_format: str) -> None:
     saved = run(engine, image_format=image_format).images[0]
     before = sorted(Path(saved.path).parent.iterdir())

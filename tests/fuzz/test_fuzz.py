@@ -84,7 +84,7 @@ def test_any_prompt_is_planned_or_refused_in_a_sentence(data: bytes) -> None:
 
 def _files() -> list[bytes]:
     made = []
-    for kind in ("PNG", "JPEG", "WEBP"):
+    for kind in ("PNG", "JPEG", "WEBP", "AVIF"):
         buffer = io.BytesIO()
         info = PngImagePlugin.PngInfo()
         info.add_text("parameters", "a cat\nSteps: 20, Seed: 5", zip=True)

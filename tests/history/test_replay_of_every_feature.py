@@ -60,6 +60,7 @@ CASES: dict[str, dict[str, Any]] = {
     "a refiner": {"refiner": EMBEDDED_CHECKPOINT.stem, "refiner_switch_at": 0.5, "refiner_switch_by_steps": True},
     "an embedding": {"prompt": "a red badhands apple"},
     "JPEG": {"image_format": "jpeg", "image_quality": 60},
+    "AVIF": {"image_format": "avif", "image_quality": 60},
     **{name: {"sampler": name} for name, info in SAMPLER_NAMES.items() if not info.flow},
     **{f"schedule {name}": {"schedule": name, "sampler": "Euler"} for name in SCHEDULE_NAMES},
 }

@@ -178,7 +178,7 @@ valid = st.fixed_dictionaries(
         "seed": st.integers(-1, MAX_SEED),
         "rng": st.sampled_from(["CPU", "GPU", "NV"]),
         "ensd": st.integers(-(2**31), 2**31 - 1),
-        "image_format": st.sampled_from(["png", "jpeg", "webp"]),
+        "image_format": st.sampled_from(["png", "jpeg", "webp", "avif"]),
         "image_quality": st.integers(1, 100),
     }
 )

@@ -62,7 +62,7 @@ def input_routes(store: InputStore, outputs: Path, owns: Owns) -> APIRouter:
         viewer: CurrentViewer,
         output: Annotated[str | None, Query(max_length=1024)] = None,
     ) -> AsciiJSON:
-        """Keep a picture to start from. The body is the file itself (PNG, JPEG or WEBP, at most 64 MB).
+        """Keep a picture to start from. The body is the file itself (PNG, JPEG, WEBP or AVIF, at most 64 MB).
 
         `?output=NAME` takes a saved picture (its name below /outputs/) instead; the body is then empty.
         """
@@ -74,7 +74,7 @@ def input_routes(store: InputStore, outputs: Path, owns: Owns) -> APIRouter:
         else:
             data = await bounded_body(request)
         if not data:
-            raise InvalidParams("The request holds no picture.", "Send the bytes of a PNG, JPEG or WEBP file.")
+            raise InvalidParams("The request holds no picture.", "Send the bytes of a PNG, JPEG, WEBP or AVIF file.")
         found = await run_in_threadpool(store.add, data)
         return AsciiJSON(view_of(found).model_dump(), status_code=201)
 

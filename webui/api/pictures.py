@@ -18,7 +18,13 @@ from webui.identity import Viewer
 from webui.paths import safe_path
 from webui.pictures.containers import sniff
 
-MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
+MEDIA_TYPES = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".webp": "image/webp",
+    ".avif": "image/avif",
+}
 # A picture's name is never used twice, so what a browser has is right for ever; it is nobody else's to keep.
 IMMUTABLE = {"cache-control": "private, max-age=31536000, immutable"}
 MAX_PICTURE = 64 * 2**20  # bytes

@@ -20,7 +20,7 @@ from webui.params import GenerationParams
 from webui.paths import Paths
 from webui.settings import Settings
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".avif"})
 MAX_FILES = 100_000
 
 
@@ -43,7 +43,7 @@ def pictures_in(places: Sequence[Path]) -> list[Path]:
         else:
             raise NotFound(f"There is no file or folder {place}.", "Check its name.")
     if not found:
-        raise NotFound("There is no picture to work on.", "Name PNG, JPEG or WEBP files, or a folder of them.")
+        raise NotFound("There is no picture to work on.", "Name PNG, JPEG, WEBP or AVIF files, or a folder of them.")
     return list(dict.fromkeys(found))[:MAX_FILES]
 
 

@@ -46,7 +46,7 @@ _KNOWN: dict[str, tuple[tuple[str, ...], str, str]] = {
     "seed": (("--seed", "-s"), _PICTURE, "Equal seeds give equal pictures; -1 draws one."),
     "clip_skip": (("--clip-skip",), _PICTURE, "Take the prompt's meaning from this many layers before the last."),
     "image_format": (("--image-format",), _PICTURE, "Format of the saved file."),
-    "image_quality": (("--image-quality",), _PICTURE, "Quality of JPEG and WEBP, 1 to 100."),
+    "image_quality": (("--image-quality",), _PICTURE, "Quality of JPEG, WEBP and AVIF, 1 to 100."),
     "sampler": (("--sampler",), _SAMPLING, "How noise becomes a picture: Euler a, DPM++ 2M, DDIM, ..."),
     "schedule": (("--schedule",), _SAMPLING, "Noise levels of the steps: Automatic, Karras, Exponential, ..."),
     "steps": (("--steps",), _SAMPLING, "Denoising steps; 20 to 30 are usual."),

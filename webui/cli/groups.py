@@ -109,6 +109,6 @@ def keep(value: str, store: InputStore) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise NotFound(
-            f"{value} cannot be read: {error.strerror or error}.", "Name a PNG, JPEG or WEBP file."
+            f"{value} cannot be read: {error.strerror or error}.", "Name a PNG, JPEG, WEBP or AVIF file."
         ) from None
     return store.add(data).reference

@@ -34,7 +34,7 @@ def upscale(
         bool, typer.Option("--fit", help="With --size: fit inside instead of cutting what is too much.")
     ] = False,
     image_format: Annotated[
-        str, typer.Option("--image-format", help="png, jpeg or webp; the settings' if not given.")
+        str, typer.Option("--image-format", help="png, jpeg, webp or avif; the settings' if not given.")
     ] = "",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", file_okay=False, help="Save below this folder.")

@@ -18,12 +18,12 @@ from pathlib import Path
 
 from webui.errors import SaveError
 from webui.paths import write_new
+from webui.pictures import SUFFIXES
 
 KIND = "txt2img-images"
 COUNTER = "numbers.sqlite"
 MAX_TRIES = 1000
 _NUMBER = re.compile(r"(\d{5,18})-")
-_EXTENSIONS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def save_picture(
         folder.mkdir(parents=True, exist_ok=True)
         for _ in range(MAX_TRIES):
             number = next_number(outputs, folder)
-            path = folder / f"{number:05d}-{seed}{_EXTENSIONS[image_format]}"
+            path = folder / f"{number:05d}-{seed}{SUFFIXES[image_format]}"
             with contextlib.suppress(FileExistsError), around(path):
                 write_new(path, data)
                 return path

@@ -67,7 +67,7 @@ def difference(first: tuple[Record, bytes | None], second: tuple[Record, bytes |
         return Difference(verdict, None, None, ("A file is missing, so how far they differ cannot be told.",))
     a, b = _pixels(one_data), _pixels(two_data)
     lossy = [record for record in (one, two) if not (record.path or "").lower().endswith(LOSSLESS)]
-    notes = ("A file is lossy (JPEG or WEBP): it differs from the pixels that were made.",) if lossy else ()
+    notes = ("A file is lossy (JPEG, WEBP or AVIF): it differs from the pixels that were made.",) if lossy else ()
     if a.size != b.size:
         return Difference("other size", None, None, notes)
     if not lossy and _digest(a) == _digest(b):

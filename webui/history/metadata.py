@@ -16,7 +16,7 @@ from webui.infotext import ParsedInfotext
 from webui.params import make_params
 from webui.provenance import ModelKind, UsedModel
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".avif"})
 OWN_DIALECT = "Latent WebUI"
 OTHER_HASHES = frozenset({"InvokeAI"})  # blake3 and its own: a file cannot be found by them here
 UNKNOWN_SOURCE = "file"  # a picture whose program is not known

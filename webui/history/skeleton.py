@@ -23,7 +23,10 @@ _START_OF_SCAN = 0xDA
 
 
 def read_skeleton(path: Path) -> bytes:
-    """The file without its pixels; "" bytes for a file that is none of PNG, JPEG and WEBP. Raises `NotFound`."""
+    """The file without its pixels; "" bytes for what is none of PNG, JPEG, WEBP and AVIF. Raises `NotFound`.
+
+    An AVIF is read whole, up to a bound: it is small, and says where things lie by their place in the file.
+    """
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -35,6 +38,8 @@ def read_skeleton(path: Path) -> bytes:
                 return _png(file, size)
             if kind == "WEBP":
                 return _webp(file, size)
+            if kind == "AVIF":
+                return head + file.read(MAX_TEXT - HEAD)
             return _jpeg(file, head) if kind == "JPEG" else b""
     except OSError as error:
         raise NotFound(f"The file {path.name} cannot be read.", "It may have been moved or deleted.") from error

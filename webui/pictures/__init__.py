@@ -6,8 +6,8 @@ pixel is decoded, and text is bounded wherever it comes from.
 
 from __future__ import annotations
 
-from webui.pictures.encoding import encode, file_format
+from webui.pictures.encoding import SUFFIXES, encode, file_format
 from webui.pictures.opening import MAX_BYTES, MAX_PIXELS, open_image
 from webui.pictures.reading import MAX_INFOTEXT, read_text
 
-__all__ = ["MAX_BYTES", "MAX_INFOTEXT", "MAX_PIXELS", "encode", "file_format", "open_image", "read_text"]
+__all__ = ["MAX_BYTES", "MAX_INFOTEXT", "MAX_PIXELS", "SUFFIXES", "encode", "file_format", "open_image", "read_text"]

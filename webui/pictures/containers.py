@@ -9,6 +9,8 @@ import struct
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
+from webui.pictures.avif import avif_exif, avif_size
+
 Format = Literal["PNG", "JPEG", "WEBP", "AVIF", "GIF"]
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -84,7 +86,7 @@ def webp_chunks(data: bytes) -> Iterator[Block]:
 
 
 def picture_size(data: bytes, kind: Format) -> tuple[int, int] | None:
-    """(width, height) in pixels as the header says; None where it is missing or the format hides it (AVIF)."""
+    """(width, height) in pixels as the header says; None where it is missing."""
     if kind == "PNG":
         block = next(png_chunks(data), None)
         if block is None or block.kind != "IHDR" or block.end - block.start != 13:
@@ -100,7 +102,7 @@ def picture_size(data: bytes, kind: Format) -> tuple[int, int] | None:
     if kind == "GIF" and len(data) >= 10:
         width, height = struct.unpack_from("<HH", data, 6)
         return width, height
-    return _webp_size(data) if kind == "WEBP" else None
+    return _webp_size(data) if kind == "WEBP" else avif_size(data) if kind == "AVIF" else None
 
 
 def _webp_size(data: bytes) -> tuple[int, int] | None:
@@ -121,7 +123,7 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
 
 
 def exif_of(data: bytes, kind: Format) -> bytes:
-    """The EXIF block (from its TIFF header on) of a PNG, JPEG or WEBP file, or b""."""
+    """The EXIF block (from its TIFF header on) of a PNG, JPEG, WEBP or AVIF file, or b""."""
     if kind == "PNG":
         blocks = (block for block in png_chunks(data) if block.kind == "eXIf")
     elif kind == "JPEG":
@@ -133,6 +135,6 @@ def exif_of(data: bytes, kind: Format) -> bytes:
     elif kind == "WEBP":
         blocks = (block for block in webp_chunks(data) if block.kind == "EXIF")
     else:
-        return b""
+        return avif_exif(data).removeprefix(EXIF_MARK) if kind == "AVIF" else b""
     block = next(blocks, None)
     return data[block.start : block.end].removeprefix(EXIF_MARK) if block else b""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from PIL import Image
+from PIL import Image, features
 
 from webui.errors import BadPicture
 from webui.pictures.containers import EXIF_MARK, Format, exif_of, jpeg_segments, picture_size, png_chunks, sniff
@@ -14,7 +14,7 @@ MAX_PIXELS = 64 * 2**20
 MAX_BYTES = 256 * 2**20  # of a file
 MAX_TEXT_BYTES = 16 * 2**20  # all text chunks of a PNG together, as they are in the file
 MAX_EXIF_BYTES = 2**20  # all EXIF segments of a JPEG together
-_FORMATS: tuple[Format, ...] = ("PNG", "JPEG", "WEBP")
+_FORMATS: tuple[Format, ...] = ("PNG", "JPEG", "WEBP", "AVIF")
 _TEXT_CHUNKS = frozenset({"tEXt", "zTXt", "iTXt"})
 
 # What turns a picture upright, by its EXIF orientation.
@@ -36,12 +36,14 @@ def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS, formats: tuple[Form
     is decoded), truncated or damaged, and for one that carries more text than a picture needs.
     """
     kind = check(data, max_pixels, formats)
+    turned: object = None
     try:
         with Image.open(io.BytesIO(data), formats=(kind,)) as source:
             if source.width * source.height > max_pixels:
                 raise _too_large(source.width, source.height, max_pixels)
             source.load()
             image = source.copy()
+            turned = source.getexif().get(ORIENTATION) if kind == "AVIF" else None  # Pillow has it from `irot`, too
     except BadPicture:
         raise
     except MemoryError:
@@ -50,7 +52,7 @@ def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS, formats: tuple[Form
         raise BadPicture(
             "The picture is damaged or incomplete.", "Save or download it again, then try once more."
         ) from None
-    orientation = read_exif(exif_of(data, kind)).get(ORIENTATION)
+    orientation = turned or read_exif(exif_of(data, kind)).get(ORIENTATION)
     if isinstance(orientation, int) and orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[orientation])
     # Profiles and texts of the source must not reach what is saved; the transparent colour is part of the pixels.
@@ -66,15 +68,16 @@ def check(data: bytes, max_pixels: int, formats: tuple[Format, ...]) -> Format:
     kind = sniff(data)
     if kind is None or kind not in formats:
         raise BadPicture("This is not a picture that can be opened here.", f"Use one of {', '.join(formats)}.")
+    if kind == "AVIF" and not features.check("avif"):
+        raise BadPicture("AVIF cannot be opened by the Pillow that is installed here.", "Save it as PNG first.")
     size = picture_size(data, kind)
-    if size is None and kind != "AVIF":
+    if size is None:
         raise BadPicture("The picture is damaged: it does not say its size.", "Save or download it again.")
-    if size is not None:
-        width, height = size
-        if not width or not height:
-            raise BadPicture("The picture is empty: one of its sides is 0.", "Save or download it again.")
-        if width * height > max_pixels:
-            raise _too_large(width, height, max_pixels)
+    width, height = size
+    if not width or not height:
+        raise BadPicture("The picture is empty: one of its sides is 0.", "Save or download it again.")
+    if width * height > max_pixels:
+        raise _too_large(width, height, max_pixels)
     if kind == "PNG":
         text = sum(block.end - block.start for block in png_chunks(data) if block.kind in _TEXT_CHUNKS)
         if text > MAX_TEXT_BYTES:

@@ -8,7 +8,7 @@ import zlib
 from PIL import Image
 
 from webui.errors import BadPicture
-from webui.pictures.containers import Format, exif_of, png_chunks, sniff
+from webui.pictures.containers import exif_of, png_chunks, sniff
 from webui.pictures.exif import DESCRIPTION, MAKE, MODEL, USER_COMMENT, decode_comment, read_exif
 from webui.pictures.opening import MAX_BYTES, MAX_PIXELS, MAX_TEXT_BYTES
 from webui.pictures.stealth import read_stealth
@@ -31,8 +31,8 @@ def read_text(data: bytes) -> tuple[str, dict[str, str]]:
     kind = sniff(data)
     if kind is None or len(data) > MAX_BYTES:
         raise BadPicture("This is not a picture whose text can be read.", "Use PNG, JPEG, WEBP, AVIF or GIF.")
-    chunks = _png_texts(data) if kind == "PNG" else _pillow_texts(data, kind) if kind in ("GIF", "AVIF") else {}
-    chunks.update(_exif_texts(data, kind, chunks))
+    chunks = _png_texts(data) if kind == "PNG" else _gif_texts(data) if kind == "GIF" else {}
+    chunks.update(_exif_texts(exif_of(data, kind)))
     infotext = chunks.pop("UserComment", "") or chunks.pop(_INFOTEXT_KEY, "") or chunks.pop("GIF comment", "")
     if not infotext and not chunks and kind in ("PNG", "WEBP"):
         infotext, chunks = read_stealth(data, MAX_INFOTEXT)
@@ -83,8 +83,7 @@ def _inflate(data: bytes) -> bytes:
         return b""
 
 
-def _exif_texts(data: bytes, kind: Format, chunks: dict[str, str]) -> dict[str, str]:
-    block = chunks.pop("exif", "").encode("latin-1") if kind == "AVIF" else exif_of(data, kind)
+def _exif_texts(block: bytes) -> dict[str, str]:
     entries = read_exif(block[: 2 * MAX_CHUNK])
     texts: dict[str, str] = {}
     comment = entries.get(USER_COMMENT)
@@ -103,18 +102,15 @@ def _exif_texts(data: bytes, kind: Format, chunks: dict[str, str]) -> dict[str, 
     return texts
 
 
-def _pillow_texts(data: bytes, kind: Format) -> dict[str, str]:
-    """GIF and AVIF through Pillow, which reads their headers without decoding a frame."""
+def _gif_texts(data: bytes) -> dict[str, str]:
+    """The comment, through Pillow, which reads it without decoding a frame."""
     try:
-        with Image.open(io.BytesIO(data), formats=(kind,)) as image:
+        with Image.open(io.BytesIO(data), formats=("GIF",)) as image:
             if image.width * image.height > MAX_PIXELS:
                 return {}
-            comment, exif = image.info.get("comment", b""), image.info.get("exif", b"")
-    except Exception:  # a damaged file has no text; an AVIF may be of a kind that Pillow was built without
+            comment = image.info.get("comment", b"")
+    except Exception:  # a hostile file can fail in many ways; each of them means that it has no text
         return {}
-    texts: dict[str, str] = {}
-    if isinstance(comment, bytes) and comment:
-        texts["GIF comment"] = comment[:MAX_CHUNK].decode("utf-8", "replace")
-    if isinstance(exif, bytes) and exif:
-        texts["exif"] = exif.removeprefix(b"Exif\0\0").decode("latin-1")
-    return texts
+    if not isinstance(comment, bytes) or not comment:
+        return {}
+    return {"GIF comment": comment[:MAX_CHUNK].decode("utf-8", "replace")}

@@ -75,7 +75,7 @@ class GZipText:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
         picture = path.startswith(("/outputs/", "/inputs/")) or path.endswith(
-            (".jpg", ".webp", "/file", "/picture", "/zip")
+            (".jpg", ".webp", ".avif", "/file", "/picture", "/zip")
         )
         await (self._plain if picture else self._zipped)(scope, receive, send)
 

@@ -70,8 +70,11 @@ WORDS: dict[str, tuple[str, str]] = {
     "preview.enabled": ("Live preview", "Show the picture while it forms."),
     "preview.every_seconds": ("Preview every", "Seconds between two previews. Usual: 0.25 to 1."),
     "preview.max_side": ("Preview size", "Pixels of the longer side."),
-    "saving.format": ("File format", "png keeps every pixel; jpeg and webp are smaller. All carry the parameters."),
-    "saving.quality": ("Quality", "Of JPEG and WEBP, 1 to 100. Usual: 90."),
+    "saving.format": (
+        "File format",
+        "png keeps every pixel; jpeg, webp and avif are smaller. All carry the parameters.",
+    ),
+    "saving.quality": ("Quality", "Of JPEG, WEBP and AVIF, 1 to 100. Usual: 90."),
     "queue.max_pending": ("Longest queue", "Jobs that may wait; more are refused."),
     "queue.max_pending_per_user": ("Longest queue of one user", "Jobs that one signed-in user may have waiting."),
     "queue.worker_timeout_seconds": (

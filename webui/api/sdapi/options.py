@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MAX_FILE = 256 * 2**10  # bytes
 MAX_TEXT = 4096  # characters of a value
-_FORMATS = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
+_FORMATS = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp", "avif": "avif"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from webui.prompt import strip_networks
 
 RESIZE_MODES = ("Just resize", "Crop and resize", "Resize and fill", "Just resize (latent upscale)")
 FILLS = ("fill", "original", "latent noise", "latent nothing")
-_FORMATS = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
+_FORMATS = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp", "avif": "avif"}
 _SAME = "use same"  # what the page of that program writes where a second pass takes over the first one's choice
 
 Keep = Callable[[bytes], str]

@@ -2,7 +2,7 @@
 "use strict";
 latent.extras = (() => {
   const { el, icon, button, iconButton, fillSelect, modelChoices, call, find, say, complain, setText, sleep, store, plural, outputUrl, isShown, OVER } = latent.tools;
-  const TYPES = /^image\/(png|jpeg|webp)$/;
+  const TYPES = /^image\/(png|jpeg|webp|avif)$/;
   const AHEAD = 3; // jobs in the queue at a time
   const NUMBERS = ["upscaler_2_visibility", "scale", "width", "height"];
   const NONE = "None";
@@ -32,7 +32,7 @@ latent.extras = (() => {
 
   function add(list) {
     const taken = list.filter(({ blob, reference }) => reference || TYPES.test(blob?.type ?? ""));
-    if (taken.length < list.length) say(`${plural(list.length - taken.length, "file is", "files are")} no PNG, JPEG or WEBP picture.`, "bad");
+    if (taken.length < list.length) say(`${plural(list.length - taken.length, "file is", "files are")} no PNG, JPEG, WEBP or AVIF picture.`, "bad");
     inputs.push(...taken.map((input) => ({ ...input, state: "" })));
     draw();
   }

@@ -6,7 +6,7 @@ const { latent } = window;
 const { el, button, call, store, setText, sleep, plural, OVER } = latent.tools;
 const AHEAD = 3; // jobs in the queue at a time
 const REMEMBERED = 5000;
-const TYPES = /^image\/(png|jpeg|webp)$/;
+const TYPES = /^image\/(png|jpeg|webp|avif)$/;
 const IGNORED = /^(mode$|init\.image$|inpaint\.mask$)/;
 
 /* A short fingerprint of a text (FNV-1a, 2 x 32 bits): enough to tell batches apart. */
@@ -36,7 +36,7 @@ async function filesOf(transfer) {
 }
 
 export function batch(host, { submit }) {
-  const input = (props) => el("input", { type: "file", multiple: true, hidden: true, accept: "image/png,image/jpeg,image/webp", ...props });
+  const input = (props) => el("input", { type: "file", multiple: true, hidden: true, accept: "image/png,image/jpeg,image/webp,image/avif", ...props });
   const choose = input({}), folder = input({ webkitdirectory: true });
   const line = el("p", { role: "status" }), bar = el("div", { class: "line", hidden: true }, el("i")), problems = el("ul", { class: "batch-problems" });
   const start = el("button", { type: "button", class: "primary", onclick: () => run() }, "Start the batch");

@@ -14,7 +14,7 @@ const MODES = [["img2img", "img2img"], ["sketch", "Sketch"], ["inpaint", "Inpain
 const MASKED = ["inpaint", "inpaint upload"];
 const KINDS = { sketch: "sketch", inpaint: "mask", "inpaint upload": "mask" };
 const SIDE = 8, REST = 600; // ms until what was painted is kept in the form
-const TYPES = /^image\/(png|jpeg|webp)$/;
+const TYPES = /^image\/(png|jpeg|webp|avif)$/;
 const root = document.documentElement;
 
 let mode = tabs.mode, picture = null, canvas = null, parts = {}, files = null;
@@ -66,7 +66,7 @@ function fitSize() {
 }
 
 async function take(blob) {
-  if (!TYPES.test(blob.type)) { say("That is no PNG, JPEG or WEBP picture.", "bad"); return; }
+  if (!TYPES.test(blob.type)) { say("That is no PNG, JPEG, WEBP or AVIF picture.", "bad"); return; }
   parts.drop.classList.add("busy");
   try {
     const found = await call("inputs", { method: "POST", body: blob });
@@ -135,7 +135,7 @@ async function takeMask(file) {
     const address = URL.createObjectURL(file);
     canvas.setMask(maskFromPicture(await loaded(address), picture.width, picture.height));
     URL.revokeObjectURL(address);
-  } catch { say("The mask could not be read. It must be a PNG, JPEG or WEBP picture: white is drawn.", "bad"); }
+  } catch { say("The mask could not be read. It must be a PNG, JPEG, WEBP or AVIF picture: white is drawn.", "bad"); }
 }
 function takeAlpha() {
   const mask = maskFromAlpha(picture.image, picture.width, picture.height);
@@ -215,7 +215,7 @@ function mount(element) {
     chooseMode(MODES[(at + step + MODES.length) % MODES.length][0]);
     find("[aria-checked=true]", parts.modes).focus();
   });
-  const input = find("input[type=file]", parts.drop), maskInput = el("input", { type: "file", accept: "image/png,image/jpeg,image/webp", hidden: true });
+  const input = find("input[type=file]", parts.drop), maskInput = el("input", { type: "file", accept: "image/png,image/jpeg,image/webp,image/avif", hidden: true });
   input.addEventListener("change", () => { if (input.files[0]) take(input.files[0]); input.value = ""; });
   maskInput.addEventListener("change", () => { if (maskInput.files[0]) takeMask(maskInput.files[0]); maskInput.value = ""; });
   parts.change = button("Change", "image", () => input.click(), { title: "Choose another picture" });
