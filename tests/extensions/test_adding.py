@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -11,10 +14,24 @@ from typer.testing import CliRunner
 
 from webui.cli.extension import commands_of, extension
 from webui.errors import NotFound, WebUIError
+from webui.events import Extensions
 from webui.extensions.adding import add, candidate
+from webui.extensions.front import FrontExtensions
 from webui.extensions.manifest import BadExtension
-from webui.paths import Paths
+from webui.paths import REPO_ROOT, Paths
+from webui.settings import Settings, SettingsStore
 
+GREETS = """
+from webui.extensions import hookimpl
+
+def hello(name: str = "you"):
+    '''Greets.'''
+    print(f"hello {name}")
+
+@hookimpl
+def commands():
+    return {"hello": hello}
+"""
 STEP = "from webui.extensions import hookimpl\n@hookimpl\ndef step(): return None\n"
 
 
@@ -89,16 +106,46 @@ def test_switching_is_remembered(tmp_path: Path) -> None:
 
 
 def test_an_extension_brings_commands_of_its_own(tmp_path: Path) -> None:
-    code = (
-        "from webui.extensions import hookimpl\n"
-        "def hello(name: str = 'you'):\n"
-        "    '''Greets.'''\n"
-        "    print(f'hello {name}')\n"
-        "@hookimpl\n"
-        "def commands(): return {'hello': hello}\n"
-    )
-    write_extension(tmp_path, "greeter", code, asks="commands", side="front")
+    write_extension(tmp_path, "greeter", GREETS, asks="commands", side="front")
     app = commands_of("greeter", Paths.under(tmp_path))
     assert app is not None
     assert CliRunner().invoke(app, ["hello", "--name", "ann"]).output == "hello ann\n"
     assert commands_of("greter", Paths.under(tmp_path)) is None
+
+
+def test_the_list_tells_what_the_hooks_took_in_the_server_that_ran_last(tmp_path: Path) -> None:
+    write_extension(tmp_path, "grain", STEP, asks="step")
+    paths = Paths.under(tmp_path)
+    front = FrontExtensions(paths, SettingsStore(Settings(), paths.config_file))
+    front.heard(Extensions({"uses": {"grain": {"step": {"calls": 40, "seconds": 0.25, "failures": 1}}}}))
+    listed = CliRunner().invoke(extension, ["list", "--data-dir", str(tmp_path)]).output.splitlines()
+    grain = next(number for number, line in enumerate(listed) if line.startswith("grain"))
+    assert listed[grain + 1].strip() == "step (engine): 40 calls in 0.250 s, 1 failed"
+
+
+def test_an_installed_package_with_an_entry_point_is_an_extension(tmp_path: Path) -> None:
+    folder = write_extension(tmp_path / "source", "greeter", GREETS, asks="commands", side="front")
+    wheel = tmp_path / "greeter_package-1.0-py3-none-any.whl"
+    about = "greeter_package-1.0.dist-info"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("greeter_package/__init__.py", "")
+        for path in folder.iterdir():
+            archive.write(path, f"greeter_package/{path.name}")
+        archive.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: greeter-package\nVersion: 1.0\n")
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{about}/entry_points.txt", "[latent_webui.extensions]\ngreeter = greeter_package\n")
+        archive.writestr(f"{about}/RECORD", "")
+    site = tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--quiet", "--target", str(site)]
+    subprocess.run([*pip, str(wheel)], check=True)
+
+    def program(*arguments: str) -> str:
+        environment = {**os.environ, "PYTHONPATH": str(site)}
+        line = [sys.executable, "-m", "webui", *arguments]
+        done = subprocess.run(line, cwd=REPO_ROOT, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    listed = program("extension", "list", "--data-dir", str(tmp_path))
+    greeter = next(line for line in listed.splitlines() if line.startswith("greeter"))
+    assert greeter.split()[:3] == ["greeter", "1.0", "on"]
+    assert program("greeter", "hello", "--name", "ann") == "hello ann\n"

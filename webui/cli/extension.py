@@ -15,6 +15,7 @@ from webui.extensions.adding import add as add_extension
 from webui.extensions.adding import candidate
 from webui.extensions.front import FrontExtensions
 from webui.extensions.start import start
+from webui.extensions.uses import remembered
 from webui.paths import REPO_ROOT, Paths
 from webui.settings import SettingsStore
 
@@ -32,12 +33,17 @@ def _front(folders: Folders) -> FrontExtensions:
 @extension.command("list")
 @expanded()
 def list_extensions(folders: Folders) -> None:
-    """Every extension that is here, with version, hash and hooks."""
+    """Every extension that is here, with version, hash, hooks, and what they took in the server that ran last."""
+    uses = remembered(folders.paths())
     for one in _front(folders).listing():
         state = "off" if not one["enabled"] else "not used" if one["problem"] else "on"
         print(f"{one['name']:<24}{one['version']:<10}{state:<10}{one['hash']:<14}{', '.join(one['asks'])}")
         if one["problem"]:
             print(f"    {one['problem']}")
+        for use in uses.get(one["name"], []):
+            calls = "1 call" if use["calls"] == 1 else f"{use['calls']} calls"
+            failures = f", {use['failures']} failed" if use["failures"] else ""
+            print(f"    {use['hook']} ({use['side']}): {calls} in {use['seconds']:.3f} s{failures}")
 
 
 @extension.command("enable")

@@ -19,6 +19,7 @@ from webui.extensions.host import Host
 from webui.extensions.manifest import Panel, folder_hash
 from webui.extensions.presets import Preset
 from webui.extensions.start import start
+from webui.extensions.uses import Uses, remember, uses_of
 from webui.paths import Paths
 from webui.settings import Settings, SettingsStore
 
@@ -34,6 +35,7 @@ class FrontExtensions:
         self._changed = changed
         self._lock = threading.Lock()
         self._worker: dict[str, Any] = {}
+        self._written: Uses = {}
         self._found, self._host = start(paths, store.current, "front")
 
     def use(self, changed: Callable[[Settings], None]) -> None:
@@ -56,6 +58,10 @@ class FrontExtensions:
         """Take over what the worker says of its extensions."""
         if isinstance(event, Extensions):
             self._worker = event.report
+            uses = uses_of(self._sides())
+            if uses != self._written:
+                self._written = uses
+                remember(self._paths, uses)
 
     def switch(self, name: str, on: bool) -> None:
         """Switch an extension on or off, for good. Raises `NotFound`, and `SettingsError` when it cannot be saved."""
@@ -71,8 +77,12 @@ class FrontExtensions:
 
     def listing(self) -> list[dict[str, Any]]:
         """Every extension as plain data, for the list that people see."""
-        report = self._host.report()
-        return [_as_dict(one, report, self._worker) for one in self._found]
+        sides = self._sides()
+        uses = uses_of(sides)
+        return [_as_dict(one, sides, uses.get(one.name, [])) for one in self._found]
+
+    def _sides(self) -> dict[str, dict[str, Any]]:
+        return {"front": self._host.report(), "engine": self._worker}
 
     def foreign_text(self, text: str, chunks: Mapping[str, str]) -> str | None:
         """The parameters text that a metadata reader makes of a picture's texts, or None."""
@@ -86,16 +96,10 @@ class FrontExtensions:
         return found
 
 
-def _as_dict(one: Found, front: dict[str, Any], worker: dict[str, Any]) -> dict[str, Any]:
+def _as_dict(one: Found, sides: dict[str, dict[str, Any]], uses: list[dict[str, Any]]) -> dict[str, Any]:
     manifest = one.manifest
-    sides = {"front": front, "engine": worker}
     problems = [one.problem, *(str(side.get("problems", {}).get(one.name, "")) for side in sides.values())]
     off = [str(side.get("off", {}).get(one.name, "")) for side in sides.values()]
-    uses = [
-        {"side": name, "hook": hook, **numbers}
-        for name, side in sides.items()
-        for hook, numbers in side.get("uses", {}).get(one.name, {}).items()
-    ]
     return {
         "name": one.name,
         "title": manifest.title if manifest else one.name,
