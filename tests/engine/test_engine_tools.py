@@ -67,9 +67,9 @@ def test_add_difference_adds_what_b_has_over_c(tmp_path: Path, two: tuple[Source
 
 def test_slerp_goes_along_the_arc_and_keeps_the_length() -> None:
     a, b = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0])
-    ((_, half),) = mixing(Recipe("slerp", 0.5), a, b)
+    (half,) = mixing(Recipe("slerp", 0.5), a, b)
     torch.testing.assert_close(half, torch.tensor([0.5**0.5, 0.5**0.5, 0.0]))
-    ((_, third),) = mixing(Recipe("slerp", 1 / 3), a, b)
+    (third,) = mixing(Recipe("slerp", 1 / 3), a, b)
     torch.testing.assert_close(third, torch.tensor([3**0.5 / 2, 0.5, 0.0]))
     assert slerp_shares(a, a * 2, 0.3) == (0.7, 0.3)  # parallel: a straight line
     assert slerp_shares(a, a * 0, 0.3) == (0.7, 0.3)
@@ -80,10 +80,10 @@ def test_slices_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> Non
 
     a, b = (torch.randn(1000, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
     for method in ("weighted sum", "slerp"):
-        whole = torch.cat([values for _, values in mixing(Recipe(method, 0.4), a, b)])  # type: ignore[arg-type]
+        whole = torch.cat(list(mixing(Recipe(method, 0.4), a, b)))  # type: ignore[arg-type]
         with monkeypatch.context() as patch:
             patch.setattr(merging, "SLICE", 64)
-            pieces = torch.cat([values for _, values in mixing(Recipe(method, 0.4), a, b)])  # type: ignore[arg-type]
+            pieces = torch.cat(list(mixing(Recipe(method, 0.4), a, b)))  # type: ignore[arg-type]
         torch.testing.assert_close(pieces, whole)
 
 
@@ -161,7 +161,7 @@ def test_a_disk_that_fills_up_leaves_nothing(
 ) -> None:
     from webui.engine.tools import merging
 
-    def full(*_: Any) -> Any:
+    def full(*_: Any, **__: Any) -> Any:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(merging, "mixing", full)
@@ -205,7 +205,7 @@ from webui.engine.memory import PeakMeter, resident_set
 from webui.engine.tools.merging import Recipe, Source, merge
 from webui.engine.weights import Weights
 folder = Path(sys.argv[1])
-torch.ones(4).half().float() @ torch.ones(4)
+torch.ones(4).half().double() @ torch.ones(4).double()
 a, b = (Source(Weights(folder / f"{name}.safetensors"), name) for name in "ab")
 before, meter = resident_set(), PeakMeter(torch.device("cpu"))
 merge(folder / "m.safetensors", Recipe("slerp", 0.5), a, b)
@@ -214,14 +214,14 @@ print((meter.peak - before) / (folder / "a.safetensors").stat().st_size)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is Linux's own")
-def test_a_merge_needs_far_less_memory_than_its_files(tmp_path: Path) -> None:
+def test_a_merge_needs_far_less_memory_than_its_files_and_than_their_largest_tensors(tmp_path: Path) -> None:
     for name in "ab":
-        tensors = {f"model.block.{i}.weight": torch.full((512, 1024), float(i)).half() for i in range(64)}
-        save_file(tensors, tmp_path / f"{name}.safetensors")  # 67 MB
+        tensors = {f"model.block.{i}.weight": torch.full((4096, 2048), float(i)).half() for i in range(4)}
+        save_file(tensors, tmp_path / f"{name}.safetensors")  # 67 MB, 17 MB a tensor
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, str(tmp_path)], cwd=REPO_ROOT, capture_output=True, text=True, check=True
     )
-    assert float(done.stdout) < 0.8  # of one of the three files; what the allocator keeps is part of it
+    assert float(done.stdout) < 0.5  # of one of the three files; what the allocator keeps is part of it
 
 
 def test_the_command_merges_checkpoints_that_then_make_pictures(

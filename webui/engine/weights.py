@@ -92,12 +92,15 @@ class Weights:
             return raw.view(dtype).reshape(info.shape)
         return torch.frombuffer(self.mapping, dtype=dtype, count=count, offset=start).reshape(info.shape)
 
-    def release(self, name: str) -> None:
-        """Tell the system that the tensor's pages are not needed any more. Only where no view on them is left in use:
-        whatever was written to such a view is lost.
+    def release(self, name: str, numbers: int | None = None) -> None:
+        """Tell the system that the pages of the tensor, or of its first `numbers`, are not needed any more.
+
+        Only where no view on them is left in use: whatever was written to such a view is lost.
         """
         if hasattr(self.mapping, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
             start, end = self.header.byte_range(name)
+            if numbers is not None:
+                end = start + numbers * self.dtype(name).itemsize
             first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
             last = end // mmap.PAGESIZE * mmap.PAGESIZE
             if last > first:

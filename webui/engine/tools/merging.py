@@ -1,12 +1,12 @@
 """Checkpoints mixed tensor by tensor: weighted sum, add difference, SLERP; a VAE baked in; the recipe kept inside.
 
-No more than one tensor of the result and a slice of its sources are in memory, whatever the files' size.
+A slice of one tensor is in memory at a time, of the result as of its sources, whatever the size of the files.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,12 +16,14 @@ from torch import Tensor
 
 from webui.engine.dims import VAE_PREFIX
 from webui.engine.tools.rewriting import (
+    SLICE,
     Progress,
     Written,
     as_json,
     check_computable,
     check_target,
     precision_dtype,
+    sliced,
     write_model,
 )
 from webui.engine.weights import Weights
@@ -29,7 +31,6 @@ from webui.errors import BadModelFile, InvalidParams
 
 Method = Literal["weighted sum", "add difference", "slerp"]
 METHODS: tuple[Method, ...] = ("weighted sum", "add difference", "slerp")
-SLICE = 4 * 2**20  # numbers mixed at once
 NEARLY_PARALLEL = 0.9995  # cosine from which SLERP is a straight line
 _CONV_IN = "model.diffusion_model.input_blocks.0.0.weight"
 
@@ -101,12 +102,7 @@ def merge(
     names = sorted(plan.names, key=plan.position)
     specs = {name: (plan.dtype(name, dtype), plan.shape(name)) for name in names}
     size = write_model(
-        target,
-        specs,
-        lambda name: plan.tensor(name, specs[name][0]),
-        _metadata(recipe, a, b, c, vae),
-        progress,
-        plan.release,
+        target, specs, lambda name: plan.pieces(name, specs[name][0]), _metadata(recipe, a, b, c, vae), progress
     )
     mixed = sum(plan.is_mixed(name) for name in names)
     lone = sum(not plan.is_mixed(name) and name not in plan.baked and a.weights.is_float(name) for name in names)
@@ -173,27 +169,21 @@ class _Plan:
         weights, own = self._origin(name)
         return (0 if weights is self.a else 1), weights.tensors[own].start
 
-    def tensor(self, name: str, dtype: torch.dtype) -> Tensor:
-        """One tensor of the result, (its shape) in `dtype`."""
+    def pieces(self, name: str, dtype: torch.dtype) -> Iterator[Tensor]:
+        """One tensor of the result in `dtype`, flat, a slice at a time."""
         weights, own = self._origin(name)
-        first = weights.tensor(own)
         if not self.is_mixed(name):
-            return first.to(dtype, copy=True)
-        result = torch.empty(first.shape, dtype=dtype)
+            yield from sliced(weights, own, dtype)
+            return
+        first = weights.tensor(own)
         rest = [_like_a(other.tensor(name), first) for other in self.others]
-        mixed = mixing(self.recipe, first, *rest)
-        filled = result.view(-1)
-        for start, values in mixed:
-            filled[start : start + len(values)] = values.to(dtype)
-        return result
+        for values in mixing(self.recipe, first, *rest, passed=lambda numbers: self._release(name, numbers)):
+            yield values.to(dtype)
 
-    def release(self, name: str) -> None:
-        """The pages of the files that this tensor came from are not needed any more."""
-        weights, own = self._origin(name)
-        weights.release(own)
-        if self.is_mixed(name):
-            for other in self.others:
-                other.release(name)
+    def _release(self, name: str, numbers: int) -> None:
+        """The first numbers of a tensor were read, in all files that it is mixed from."""
+        for weights in (self.a, *self.others):
+            weights.release(name, min(numbers, math.prod(weights.tensors[name].shape)))
 
     def _origin(self, name: str) -> tuple[Weights, str]:
         if self.vae is not None and name in self.baked:
@@ -208,29 +198,49 @@ class _Plan:
         return mine == theirs or inpainting
 
 
-def mixing(recipe: Recipe, a: Tensor, b: Tensor, c: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
-    """The mixed numbers in slices: (position of the first, values (n,) fp32)."""
-    flat = [tensor.reshape(-1) for tensor in (a, b, c) if tensor is not None]
+def mixing(
+    recipe: Recipe,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor | None = None,
+    *,
+    passed: Callable[[int], None] = lambda _numbers: None,
+) -> Iterator[Tensor]:
+    """The mixed numbers (n,) in fp32, a slice at a time.
+
+    `passed` is told how many numbers of the tensors, from their first, are not needed for the moment.
+    """
+    x, y, *z = (tensor.reshape(-1) for tensor in (a, b, c) if tensor is not None)
     share_a, share_b = 1 - recipe.alpha, recipe.alpha
     if recipe.method == "slerp":
-        share_a, share_b = slerp_shares(flat[0], flat[1], recipe.alpha)
-    for start in range(0, flat[0].numel(), SLICE):
-        x, y, *z = (tensor[start : start + SLICE].float() for tensor in flat)
-        yield start, x + recipe.alpha * (y - z[0]) if z else share_a * x + share_b * y
+        share_a, share_b = slerp_shares(x, y, recipe.alpha, passed=passed)
+    for start in range(0, x.numel(), SLICE):
+        part = slice(start, min(start + SLICE, x.numel()))
+        mixed, other = x[part].to(torch.float32, copy=True), y[part].to(torch.float32, copy=True)
+        yield (
+            mixed.add_(other.sub_(z[0][part]), alpha=recipe.alpha)
+            if z
+            else mixed.mul_(share_a).add_(other, alpha=share_b)
+        )
+        passed(part.stop)
 
 
-def slerp_shares(a: Tensor, b: Tensor, alpha: float) -> tuple[float, float]:
+def slerp_shares(
+    a: Tensor, b: Tensor, alpha: float, *, passed: Callable[[int], None] = lambda _numbers: None
+) -> tuple[float, float]:
     """The factors of A and B on the arc between them (Shoemake 1985): sin((1-t) w) / sin w and sin(t w) / sin w.
 
-    w is the angle between the two tensors as vectors. Where they are nearly parallel, or one of them is zero, it is the
-    straight line.
+    w is the angle between the two tensors (n,) as vectors. Where they are nearly parallel, or one of them is zero, it
+    is the straight line. `passed` as in `mixing`.
     """
     dot = norm_a = norm_b = 0.0
     for start in range(0, a.numel(), SLICE):
-        x, y = a[start : start + SLICE].double(), b[start : start + SLICE].double()
+        part = slice(start, min(start + SLICE, a.numel()))
+        x, y = a[part].double(), b[part].double()
         dot += float(x @ y)
         norm_a += float(x @ x)
         norm_b += float(y @ y)
+        passed(part.stop)
     cosine = dot / math.sqrt(norm_a * norm_b) if norm_a and norm_b else 1.0
     if abs(cosine) > NEARLY_PARALLEL:
         return 1 - alpha, alpha

@@ -1,4 +1,4 @@
-"""Model files to new model files: other number formats, fewer tensors. One tensor at a time is in memory.
+"""Model files to new model files: other number formats, fewer tensors. A slice of one tensor at a time is in memory.
 
 The new file appears whole or not at all, and never in place of another one.
 """
@@ -6,20 +6,21 @@ The new file appears whole or not at all, and never in place of another one.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from webui.engine.safefile import DTYPE_NAMES, write_safetensors
+from webui.engine.safefile import DTYPE_NAMES, Specs, write_pieces
 from webui.engine.weights import Weights
 from webui.errors import BadModelFile, InvalidParams
 from webui.paths import streamed_new
 
 Progress = Callable[[int, int], None]  # tensors done, tensors in all
 
+SLICE = 2**18  # numbers that are in memory at once; 1 MB of fp32 for each file that is read
 PRECISIONS: dict[str, torch.dtype | None] = {
     "keep": None,
     "fp16": torch.float16,
@@ -97,47 +98,44 @@ def rewrite(
         for name, old in origin.items()
     }
 
-    def tensor(name: str) -> Tensor:
-        return source.tensor(origin[name]).to(specs[name][0], copy=True)
+    def pieces(name: str) -> Iterator[Tensor]:
+        return sliced(source, origin[name], specs[name][0])
 
-    size = write_model(
-        target,
-        specs,
-        tensor,
-        {**source.metadata, **(metadata or {})},
-        progress,
-        lambda name: source.release(origin[name]),
-    )
+    size = write_model(target, specs, pieces, {**source.metadata, **(metadata or {})}, progress)
     return Written(target, len(specs), len(source.tensors) - len(set(origin.values())), size)
+
+
+def sliced(source: Weights, name: str, dtype: torch.dtype) -> Iterator[Tensor]:
+    """The numbers of a tensor in `dtype`, flat, a slice at a time; what was read of the file is given back."""
+    flat = source.tensor(name).reshape(-1)
+    for start in range(0, flat.numel(), SLICE):
+        yield flat[start : start + SLICE].to(dtype)
+        source.release(name, min(start + SLICE, flat.numel()))
 
 
 def write_model(
     target: Path,
-    specs: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
-    tensor: Callable[[str], Tensor],
+    specs: Specs,
+    pieces: Callable[[str], Iterable[Tensor]],
     metadata: Mapping[str, str],
     progress: Progress,
-    done_with: Callable[[str], None],
 ) -> int:
-    """Write a new .safetensors file, its tensors in the order in which they are asked for; returns its size in bytes.
+    """Write a new .safetensors file, its tensors in the order of `specs`; returns its size in bytes.
 
-    `done_with` is called when a tensor was written. Raises `InvalidParams` when the file exists already.
+    `pieces` gives a tensor's numbers in pieces (see `write_pieces`). Raises `InvalidParams` when the file exists.
     """
     check_target(target)
     written = 0
-    last = ""
 
-    def next_tensor(name: str) -> Tensor:
-        nonlocal written, last
-        if last:
-            done_with(last)
+    def counted(name: str) -> Iterable[Tensor]:
+        nonlocal written
         progress(written, len(specs))
-        written, last = written + 1, name
-        return tensor(name)
+        written += 1
+        return pieces(name)
 
     try:
         with streamed_new(target) as file:
-            write_safetensors(file, specs, next_tensor, metadata)
+            write_pieces(file, specs, counted, metadata)
     except FileExistsError:
         raise _taken(target) from None
     progress(len(specs), len(specs))
