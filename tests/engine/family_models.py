@@ -95,9 +95,11 @@ class Recipe:
 
 RECIPES: dict[str, Recipe] = {
     "sd1-inpainting": Recipe(Family.SD1_INPAINTING, _unet(32, in_channels=9, linear=False), (_L,)),
+    "sd1-lcm": Recipe(Family.SD1, _unet(32, linear=False, guidance_dim=16), (_L,)),
     "sd2": Recipe(Family.SD2, _unet(48), (_H,)),
     "sd2-v": Recipe(Family.SD2, _unet(48), (_H,), "v"),
     "sd2-zero-snr": Recipe(Family.SD2, _unet(48), (_H,), "v", ("ztsnr",)),
+    "sd2-inpainting": Recipe(Family.SD2_INPAINTING, _unet(48, in_channels=9), (_H,)),
     "sdxl": Recipe(Family.SDXL, _unet(80, **_XL, vector_dim=40 + 6 * 8), (_SGM_L, _G)),
     "sdxl-v": Recipe(Family.SDXL, _unet(80, **_XL, vector_dim=40 + 6 * 8), (_SGM_L, _G), marks=("v_pred", "ztsnr")),
     "sdxl-inpainting": Recipe(
@@ -189,7 +191,10 @@ def reference(path: Path, recipe: Recipe) -> Any:
 
     tensors = load_file(path)
     unet = diffusers.UNet2DConditionModel.from_config({**recipe.unet.diffusers_config(), "sample_size": 64})
-    unet.load_state_dict(convert_ldm_unet_checkpoint(dict(tensors), unet.config))
+    state = convert_ldm_unet_checkpoint(dict(tensors), unet.config)
+    if recipe.unet.guidance_dim:  # which that conversion does not know
+        state["time_embedding.cond_proj.weight"] = tensors["model.diffusion_model.time_embed.cond_proj.weight"]
+    unet.load_state_dict(state)
     vae = diffusers.AutoencoderKL.from_config(
         {**_VAE.diffusers_config(), "scaling_factor": 0.13025 if "sdxl" in recipe.family.name.lower() else 0.18215}
     )
@@ -215,8 +220,11 @@ def reference(path: Path, recipe: Recipe) -> Any:
             **(refiner if recipe.family is Family.SDXL_REFINER else {}),
         )
     else:
-        inpaint = recipe.family is Family.SD1_INPAINTING
-        kind = diffusers.StableDiffusionInpaintPipeline if inpaint else diffusers.StableDiffusionPipeline
+        kind = diffusers.StableDiffusionPipeline
+        if recipe.unet.guidance_dim:
+            kind = diffusers.LatentConsistencyModelPipeline
+        elif recipe.unet.in_channels == 9:
+            kind = diffusers.StableDiffusionInpaintPipeline
         pipeline = kind(
             **shared,
             text_encoder=encoders["text_encoder"],
@@ -246,9 +254,11 @@ def _text(tensors: dict[str, Tensor], dims: TextDims) -> Any:
 
 
 def _scheduler(recipe: Recipe) -> Any:
-    """Euler on integer timesteps from the noisiest, as our own sampler can be told to run."""
-    from diffusers import EulerDiscreteScheduler
+    """Euler on integer timesteps from the noisiest, as our own sampler can be told to run; LCM's own for an LCM."""
+    from diffusers import EulerDiscreteScheduler, LCMScheduler
 
+    if recipe.unet.guidance_dim:
+        return LCMScheduler()
     return EulerDiscreteScheduler(
         beta_start=0.00085,
         beta_end=0.012,

@@ -2,48 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from engine_runs import make_engine, pixels_of, run
-from family_models import RECIPES, SIDE, reference, write_checkpoint
+from engine_runs import pixels_of, run
+from family_models import RECIPES, SIDE
+from family_runs import SHAPE, Models, condition, same_picture
 
 from webui import infotext
-from webui.engine import Engine
-from webui.engine.models import LoadedCheckpoint
 from webui.engine.refiner import Switch
-from webui.engine.text import Conditioning, PromptEncoder
-from webui.prompt import chunk_text, clip_tokenizer, parse_prompt
 from webui.sampling import sigma_table
 
-INPAINTING = ("sd1-inpainting", "sdxl-inpainting")
+INPAINTING = ("sd1-inpainting", "sd2-inpainting", "sdxl-inpainting")
 TEXT_TO_IMAGE = ("sd2", "sd2-v", "sd2-zero-snr", "sdxl", "sdxl-v")
-SHAPE = (1, 4, SIDE // 8, SIDE // 8)
-
-
-class Models:
-    """The small models of all families in one data folder, and an engine in fp32 that reads them."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.files = {
-            name: write_checkpoint(root / "models" / "Stable-diffusion" / f"{name}.safetensors", recipe)
-            for name, recipe in RECIPES.items()
-        }
-        self.engine: Engine = make_engine(root, device__precision="fp32")
-        self._pipelines: dict[str, Any] = {}
-
-    def pipeline(self, name: str) -> Any:
-        if name not in self._pipelines:
-            self._pipelines[name] = reference(self.files[name], RECIPES[name])
-        return self._pipelines[name]
-
-    def checkpoint(self, name: str) -> LoadedCheckpoint:
-        list(self.engine.load(name))
-        return self.engine._tools.store._checkpoints[str(self.files[name])]
 
 
 @pytest.fixture(scope="module")
@@ -51,27 +23,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Any:
     models = Models(tmp_path_factory.mktemp("families"))
     yield models
     models.engine.close()
-
-
-def condition(models: Models, name: str, prompt: str, negative: str = "", clip_skip: int = 1) -> Conditioning:
-    checkpoint, tools = models.checkpoint(name), models.engine._tools
-    encoder = PromptEncoder(
-        checkpoint.text_encoders,
-        name,
-        tools.chunks,
-        tools.device.device,
-        tools.residency,
-        zero_empty_negative=checkpoint.zeroes_empty_negative,
-    )
-    tokenizer = clip_tokenizer()
-    with torch.inference_mode():
-        return encoder.condition(
-            parse_prompt(prompt, negative, steps=4, tokenizer=tokenizer),
-            lambda text: chunk_text(text, tokenizer),
-            clip_skip=clip_skip,
-            emphasis="Original",
-            pad_conds=False,
-        )
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -139,32 +90,6 @@ def test_the_pooled_vector_is_that_of_the_first_chunk_and_emphasis_leaves_it_alo
     assert all(torch.equal(plain, other) for other in others)
 
 
-def same_picture(models: Models, name: str, words: dict[str, Any], theirs: dict[str, Any]) -> None:
-    pipeline = models.pipeline(name)
-    pipeline.scheduler.set_timesteps(4)
-    sigmas = tuple(float(s) for s in pipeline.scheduler.sigmas)
-    settings = {
-        "sampler": "Euler",
-        "steps": 4,
-        "sigmas": sigmas,
-        "cfg_scale": 5.0,
-        "seed": 3,
-        "quantize_timesteps": True,
-    }
-    made = run(models.engine, checkpoint=name, prompt="a red apple", **settings, **words)
-    ours = pixels_of(made.images[0]).astype(int)
-    picture = pipeline(
-        "a red apple",
-        num_inference_steps=4,
-        guidance_scale=5.0,
-        output_type="np",
-        latents=torch.randn(SHAPE, generator=torch.Generator().manual_seed(3)),
-        **theirs,
-    ).images[0]
-    assert np.ptp(ours) > 30  # not one grey area
-    assert abs(ours - picture * 255).max() <= 1.01
-
-
 @pytest.mark.parametrize("name", TEXT_TO_IMAGE)
 def test_a_whole_picture_is_that_of_diffusers(models: Models, name: str) -> None:
     same_picture(models, name, {"negative_prompt": "blurry"}, {
@@ -186,6 +111,38 @@ def test_a_batch_of_sdxl_equals_its_singles(models: Models) -> None:
     batch = run(models.engine, checkpoint="sdxl", batch_size=2, prompt="a {cat|dog|bird}").digests
     singles = [run(models.engine, checkpoint="sdxl", seed=7 + i, prompt="a {cat|dog|bird}").digests[0] for i in (0, 1)]
     assert batch == singles
+
+
+@pytest.mark.parametrize("cfg_scale", [1.0, 8.0])
+def test_an_lcm_is_told_its_guidance_and_draws_what_diffusers_draws(models: Models, cfg_scale: float) -> None:
+    pipeline, table = models.pipeline("sd1-lcm"), models.checkpoint("sd1-lcm").table
+    pipeline.scheduler.set_timesteps(4)
+    sigmas = tuple(float(table[t]) for t in pipeline.scheduler.timesteps)
+    pipeline.scheduler.init_noise_sigma = sigmas[0] / (1 + sigmas[0] ** 2) ** 0.5  # its own is 1, a quarter % more
+    words = {"prompt": "a red apple", "width": SIDE, "height": SIDE}
+    made = run(models.engine, checkpoint="sd1-lcm", sampler="LCM", steps=4, sigmas=(*sigmas, 0.0), seed=3,
+               cfg_scale=cfg_scale, quantize_timesteps=True, **words)  # fmt: skip
+    picture = pipeline(
+        **words,
+        num_inference_steps=4,
+        guidance_scale=cfg_scale,
+        generator=torch.Generator().manual_seed(3),
+        output_type="np",
+    ).images[0]
+    ours = pixels_of(made.images[0]).astype(int)
+    assert ours.max() - ours.min() > 30  # not one grey area
+    assert abs(ours - picture * 255).max() <= 1.01
+
+
+def test_an_lcm_that_is_told_its_guidance_reads_no_negative_prompt_and_says_so(models: Models) -> None:
+    plain, negative, weak = (
+        run(models.engine, checkpoint="sd1-lcm", sampler="LCM", cfg_scale=scale, negative_prompt=text)
+        for scale, text in ((8.0, ""), (8.0, "blurry"), (4.0, ""))
+    )
+    assert plain.digests == negative.digests != weak.digests
+    assert [w.code for w in plain.warnings] == []
+    assert [w.code for w in negative.warnings] == ["negative"]
+    assert "trained with its guidance" in negative.warnings[0].text
 
 
 @pytest.mark.parametrize("name", INPAINTING)
@@ -272,7 +229,7 @@ def test_the_switch_counts_trained_timesteps_or_calls() -> None:
     assert by_calls.reached(float(table[-1]), 16)
 
 
-@pytest.mark.parametrize("name", ["sd2-zero-snr", "sdxl", "sdxl-refiner"])
+@pytest.mark.parametrize("name", ["sd1-lcm", "sd2-zero-snr", "sdxl", "sdxl-refiner", *INPAINTING])
 def test_a_diffusers_folder_is_the_same_model_as_the_single_file(models: Models, name: str) -> None:
     folder = models.root / "models" / "Stable-diffusion" / f"{name}-folder"
     models.pipeline(name).save_pretrained(folder)

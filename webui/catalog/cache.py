@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from webui.catalog.inspection import Facts
 
 SCHEMA_VERSION = 1
-FACTS_VERSION = 2  # to be raised when detection changes: older rows are then found again
+FACTS_VERSION = 3  # to be raised when detection changes: older rows are then found again
 BUSY_SECONDS = 5.0
 
 _SCHEMA = """

@@ -27,6 +27,7 @@ def ldm_checkpoint(keys: Keys) -> Detected | None:
         latent_channels=keys.side(prefix + "out.2.weight", 0),
         context_dim=_context(keys, prefix),
         has_vae=keys.starts(VAE + "decoder."),
+        guided=keys.has(prefix + "time_embed.cond_proj.weight"),
     )
     if not keys.starts(TEXT, "conditioner."):
         missing = "its text encoder is" if found.has_vae else "text encoder and VAE are"

@@ -25,6 +25,7 @@ LIBRARIES = frozenset({"diffusers", "transformers", "stable_diffusion"})
 PIPELINES: dict[str, Family] = {
     "StableDiffusionPipeline": Family.SD1,
     "StableDiffusionInpaintPipeline": Family.SD1_INPAINTING,
+    "LatentConsistencyModelPipeline": Family.SD1,
     "StableDiffusionInstructPix2PixPipeline": Family.SD1_IP2P,
     "StableDiffusionDepth2ImgPipeline": Family.SD2_DEPTH,
     "StableUnCLIPPipeline": Family.SD2_UNCLIP,
@@ -86,6 +87,7 @@ class FolderFacts:
         self.context_dim = 0
         self.in_channels = 0
         self.zero_terminal_snr = False
+        self.guided = False
         self.fault = ""
 
 
@@ -180,6 +182,7 @@ def _read_parts(folder: Path, index: dict[str, Any], found: FolderFacts) -> None
             raise BadModelFile(f"{part}/{present} does not hold a {class_name}.")
         found.parts[part] = f"{part}/{present}"
         _note_shape(part, header.tensors[mark].shape, found)
+        found.guided = found.guided or "time_embedding.cond_proj.weight" in header.tensors
     has_second, wants_second = "text_encoder_2" in found.parts, found.family in _WITH_SECOND
     if not found.context_dim or has_second != wants_second:
         lacks = "text_encoder_2" if wants_second else "text_encoder"

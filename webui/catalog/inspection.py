@@ -76,6 +76,7 @@ class Facts:
     context_dim: int = 0
     has_vae: bool = True
     zero_terminal_snr: bool = False
+    guided: bool = False
     old_hash: str | None = None
     problems: tuple[str, ...] = ()
     lasting: bool = True  # False: something could not be read, which may be different next time
@@ -124,6 +125,7 @@ def model_file(found: Found, facts: Facts, sha256: str | None) -> ModelFile:
         context_dim=facts.context_dim,
         has_vae=facts.has_vae,
         zero_terminal_snr=facts.zero_terminal_snr,
+        guided=facts.guided,
         old_hash=facts.old_hash,
         problems=facts.problems,
     )
@@ -181,6 +183,7 @@ def _inspect(found: Found) -> Facts:
         context_dim=detected.context_dim,
         has_vae=detected.has_vae,
         zero_terminal_snr=detected.zero_terminal_snr,
+        guided=detected.guided,
         old_hash=old_hash(found.path) if found.role == "checkpoint" else None,
         problems=tuple(problems),
         lasting=not fault and readable,
@@ -307,6 +310,7 @@ def _folder(found: Found, notes: UserNotes | None, problems: list[str]) -> Facts
         latent_channels=detected.latent_channels,
         context_dim=inside.context_dim,
         zero_terminal_snr=inside.zero_terminal_snr,
+        guided=inside.guided,
         problems=tuple(problems),
         lasting=not inside.fault and not problems,
     )

@@ -28,6 +28,7 @@ class Detected:
     context_dim: int = 0
     has_vae: bool = True
     zero_terminal_snr: bool = False
+    guided: bool = False  # an LCM whose UNet is told the CFG scale
 
 
 class Keys:

@@ -47,6 +47,7 @@ class ModelFile:
     context_dim: int = 0  # width of the prompt's vectors (768 in SD1); 0: not known
     has_vae: bool = True  # of a checkpoint: a VAE is baked in
     zero_terminal_snr: bool = False  # the file says that it was trained so
+    guided: bool = False  # an LCM whose UNet is told the CFG scale, and needs no negative prompt for it
     old_hash: str | None = None  # 8 hex, of files before hashes covered the whole file
     problems: tuple[str, ...] = ()
 

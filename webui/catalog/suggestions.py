@@ -1,7 +1,7 @@
 """Sampler, steps and guidance for checkpoints and LoRAs that were distilled to few steps.
 
-Nothing in their tensors tells them from others, so the name and the metadata are asked, and the answer is no more than
-a suggestion: it changes no request.
+But for an LCM that is told its guidance, nothing in their tensors tells them from others, so the name and the metadata
+are asked. The answer is no more than a suggestion: it changes no request.
 """
 
 from __future__ import annotations
@@ -35,12 +35,15 @@ _KNOWN: tuple[tuple[str, Suggestion], ...] = (
     (r"lightning", Suggestion("Lightning", "Euler", "SGM Uniform", 4, 1.0)),
     (r"turbo", Suggestion("Turbo", "Euler a", "SGM Uniform", 4, 1.0)),
 )
+_GUIDED = Suggestion("LCM", "LCM", "SGM Uniform", 4, 8.0)  # Luo et al. 2023: trained for scales of 3 to 15
 _SAYS = ("modelspec.title", "modelspec.architecture", "modelspec.implementation", "ss_output_name")
 _STEPS = re.compile(r"(?<!\d)(\d{1,2})[ _-]?steps?(?![a-z])")
 
 
 def suggestion_for(model: ModelFile) -> Suggestion | None:
     """What suits this checkpoint or LoRA; None for one that is sampled as usual."""
+    if model.guided:
+        return _GUIDED
     texts = [model.stem, *(model.metadata.get(key, "")[:400] for key in _SAYS)]
     for text in texts:
         words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).lower()  # "DreamTurbo" is two words

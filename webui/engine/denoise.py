@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,18 @@ class Sizes:
     negative: Tensor
 
 
+def guidance_embedding(cfg_scale: float, width: int) -> Tensor:
+    """The CFG scale as an LCM's UNet is told it (1, width), in fp32.
+
+    Sines and cosines of 1,000 w, as for a timestep (Luo et al. 2023, section 4.3, after Meng et al. 2023). w = 0 is no
+    guidance there, what users call a scale of 1.
+    """
+    half = width // 2
+    frequencies = torch.exp(torch.arange(half, dtype=torch.float32) * (-math.log(10_000) / max(1, half - 1)))
+    angles = 1000 * (cfg_scale - 1) * frequencies
+    return torch.nn.functional.pad(torch.cat((angles.sin(), angles.cos())), (0, width % 2))[None]
+
+
 class UnetEvaluator:
     """`evaluate(x, sigma, call, with_uncond)` for `GuidedDenoiser`.
 
@@ -56,9 +69,11 @@ class UnetEvaluator:
         check: Callable[[], None],
         sizes: Sizes | None = None,
         channels: Tensor | None = None,
+        guidance: Tensor | None = None,
     ) -> None:
         """`sizes`: for SDXL. `channels` (1, C, H/8, W/8), shared by all pictures, go into the UNet behind the latents,
-        not scaled with them: mask and masked picture of inpainting models.
+        not scaled with them: mask and masked picture of inpainting models. `guidance` (1, width): for an LCM, which
+        guides itself; it is never asked about the negative prompt.
         """
         self._unet = unet
         self._conditioning = conditioning
@@ -66,6 +81,7 @@ class UnetEvaluator:
         self._check = check
         self._sizes = sizes
         self._channels = channels
+        self._guidance = guidance
         self._context: Tensor | None = None
         self._added: dict[str, Tensor] | None = None
         self._denoiser = ModelDenoiser(self._predict, table, prediction, quantize=quantize)
@@ -75,7 +91,7 @@ class UnetEvaluator:
         self._check()
         if self._conditioning.prepare is not None:
             self._conditioning.prepare(call)
-        prompts, uncond = self._conditioning.at(call, with_uncond)
+        prompts, uncond = self._conditioning.at(call, with_uncond and self._guidance is None)
         added, added_uncond = self._vectors(call, prompts.shape[0])
         weights = self._conditioning.weights
         if uncond is not None and uncond.shape[0] == prompts.shape[1]:
@@ -115,8 +131,14 @@ class UnetEvaluator:
         if self._channels is not None:
             x = torch.cat((x, self._channels.to(x).expand(x.shape[0], -1, -1, -1)), dim=1)
         sample = x.to(self._dtype, memory_format=torch.channels_last)
+        guidance = None if self._guidance is None else self._guidance.to(sample).expand(x.shape[0], -1)
         output: Tensor = self._unet(
-            sample, t, encoder_hidden_states=self._context, added_cond_kwargs=self._added, return_dict=False
+            sample,
+            t,
+            encoder_hidden_states=self._context,
+            timestep_cond=guidance,
+            added_cond_kwargs=self._added,
+            return_dict=False,
         )[0]
         return output.to(x.dtype)
 

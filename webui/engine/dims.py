@@ -56,6 +56,7 @@ class UnetDims:
     ldm: bool
     vector_dim: int = 0  # SDXL: what is told besides the prompt, pooled prompt and sizes together; 0: nothing
     size_dim: int = 0  # SDXL: width of the embedding of each of the sizes
+    guidance_dim: int = 0  # LCM: width of the embedding of the CFG scale, which the UNet is told; 0: it is not
 
     def diffusers_config(self) -> dict[str, Any]:
         """Arguments of diffusers' UNet2DConditionModel. Its `attention_head_dim` is, by an old slip, the head count."""
@@ -79,6 +80,7 @@ class UnetDims:
             "use_linear_projection": self.linear,
             "norm_num_groups": self.groups,
             **(added if self.vector_dim else {}),
+            **({"time_cond_proj_dim": self.guidance_dim} if self.guidance_dim else {}),
         }
 
 
@@ -179,6 +181,7 @@ def unet_dims(shapes: Shapes, sidecar: Sidecar | None, *, pooled: int = 0, sizes
         heads = (_SD1_HEADS,) * len(channels)
     vector = f"{UNET_PREFIX}label_emb.0.0.weight" if ldm else "add_embedding.linear_1.weight"
     vector_dim = _side(shapes, vector)[1] if vector in shapes else 0
+    guidance = f"{UNET_PREFIX}time_embed.cond_proj.weight" if ldm else "time_embedding.cond_proj.weight"
     size_dim = (vector_dim - pooled) // sizes if vector_dim else 0
     if size_dim * sizes != vector_dim - (pooled if vector_dim else 0) or size_dim < 0 or size_dim % 2:
         raise _odd(f"its UNet takes {vector_dim} numbers besides the prompt, of which {pooled} are the pooled prompt")
@@ -196,6 +199,7 @@ def unet_dims(shapes: Shapes, sidecar: Sidecar | None, *, pooled: int = 0, sizes
         ldm=ldm,
         vector_dim=vector_dim,
         size_dim=size_dim,
+        guidance_dim=_side(shapes, guidance)[1] if guidance in shapes else 0,
     )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from webui import infotext
 from webui.engine.begin import Beginning, pixels_of
 from webui.engine.control import Control
-from webui.engine.denoise import GroupedDenoiser, Stopped, UnetEvaluator, Watch
+from webui.engine.denoise import GroupedDenoiser, Stopped, UnetEvaluator, Watch, guidance_embedding
 from webui.engine.enlarge import enlarged
 from webui.engine.extensions import JobExtensions
 from webui.engine.inpainting import blank_channels
@@ -404,6 +404,7 @@ class Job:
                 networks.enter_context(seamless(drawing.unet, self._axes))
                 sizes = size_conditioning(params, drawing, width=cells[1] * SCALE, height=cells[0] * SCALE)
                 channels = self._channels(one, cells, given) if drawing.extra_channels else None
+                width = drawing.guidance_dim
                 return lambda conditioning: UnetEvaluator(
                     Resident(drawing.unet, tools.residency),
                     conditioning,
@@ -414,6 +415,7 @@ class Job:
                     check=self._check,
                     sizes=sizes,
                     channels=channels,
+                    guidance=guidance_embedding(params.cfg_scale, width) if width else None,
                 )
 
             evaluators: Callable[[Conditioning], Evaluate] = evaluator_of(checkpoint, sampling.table)
@@ -428,7 +430,7 @@ class Job:
                 evaluate = evaluators(conditioning)
                 return GuidedDenoiser(
                     evaluate,
-                    cfg_scale=params.cfg_scale,
+                    cfg_scale=1.0 if checkpoint.guidance_dim else params.cfg_scale,
                     total_calls=sampling.total_calls,
                     hooks=(*sampling.hooks(), *self._extensions.guidance()),
                 )

@@ -100,6 +100,11 @@ class LoadedCheckpoint:
         return int(self.unet.config.in_channels) - self.latent_channels
 
     @property
+    def guidance_dim(self) -> int:
+        """Width of the embedding in which an LCM is told the CFG scale; 0: guidance takes a negative prompt."""
+        return int(self.unet.config.time_cond_proj_dim or 0)
+
+    @property
     def bytes(self) -> int:
         """What its networks take in memory."""
         networks = [self.unet, *(encoder.module for encoder in self.text_encoders)]

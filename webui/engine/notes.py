@@ -20,9 +20,11 @@ def notes_on(
     if params.clip_skip > layers:
         text = f"Clip skip {params.clip_skip} is more than this model's {layers} layers; {layers} was used."
         notes.append(Warning("clip_skip", text))
-    if params.negative_prompt.strip() and _negative_cancels(params, plan):
-        text = "The negative prompt had no effect: at CFG scale 1 it cancels out. Use a CFG scale above 1."
-        notes.append(Warning("negative", text))
+    if params.negative_prompt.strip() and (checkpoint.guidance_dim or _negative_cancels(params, plan)):
+        why = "at CFG scale 1 it cancels out. Use a CFG scale above 1."
+        if checkpoint.guidance_dim:
+            why = "this model is an LCM that was trained with its guidance, and reads none."
+        notes.append(Warning("negative", f"The negative prompt had no effect: {why}"))
     return notes
 
 
