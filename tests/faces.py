@@ -47,8 +47,7 @@ def full_app(face_paths: Paths, fake_jobs: FakeJobs) -> Any:
     from webui.server.app import build_app
 
     store = SettingsStore(Settings(), face_paths.config_file)
-    options = ServeOptions(api=True)
-    return build_app(fake_jobs, fake_jobs.catalog, store, face_paths, options, viewer_of=guarded_viewer)
+    return build_app(fake_jobs, fake_jobs.catalog, store, face_paths, ServeOptions(), viewer_of=guarded_viewer)
 
 
 @pytest.fixture(scope="session")

@@ -163,6 +163,9 @@ class FakeJobs:
         job = self._jobs.get(job_id)
         return job.preview if job else None
 
+    def started_from(self, user: str, reference: str) -> bool:
+        return False
+
     def list(self, limit: int = 50, user: str | None = None) -> list[dict[str, Any]]:
         with self._lock:
             views = [dict(j.view) for j in reversed(self._jobs.values())]

@@ -177,7 +177,7 @@ def atelier(root: Path, factory: Any = None, **more: Any) -> Iterator[Atelier]:
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(app_module, "mount_page", lambda app, _: app)
-            app = app_module.build_app(jobs, catalog, store, paths, ServeOptions(api=True), **more)
+            app = app_module.build_app(jobs, catalog, store, paths, ServeOptions(), **more)
         with TestClient(app, base_url="http://127.0.0.1:7860", client=("127.0.0.1", 50000)) as client:
             yield Atelier(app, client, jobs, catalog, store, paths)
     finally:

@@ -62,7 +62,7 @@ def program(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         (["--listen", "--port", "1"], ["serve", "--listen", "--port", "1"]),
         (["serve", "--listen"], ["serve", "--listen"]),
         (["generate", "--steps", "3", "a"], ["generate", "--steps", "3", "a"]),
-        (["--use-cpu", "all", "--api"], ["serve", "--use-cpu", "--api"]),
+        (["--use-cpu", "all", "--api"], ["serve", "--use-cpu"]),
         (["--help"], ["--help"]),
         (["--version"], ["--version"]),
     ],
@@ -188,7 +188,7 @@ def test_the_flags_of_serve_reach_the_server(served: list[Any], tmp_path: Path) 
     line += ["--xformers", "--allow-host", "a.example", "--cors-origin", "https://b.example", "--access-token", "t"]
     assert cli.main(line) == 0
     settings, paths, options = served[0]
-    assert options == ServeOptions("0.0.0.0", 8000, True, False, "dark", ("https://b.example",), ("a.example",), "t")
+    assert options == ServeOptions("0.0.0.0", 8000, False, "dark", ("https://b.example",), ("a.example",), "t")
     assert settings.device.attention is Attention.xformers
     assert paths.data_dir == tmp_path.resolve()
     assert not paths.config_file.exists()

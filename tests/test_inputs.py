@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from webui.errors import BadPicture, NotFound
-from webui.inputs import FOLDER, KEEP_UNUSED_SECONDS, InputStore, references_in
+from webui.identity import OWNER, Viewer
+from webui.inputs import FOLDER, KEEP_UNUSED_SECONDS, InputRights, InputStore, references_in
 from webui.params import make_params
 
 
@@ -82,6 +83,26 @@ def test_cleaning_takes_what_is_old_and_not_needed_and_nothing_else(store: Input
     assert store.read(fresh)
     with pytest.raises(NotFound):
         store.read(unused)
+
+
+def test_whoever_brings_a_picture_may_use_it_until_it_is_cleaned_away(store: InputStore) -> None:
+    reference = store.add(png(), "ann").reference
+    assert store.add(png(), "b/../ö\u202e").reference == reference
+    rights = InputRights(store)
+    for name, may in (("ann", True), ("b/../ö\u202e", True), ("bob", False), ("", False)):
+        assert rights.may_use(Viewer(name), reference) == may, name
+    assert rights.may_use(OWNER, reference)
+    assert not rights.may_use(Viewer("ann"), "../../etc/passwd")
+    params = make_params({"init": {"image": reference}})
+    rights.require(Viewer("ann"), params)
+    with pytest.raises(NotFound) as refused:
+        rights.require(Viewer("bob"), params)
+    make_old(store.path(reference))
+    assert store.clean(set()).removed == 1
+    assert not rights.may_use(Viewer("ann"), reference)
+    with pytest.raises(NotFound) as gone:
+        store.path(reference)
+    assert str(refused.value) == str(gone.value), "somebody else's picture is answered like none"
 
 
 def test_using_a_picture_keeps_it_for_another_day(store: InputStore) -> None:

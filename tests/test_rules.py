@@ -39,7 +39,7 @@ ARROWS: dict[str, set[str]] = {
     "prompt": {"errors", "names", "params", "events", "paths"},
     "infotext": {"errors", "names", "operations", "params", "events"},
     "pictures": {"errors", "names", "operations", "params", "infotext"},
-    "inputs": {"errors", "params", "paths", "pictures"},
+    "inputs": {"errors", "identity", "params", "paths", "pictures"},
     "provenance": DATA,
     "catalog": DATA | {"inputs"},
     "extensions": DATA | {"provenance", "infotext", "prompt"},

@@ -133,9 +133,10 @@ class AlreadyRunning(WebUIError):
 
 
 class QueueFull(WebUIError):
-    """The queue holds as many jobs as it may."""
+    """The queue holds as many jobs as it may. `retry_after`: in how many seconds there is room, as far as is known."""
 
     status = 429
+    retry_after = 5
 
 
 class TooBusy(WebUIError):

@@ -3,6 +3,9 @@
 They lie below `outputs/.inputs`, a hidden folder: nothing there is listed, served as an output or indexed. Equal files
 are kept once. A job names them by reference (`GenerationParams.inputs`), so a replay starts from the same bytes. A file
 stays as long as a job or a picture of the history needs it; the rest is removed by `clean`, a day after its last use.
+
+A reference is no permission, for whoever has a file can work it out: an empty file beside the picture names each user
+who brought it, and `InputRights` says who may start from it.
 """
 
 from __future__ import annotations
@@ -12,15 +15,16 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from webui import pictures
-from webui.errors import BadPicture, NotFound, SaveError
-from webui.params import GenerationParams
+from webui.errors import BadPicture, InvalidParams, NotFound, SaveError
+from webui.identity import Viewer
+from webui.params import GenerationParams, params_from_json
 from webui.paths import write_new
 
 FOLDER = ".inputs"
@@ -28,6 +32,7 @@ KEEP_UNUSED_SECONDS = 24 * 3600.0
 MAX_BYTES = 64 * 2**20  # of one file; the largest request that the server takes
 _REFERENCE = re.compile(r"[0-9a-f]{64}\Z")
 _SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "AVIF": ".avif"}
+_BROUGHT_BY = ".user"
 _ANY_REFERENCE = re.compile(r'"([0-9a-f]{64})"')
 
 
@@ -58,8 +63,11 @@ class InputStore:
     def __init__(self, outputs: Path) -> None:
         self._root = outputs / FOLDER
 
-    def add(self, data: bytes) -> InputPicture:
-        """Keep a picture file. Raises `BadPicture` for what is no picture, `SaveError` when the disk refuses."""
+    def add(self, data: bytes, user: str = "") -> InputPicture:
+        """Keep a picture file that `user` brought, "" for whoever sits at the machine.
+
+        Raises `BadPicture` for what is no picture, `SaveError` when the disk refuses.
+        """
         if len(data) > MAX_BYTES:
             raise BadPicture(f"The file is larger than {MAX_BYTES // 2**20} MB.", "Use a smaller picture.")
         image = pictures.open_image(data)
@@ -70,12 +78,19 @@ class InputStore:
             with contextlib.suppress(FileExistsError):
                 write_new(path, data)
             os.utime(path)  # it is in use, whoever brought it first
+            if user:
+                with contextlib.suppress(FileExistsError):
+                    write_new(self._mark(reference, user), b"")
         except OSError as error:
             raise SaveError(
                 f"The picture could not be stored: {error.strerror or error}.",
                 f"Make room or give write access in {self._root}.",
             ) from error
         return _facts(reference, image, kind)
+
+    def brought_by(self, reference: str, user: str) -> bool:
+        """Whether this user has put the picture here."""
+        return _REFERENCE.match(reference) is not None and self._mark(reference, user).is_file()
 
     def path(self, reference: str) -> Path:
         """The stored file. Raises `NotFound`."""
@@ -84,10 +99,7 @@ class InputStore:
                 path = self._folder(reference) / f"{reference}{suffix}"
                 if path.is_file():
                     return path
-        raise NotFound(
-            f"The picture {reference[:12]} to start from is not here (any more).",
-            "Choose it again; pictures that no job and no picture needs are removed after a day.",
-        )
+        raise not_here(reference)
 
     def read(self, reference: str) -> bytes:
         """The file's bytes. Raises `NotFound`, and `BadPicture` when they are not what was stored."""
@@ -125,6 +137,8 @@ class InputStore:
                 status = entry.stat()
                 if entry.name[:64] not in needed and status.st_mtime < limit:
                     Path(entry.path).unlink()
+                    for mark in Path(entry.path).parent.glob(f"{entry.name[:64]}.*{_BROUGHT_BY}"):
+                        mark.unlink(missing_ok=True)
                     removed, removed_bytes = removed + 1, removed_bytes + status.st_size
                     continue
             except OSError:
@@ -135,6 +149,11 @@ class InputStore:
     def _folder(self, reference: str) -> Path:
         return self._root / reference[:2]
 
+    def _mark(self, reference: str, user: str) -> Path:
+        """The file that says that this user brought the picture. Names are hashed: they may hold what files cannot."""
+        name = hashlib.sha256(user.encode()).hexdigest()[:32]
+        return self._folder(reference) / f"{reference}.{name}{_BROUGHT_BY}"
+
     def _entries(self) -> Iterator[os.DirEntry[str]]:
         try:
             folders = [entry.path for entry in os.scandir(self._root) if entry.is_dir(follow_symlinks=False)]
@@ -142,12 +161,53 @@ class InputStore:
             return
         for folder in folders:
             with contextlib.suppress(OSError), os.scandir(folder) as listing:
-                yield from (entry for entry in listing if _REFERENCE.match(entry.name[:64]))
+                for entry in listing:
+                    if _REFERENCE.match(entry.name[:64]) and not entry.name.endswith(_BROUGHT_BY):
+                        yield entry
+
+
+class InputRights:
+    """Who may see a stored picture and start from it: who brought it, who has made something from it, administrators.
+
+    `used`: functions that tell whether a user's jobs, or pictures, were made from a reference.
+    """
+
+    def __init__(self, store: InputStore, *used: Callable[[str, str], bool]) -> None:
+        self._store = store
+        self._used = used
+
+    def may_use(self, viewer: Viewer, reference: str) -> bool:
+        return (
+            viewer.admin
+            or self._store.brought_by(reference, viewer.name)
+            or any(used(viewer.name, reference) for used in self._used)
+        )
+
+    def require(self, viewer: Viewer, params: GenerationParams) -> None:
+        """Raises `NotFound` where the request starts from somebody else's picture, in the same words as for none."""
+        for reference in params.inputs:
+            if not self.may_use(viewer, reference):
+                raise not_here(reference)
+
+
+def not_here(reference: str) -> NotFound:
+    return NotFound(
+        f"The picture {reference[:12]} to start from is not here (any more).",
+        "Choose it again; pictures that no job and no picture needs are removed after a day.",
+    )
 
 
 def references_in(text: str) -> set[str]:
     """Everything in a params JSON that looks like a reference; cheaper than reading it, and it never misses one."""
     return set(_ANY_REFERENCE.findall(text))
+
+
+def starts_from(params_json: str, reference: str) -> bool:
+    """Whether stored params name that picture as one to start from; a prompt of the same letters is none."""
+    try:
+        return reference in params_from_json(params_json).inputs
+    except InvalidParams:  # written by another version
+        return False
 
 
 def _facts(reference: str, image: Image.Image, kind: str) -> InputPicture:

@@ -21,6 +21,7 @@ from webui.api.history import Viewer, history_routes
 from webui.catalog import Catalog
 from webui.errors import NotFound, QueueFull
 from webui.history import History, Recorder
+from webui.inputs import InputRights, InputStore
 from webui.params import GenerationParams
 from webui.paths import Paths
 
@@ -65,9 +66,10 @@ def site(tmp_path: Path) -> Iterator[Site]:
     paths = Paths.under(tmp_path / "data")
     paths.make_folders()
     recorder, history, jobs, catalog = Recorder(paths), History(paths), Jobs(), Catalog(paths)
+    rights = InputRights(InputStore(paths.outputs), history.made_from)
     app = FastAPI()
     add_error_handlers(app)
-    app.include_router(history_routes(history, jobs, catalog, viewer_of))  # type: ignore[arg-type]
+    app.include_router(history_routes(history, jobs, catalog, rights, viewer_of))  # type: ignore[arg-type]
     studio = Studio(paths, recorder, models=())
     with TestClient(app, base_url="http://127.0.0.1") as client:
         yield Site(studio, history, jobs, client)
@@ -442,7 +444,9 @@ def test_a_refusing_viewer_of_refuses_every_route(site: Site) -> None:
     def refuse(_: Request) -> Viewer:
         raise NotFound("Sign in first.")
 
-    router = history_routes(site.history, site.jobs, Catalog(site.studio.paths), refuse)  # type: ignore[arg-type]
+    paths = site.studio.paths
+    rights = InputRights(InputStore(paths.outputs), site.history.made_from)
+    router = history_routes(site.history, site.jobs, Catalog(paths), rights, refuse)  # type: ignore[arg-type]
     app.include_router(router)
     site.studio.save(seed=1)
     with TestClient(app, base_url="http://127.0.0.1") as client:

@@ -31,7 +31,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         db.execute("UPDATE pictures SET day='2026-01-05' WHERE id <= 4")
     app = FastAPI()
     add_error_handlers(app)
-    app.include_router(history_routes(history, None, None))  # type: ignore[arg-type]  # finding needs neither
+    app.include_router(history_routes(history, None, None, None))  # type: ignore[arg-type]  # finding needs none
     with TestClient(app) as opened:
         yield opened
     history.stop()

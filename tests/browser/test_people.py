@@ -69,6 +69,11 @@ def test_each_sees_their_own_jobs_and_pictures_and_an_administrator_all(pages: A
         assert page.locator(".queue .job", has_text="a picture of ann's").count() == shown
         count = page.evaluate("async () => (await (await fetch('history/ids')).json()).ids.length")
         assert count == shown
+    for page, may in ((bob, False), (root, True)):
+        page.evaluate("latent.styles.open()")
+        page.locator("#styles").get_by_text("No styles yet.").wait_for()
+        assert page.get_by_role("button", name="New from the prompt").is_visible() == may
+        page.keyboard.press("Escape")
     assert bob.locator("#tab-settings-button").is_hidden()
     assert root.locator("#tab-settings-button").is_visible()
     saved = bob.evaluate(

@@ -58,6 +58,14 @@ def test_what_stays_in_memory_is_no_switch() -> None:
     assert order(waiting, loaded=("b", "a"), resident=1)[:2] == ["bob:b", "bob:b"]
 
 
+def test_a_job_without_a_checkpoint_waits_for_none_and_drives_none_out() -> None:
+    """Extras enlarge a picture: the checkpoint in memory stays there."""
+    assert order(jobs("ann:", "bob:a"), loaded=("a",)) == ["ann:", "bob:a"]
+    waiting = jobs("ann:", "bob:b", "cid:a")
+    assert order(waiting, loaded=("a",)) == ["ann:", "cid:a", "bob:b"]
+    assert order(jobs("bob:b", "cid:a"), loaded=("", "a")) == ["cid:a", "bob:b"]
+
+
 def test_placed_jobs_come_first_in_the_order_of_their_places() -> None:
     a, b, c = jobs("ann:a", "bob:b", "cid:c")
     placed = [Waiting(b.id, b.user, b.model, (9, 1), placed=True), Waiting(c.id, c.user, c.model, (8, 2), placed=True)]

@@ -328,3 +328,35 @@ def test_one_user_has_a_limit_of_their_own(path: Path) -> None:
     queue.enqueue("{}", user="bob", max_own=2)
     queue.claim()
     queue.enqueue("{}", user="ann", max_own=2)
+
+
+def test_a_full_queue_says_when_there_is_room_by_the_pace_of_the_latest_jobs(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(queue_module.time, "time", lambda: now[0])
+    queue = JobQueue(path)
+
+    def refused(user: str, **limits: int) -> int:
+        with pytest.raises(QueueFull) as refusal:
+            queue.enqueue("{}", user=user, **limits)
+        return refusal.value.retry_after
+
+    for user in ("ann", "ann", "ann", "bob", "bob"):
+        queue.enqueue("{}", user=user)
+    assert refused("ann", max_pending=5) == 1, "nothing runs: the next one begins at once"
+    for seconds in (30.0, 50.0):
+        job = queue.claim()
+        assert job is not None
+        now[0] += seconds
+        queue.transition(job.id, JobState.running, JobState.done)
+    running = queue.claim()
+    assert running is not None
+    now[0] += 10.0
+    assert refused("cid", max_pending=2) == 30, "forty seconds is the mean, ten of them are over"
+    waiting = [queue.get(job).user for job in queue.pending_ids()]
+    assert waiting == ["bob", "ann"]
+    assert refused("bob", max_own=1) == 30, "theirs is the next"
+    assert refused("ann", max_own=1) == 70, "one more comes before theirs"
+    now[0] += 1000.0
+    assert refused("cid", max_pending=2) == 1, "it takes longer than was thought"

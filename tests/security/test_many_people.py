@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from painter import Atelier
-from people import SMALL, over, sdapi, submit, wait_until_running
+from people import SMALL, as_base64, over, sdapi, submit, wait_until_running
+from PIL import Image
 
 # --- whose ------------------------------------------------------------------------------------------------------------
 
@@ -45,6 +47,31 @@ def test_H106_nobody_sees_anothers_job_preview_progress_or_pictures(house: Ateli
     over(house, running, "ann")
 
 
+def test_H106_a_picture_to_start_from_is_for_whoever_brought_it_or_made_something_from_it(house: Atelier) -> None:
+    ann, bob, root = ({"x-user": name} for name in ("ann", "bob", "root"))
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), "orchid").save(buffer, "PNG")
+    brought = house.client.post("/inputs", content=buffer.getvalue(), headers=ann).json()
+    reference = brought["reference"]
+    start = {"prompt": "x", "steps": 1, "width": 64, "height": 64, "init": {"image": reference}}
+
+    def seen(who: dict[str, str]) -> list[int]:
+        asked = [house.client.get(brought["url"] + more, headers=who).status_code for more in ("", "/info")]
+        return [*asked, house.client.post("/jobs", json=start, headers=who).status_code]
+
+    submit(house, "bob", reference)  # as a prompt it is no picture
+    assert seen(bob) == [404, 404, 404]
+    assert seen(ann) == [200, 200, 201]
+    assert seen(root) == [200, 200, 201]
+    assert sdapi(house, "img2img", {**SMALL, "init_images": [as_base64(Image.new("RGB", (64, 64)))]}, "bob").is_success
+    assert seen(bob) == [404, 404, 404]
+    for mark in house.paths.outputs.rglob("*.user"):
+        mark.unlink()
+    assert seen(ann) == [200, 200, 201], "a job of hers was made from it"
+    house.client.post("/inputs", content=buffer.getvalue(), headers=bob)
+    assert seen(bob) == [200, 200, 201], "he has it himself"
+
+
 def test_H107_nobody_stops_skips_moves_or_repeats_anothers_job(house: Atelier) -> None:
     house.hold()
     running = submit(house, "ann", "held")
@@ -54,14 +81,28 @@ def test_H107_nobody_stops_skips_moves_or_repeats_anothers_job(house: Atelier) -
     for job in (running, waiting):
         for action in ("interrupt", "skip", "cancel", "move-up", "retry"):
             answer = house.client.post(f"/jobs/{job}/{action}", headers=bob)
-            assert answer.status_code == 404, action  # as a job that does not exist: 403 would tell that it does
-        assert house.client.post(f"/jobs/{job}/move", json={"position": 0}, headers=bob).status_code == 404
+            assert answer.status_code == 403, action
+            assert answer.json()["error"] == "Forbidden"
+        assert house.client.post(f"/jobs/{job}/move", json={"position": 0}, headers=bob).status_code == 403
+    assert house.client.post("/jobs/no-such-job/interrupt", headers=bob).status_code == 404
     for route in ("interrupt", "skip"):
-        assert sdapi(house, route, {}, "bob").status_code == 200  # "interrupt what runs of mine": nothing does
+        answer = sdapi(house, route, {}, "bob")
+        assert answer.status_code == 403
+        assert answer.json()["detail"].startswith("The job that runs is somebody else's.")
     assert house.client.get(f"/jobs/{running}", headers={"x-user": "ann"}).json()["state"] == "running"
     house.let_go()
     assert over(house, running, "ann")["state"] == "done"
     assert over(house, waiting, "ann")["state"] == "done"
+    assert sdapi(house, "interrupt", {}, "bob").status_code == 200  # nothing runs any more
+
+
+def test_H107_an_administrator_ends_anybodys_job(house: Atelier) -> None:
+    house.hold()
+    running = submit(house, "ann", "held")
+    wait_until_running(house, running, "ann")
+    assert sdapi(house, "interrupt", {}, "root").status_code == 200
+    assert over(house, running, "ann")["state"] == "interrupted"
+    house.let_go()
 
 
 def test_users_take_turns_and_each_is_told_the_place(house: Atelier) -> None:
@@ -124,3 +165,15 @@ def test_H110_one_task_id_of_two_people_is_two_tasks_and_a_key_twice_is_one_job(
         for _ in range(5)
     }
     assert len(made) == 1
+
+
+def test_styles_are_everybodys_and_written_by_administrators_alone(house: Atelier) -> None:
+    style = {"name": "ink", "prompt": "{prompt}, ink", "negative_prompt": ""}
+    ann, root = {"x-user": "ann"}, {"x-user": "root"}
+    assert house.client.post("/styles", json=style, headers=ann).status_code == 403
+    assert house.client.post("/styles", json=style, headers=root).status_code == 200
+    assert [one["name"] for one in house.client.get("/styles", headers=ann).json()["styles"]] == ["ink"]
+    answer = sdapi(house, "txt2img", {**SMALL, "prompt": "a crane", "styles": ["ink"]}, "ann")
+    assert json.loads(answer.json()["info"])["prompt"] == "a crane, ink"
+    assert house.client.post("/styles/delete", json={"name": "ink"}, headers=ann).status_code == 403
+    assert house.client.post("/styles/delete", json={"name": "ink"}, headers=root).status_code == 200

@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import gradio as gr
-import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
@@ -117,21 +116,6 @@ def test_the_interactive_docs_are_gradios_nowhere_and_ours_need_no_network(web: 
     assert "/jobs/{job_id}/interrupt" in page
     assert "src=" not in page
     assert "https://" not in page
-
-
-def test_without_the_api_flag_there_is_no_description(
-    face_paths: Any, fake_jobs: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from webui.server import app as app_module
-    from webui.server.options import ServeOptions
-    from webui.settings import Settings, SettingsStore
-
-    monkeypatch.setattr(app_module, "mount_page", lambda app, demo: app)
-    store = SettingsStore(Settings(), face_paths.config_file)
-    plain = app_module.build_app(fake_jobs, fake_jobs.catalog, store, face_paths, ServeOptions())
-    client = TestClient(plain)
-    assert client.get("/openapi.json").status_code == 404
-    assert client.get("/docs").status_code == 404
 
 
 def test_the_head_goes_before_the_end_of_the_head_alone() -> None:

@@ -52,13 +52,17 @@ def fields_of(body: bytes) -> dict[str, Any]:
     return data
 
 
+def headers_of(error: WebUIError) -> dict[str, str] | None:
+    """What the answer to an error has to say besides its body."""
+    return {"retry-after": str(error.retry_after)} if isinstance(error, QueueFull) else None
+
+
 def add_error_handlers(app: FastAPI) -> None:
     """Every error of a route, ours or the framework's, in the one form."""
 
     @app.exception_handler(WebUIError)
     def expected(_: Request, error: WebUIError) -> AsciiJSON:
-        headers = {"retry-after": "5"} if isinstance(error, QueueFull) else None
-        return AsciiJSON(error.to_dict(), status_code=error.status, headers=headers)
+        return AsciiJSON(error.to_dict(), status_code=error.status, headers=headers_of(error))
 
     @app.exception_handler(RequestValidationError)
     def invalid(_: Request, error: RequestValidationError) -> AsciiJSON:

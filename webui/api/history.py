@@ -69,6 +69,7 @@ from webui.identity import Viewer
 
 if TYPE_CHECKING:
     from webui.catalog import Catalog
+    from webui.inputs import InputRights
     from webui.jobs.service import JobService
 
 NO_STORE = {"cache-control": "no-store"}
@@ -92,6 +93,7 @@ def history_routes(
     history: History,
     jobs: JobService,
     catalog: Catalog,
+    rights: InputRights,
     viewer_of: ViewerOf = only_viewer,
 ) -> APIRouter:
     """The routes below /history, and /shared for people with a link. `viewer_of` may raise to refuse a request."""
@@ -101,7 +103,7 @@ def history_routes(
     router.include_router(_in_and_out(history))
     router.include_router(_typing(history))
     router.include_router(_one_picture(history))
-    router.include_router(_again(history, jobs, catalog))
+    router.include_router(_again(history, jobs, catalog, rights))
     router.include_router(_sharing(history))
     return router
 
@@ -324,7 +326,7 @@ def _one_picture(history: History) -> APIRouter:
     return router
 
 
-def _again(history: History, jobs: JobService, catalog: Catalog) -> APIRouter:
+def _again(history: History, jobs: JobService, catalog: Catalog, rights: InputRights) -> APIRouter:
     router = APIRouter(prefix="/history/{picture_id}")
 
     @router.get("/replay")
@@ -338,6 +340,7 @@ def _again(history: History, jobs: JobService, catalog: Catalog) -> APIRouter:
         """Queue the same picture again, or with some parameters changed, as a child of this one."""
         plan = history.plan_replay(viewer.scope, picture_id, catalog, body.changes)
         params = plan.params if body.anyway else plan.require_complete()
+        rights.require(viewer, params)
         job = jobs.submit(params, user=viewer.name)
         with contextlib.suppress(HistoryUnavailable):  # the job runs; only the tree will not show where it came from
             history.link(viewer.scope, job, picture_id, plan.relation, plan.changes)

@@ -1,7 +1,7 @@
 """Pictures to start from: upload one, get its reference, look at it again.
 
 A job names pictures by reference alone (`init.image`, `inpaint.mask`, ...), so a mask travels as one small file and a
-large picture once, however many jobs use it.
+large picture once, however many jobs use it. Somebody else's picture is answered like one that does not exist.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from webui.api.pictures import IMMUTABLE, MEDIA_TYPES, Owns, own_picture_file
 from webui.api.responses import ErrorView, InputView
 from webui.api.viewer import CurrentViewer
 from webui.errors import BadPicture, InvalidParams
-from webui.inputs import MAX_BYTES, InputPicture, InputStore
+from webui.identity import Viewer
+from webui.inputs import MAX_BYTES, InputPicture, InputRights, InputStore, not_here
 
 _BODY: dict[str, Any] = {
     "requestBody": {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}, "required": False}
@@ -46,9 +47,13 @@ def view_of(found: InputPicture) -> InputView:
     )
 
 
-def input_routes(store: InputStore, outputs: Path, owns: Owns) -> APIRouter:
+def input_routes(store: InputStore, outputs: Path, owns: Owns, rights: InputRights) -> APIRouter:
     """The routes below /inputs."""
     router = APIRouter(prefix="/inputs", tags=["inputs"], responses=ERRORS)
+
+    def require(viewer: Viewer, reference: str) -> None:
+        if not rights.may_use(viewer, reference):
+            raise not_here(reference)
 
     @router.post(
         "",
@@ -75,17 +80,19 @@ def input_routes(store: InputStore, outputs: Path, owns: Owns) -> APIRouter:
             data = await bounded_body(request)
         if not data:
             raise InvalidParams("The request holds no picture.", "Send the bytes of a PNG, JPEG, WEBP or AVIF file.")
-        found = await run_in_threadpool(store.add, data)
+        found = await run_in_threadpool(store.add, data, viewer.name)
         return AsciiJSON(view_of(found).model_dump(), status_code=201)
 
     @router.get("/{reference}/info", response_model=InputView)
-    def info(reference: str) -> InputView:
+    def info(reference: str, viewer: CurrentViewer) -> InputView:
         """Size and format of a stored picture."""
+        require(viewer, reference)
         return view_of(store.look(reference))
 
     @router.get("/{reference}", response_class=FileResponse)
-    def picture(reference: str) -> FileResponse:
+    def picture(reference: str, viewer: CurrentViewer) -> FileResponse:
         """The stored file, byte for byte."""
+        require(viewer, reference)
         path = store.path(reference)
         return FileResponse(path, media_type=MEDIA_TYPES[path.suffix], headers=IMMUTABLE)
 

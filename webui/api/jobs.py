@@ -1,7 +1,8 @@
 """The native job routes: submit, list, watch, steer. The page itself lives on them.
 
 A client follows `GET /jobs/{id}/events`, or polls `GET /jobs/{id}?rev=N`: 204 while nothing changed since revision N,
-so a poll costs next to nothing. A job of somebody else is answered like one that does not exist.
+so a poll costs next to nothing. Looking at a job of somebody else is answered like one that does not exist (404),
+changing it is refused (403).
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from webui.api.common import ERRORS, AsciiJSON, JsonBody
 from webui.api.pictures import MEDIA_TYPES, media_type
 from webui.api.responses import Accepted, ErrorView, JobCreated, JobList, JobView, Position
 from webui.api.streaming import OVER, event_stream, until_over
-from webui.api.viewer import CurrentViewer, own_job
+from webui.api.viewer import CurrentViewer, own_job, steered_job
 from webui.errors import InvalidParams, NotFound
 from webui.identity import Viewer
 from webui.params import params_from_json
 
 if TYPE_CHECKING:
+    from webui.inputs import InputRights
     from webui.jobs.service import JobService
 
 MAX_LISTED = 500
@@ -57,17 +59,17 @@ After = Annotated[int | None, Query(ge=0, description="The last sequence number 
 LastEventId = Annotated[str | None, Header(max_length=40, description="The same, as EventSource sends it")]
 
 
-def job_routes(jobs: JobService, outputs: Path) -> APIRouter:
+def job_routes(jobs: JobService, outputs: Path, rights: InputRights) -> APIRouter:
     """The routes below /jobs."""
     router = APIRouter(tags=["jobs"], responses=ERRORS)
-    router.include_router(_in_and_out(jobs))
+    router.include_router(_in_and_out(jobs, rights))
     router.include_router(_events(jobs, outputs))
     router.include_router(_looking(jobs))
     router.include_router(_steering(jobs))
     return router
 
 
-def _in_and_out(jobs: JobService) -> APIRouter:
+def _in_and_out(jobs: JobService, rights: InputRights) -> APIRouter:
     router = APIRouter(prefix="/jobs")
 
     @router.post(
@@ -86,7 +88,9 @@ def _in_and_out(jobs: JobService) -> APIRouter:
 
         The answer comes at once. The same `Idempotency-Key` again answers with the job that the first request made.
         """
-        return JobCreated(id=jobs.submit(params_from_json(body), user=viewer.name, key=idempotency_key))
+        params = params_from_json(body)
+        rights.require(viewer, params)
+        return JobCreated(id=jobs.submit(params, user=viewer.name, key=idempotency_key))
 
     @router.get("", response_model=JobList)
     def list_jobs(
@@ -103,7 +107,7 @@ def _in_and_out(jobs: JobService) -> APIRouter:
     @router.post("/{job_id}/retry", status_code=201, response_model=JobCreated)
     def retry(job_id: str, viewer: CurrentViewer) -> JobCreated:
         """Queue a job that is over once more, under a new id."""
-        own_job(jobs, viewer, job_id)
+        steered_job(jobs, viewer, job_id)
         return JobCreated(id=jobs.retry(job_id))
 
     return router
@@ -200,17 +204,17 @@ def _steering(jobs: JobService) -> APIRouter:
     @router.post("/move-up", response_model=Accepted)
     def move_up(job_id: str, viewer: CurrentViewer) -> Accepted:
         """Let a waiting job run one place earlier: among the jobs of whoever asks, for administrators among all."""
-        own_job(jobs, viewer, job_id)
+        steered_job(jobs, viewer, job_id)
         return Accepted(changed=jobs.move_up(job_id, viewer.scope))
 
     @router.post("/move", response_model=Accepted)
     def move(job_id: str, body: Position, viewer: CurrentViewer) -> Accepted:
         """Let a waiting job run at another place; 0 is the next of all, or for users the next of their own."""
-        own_job(jobs, viewer, job_id)
+        steered_job(jobs, viewer, job_id)
         return Accepted(changed=jobs.move(job_id, body.position, viewer.scope))
 
     def steer(job_id: str, viewer: Viewer, action: Any) -> Accepted:
-        own_job(jobs, viewer, job_id)
+        steered_job(jobs, viewer, job_id)
         return Accepted(changed=bool(action(job_id)))
 
     return router

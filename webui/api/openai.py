@@ -18,7 +18,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from webui.api.common import AsciiJSON
+from webui.api.common import AsciiJSON, headers_of
 from webui.api.encoded import encode_picture
 from webui.api.making import Made, Result, make
 from webui.api.viewer import CurrentViewer
@@ -177,7 +177,7 @@ def _failure(error: WebUIError) -> AsciiJSON:
     if isinstance(error, ModelNotFound):
         return _error(404, str(error), "invalid_request_error", param="model", code="model_not_found")
     if isinstance(error, QueueFull):
-        return _error(429, str(error), "rate_limit_error", code="rate_limit_exceeded", headers={"retry-after": "5"})
+        return _error(429, str(error), "rate_limit_error", code="rate_limit_exceeded", headers=headers_of(error))
     if isinstance(error, NotFound):
         return _error(404, str(error), "invalid_request_error", code="not_found")
     if error.status >= 500:

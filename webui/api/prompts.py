@@ -1,4 +1,7 @@
-"""Routes of the prompt boxes: styles, completion of names, tokens, reading of a parameters text."""
+"""Routes of the prompt boxes: styles, completion of names, tokens, reading of a parameters text.
+
+Styles are everybody's, so administrators alone change them.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from webui.api.common import ERRORS, JsonBody, fields_of
 from webui.api.completion import KINDS, complete
 from webui.api.parameters import ParametersReader
 from webui.api.responses import CompletionView, ParametersView, StyleList, StyleView, TokenCount
+from webui.api.viewer import AdminOnly
 from webui.errors import InvalidParams
 from webui.params import MAX_PROMPT_LENGTH, make_params
 from webui.prompt import Style, StyleBook, clip_tokenizer, count_tokens
@@ -33,7 +37,7 @@ def prompt_routes(catalog: Catalog, styles: StyleBook, wildcards: Path, reader: 
         response.headers.update(NO_STORE)
         return _style_list(styles)
 
-    @router.post("/styles", response_model=StyleList)
+    @router.post("/styles", response_model=StyleList, dependencies=[AdminOnly])
     def save_style(body: JsonBody) -> StyleList:
         """Write a style: `{"name", "prompt", "negative_prompt", "before"}`; `before` is the name it had until now."""
         data = fields_of(body)
@@ -41,7 +45,7 @@ def prompt_routes(catalog: Catalog, styles: StyleBook, wildcards: Path, reader: 
         styles.save(Style(name, prompt, negative), before)
         return _style_list(styles)
 
-    @router.post("/styles/delete", response_model=StyleList)
+    @router.post("/styles/delete", response_model=StyleList, dependencies=[AdminOnly])
     def delete_style(body: JsonBody) -> StyleList:
         """Delete a style: `{"name"}`. The file before stays beside it as NAME.bak."""
         styles.delete(_text(fields_of(body), "name"))

@@ -63,3 +63,12 @@ def own_job(jobs: JobService, viewer: Viewer, job_id: str) -> dict[str, Any]:
     if view is None or not viewer.owns(view["user"]):
         raise NotFound("There is no such job.", "It may have been removed from the list; make the picture again.")
     return view
+
+
+def steered_job(jobs: JobService, viewer: Viewer, job_id: str) -> dict[str, Any]:
+    """The view of a job that the viewer is about to change. Ids are random, so whoever names one was told of the job
+    and is not kept in the dark about it: `Forbidden` for somebody else's, `NotFound` for none."""
+    view = jobs.view(job_id)
+    if view is not None and not viewer.owns(view["user"]):
+        raise Forbidden("That job is somebody else's.", "Only they and administrators can change it.")
+    return own_job(jobs, viewer, job_id)

@@ -35,14 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def familiar(arguments: list[str]) -> list[str]:
-    """The line as the commands read it: flags alone are `serve`'s, and `all` may follow `--use-cpu` as it used to."""
+    """The line as the commands read it: flags alone are `serve`'s, `all` may follow `--use-cpu` as it used to, and
+    `--api`, which switches the API on elsewhere, asks for what is always there."""
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in _TOP_LEVEL):
         arguments = ["serve", *arguments]
     spoken = []
     for before, word in zip(["", *arguments], arguments, strict=False):
         if not (before == "--use-cpu" and word == "all"):
             spoken.append(word)
-    return spoken
+    return [word for word in spoken if word != "--api"] if spoken[0] == "serve" else spoken
 
 
 def command_line(wanted: str) -> typer.Typer:

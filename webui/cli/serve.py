@@ -37,7 +37,6 @@ def serve(
     port: Annotated[
         int | None, _option("--port", "The port (7860); 0 takes a free one.", metavar="N", low=0, high=65535)
     ] = None,
-    api: Annotated[bool, _option("--api", "Also serve the interactive description of the API at /docs.")] = False,
     theme: Annotated[Theme | None, _option("--theme", "Colours of the page.")] = None,
     no_browser: Annotated[bool, _option("--no-browser", "Do not open a browser.")] = False,
     share: Annotated[bool, _option("--share", "Not available; says why.")] = False,
@@ -97,7 +96,6 @@ def serve(
     options = ServeOptions(
         host="0.0.0.0" if listen else "127.0.0.1",
         port=settings.server.port if port is None else port,
-        api=api,
         open_browser=settings.server.open_browser and not no_browser and has_display(),
         theme=theme.value if theme else "",
         cors_origins=tuple(cors_origin or ()),

@@ -27,7 +27,7 @@ from webui.history.rights import MAX_SELECTED, Picture, file_of, get_picture, ow
 from webui.history.schema import MIGRATIONS
 from webui.history.thumbnails import Thumbnails, read_picture
 from webui.history.upkeep import Upkeep
-from webui.inputs import references_in
+from webui.inputs import references_in, starts_from
 from webui.paths import Paths
 
 MAX_COMPARED = 10
@@ -99,6 +99,12 @@ class History:
         with self._database.read() as db:
             texts = (row["params"] for row in db.execute("SELECT params FROM details WHERE params <> ''"))
             return set().union(*map(references_in, texts))
+
+    def made_from(self, user: str, reference: str) -> bool:
+        """Whether a picture of this user was made from that one of the inputs, the trash included."""
+        naming = "SELECT params FROM pictures JOIN details ON picture=id WHERE user=? AND instr(params, ?)"
+        with self._database.read() as db:
+            return any(starts_from(row["params"], reference) for row in db.execute(naming, (user, reference)))
 
     def page(
         self,

@@ -20,7 +20,10 @@ MAX_OVERTAKEN = 4  # jobs that may run in front of one whose turn it is
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A waiting job. `rank` orders the jobs of one user, and placed jobs among each other; no two are equal."""
+    """A waiting job. `rank` orders the jobs of one user, and placed jobs among each other; no two are equal.
+
+    `model` is the checkpoint it needs, "" for a job that needs none (extras): for that one nothing has to be changed.
+    """
 
     id: str
     user: str
@@ -48,7 +51,7 @@ def turns(
     O(n log n + n x users); the first turn alone costs O(n log n).
     """
     placed = sorted((job for job in waiting if job.placed), key=lambda job: job.rank)
-    memory = list(dict.fromkeys(loaded))[:resident]
+    memory = list(dict.fromkeys(filter(None, loaded)))[:resident]
     latest = max(served.values(), default=0)
     last_turn = dict(served)
 
@@ -56,8 +59,8 @@ def turns(
         nonlocal latest
         latest += 1
         last_turn[turn.job.user] = latest
-        model = turn.job.model
-        memory[:] = [model, *(other for other in memory if other != model)][:resident]
+        if model := turn.job.model:
+            memory[:] = [model, *(other for other in memory if other != model)][:resident]
         return turn
 
     for job in placed:
@@ -71,7 +74,7 @@ def turns(
         _, _, user = heap[0]
         due = lines.head(user)
         chosen = due
-        if due.model not in memory and overtaken[due.id] < MAX_OVERTAKEN:
+        if due.model and due.model not in memory and overtaken[due.id] < MAX_OVERTAKEN:
             chosen = lines.first_with(memory, user, last_turn) or due
         if chosen is not due:
             overtaken[due.id] += 1

@@ -15,17 +15,21 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 from webui.errors import InvalidParams, NotFound, QueueFull
-from webui.inputs import references_in
+from webui.inputs import references_in, starts_from
 from webui.jobs import policy
 from webui.jobs.database import Database, Tell
 from webui.jobs.states import OVER, JobState, require_transition
 
 KEEP_FINISHED = 5000  # records of ended jobs; the pictures themselves are never deleted
 PRUNE_EVERY = 50  # ended jobs
+PACE_OF = 20  # latest jobs, whose mean time is what the next one is expected to take
+MAX_RETRY_AFTER = 3600  # seconds
 MAX_NAME = 200  # characters of a user's name and of an idempotency key
 
 MIGRATIONS = (
@@ -134,8 +138,8 @@ class JobQueue:
     ) -> JobRecord:
         """Add a job at the end of the user's own. The same user's same `key` gives the job that was made before.
 
-        Raises `QueueFull` when `max_pending` jobs wait already, or `max_own` of this user; `InvalidParams` for a name
-        out of bounds.
+        Raises `QueueFull` when `max_pending` jobs wait already, or `max_own` of this user, with the seconds until one
+        of them begins; `InvalidParams` for a name out of bounds.
         """
         for what, text in (("user", user), ("key", key or "")):
             if len(text) > MAX_NAME or not text.isprintable():
@@ -151,17 +155,17 @@ class JobQueue:
             waiting: int = db.execute("SELECT count(*) FROM jobs WHERE state=?", (JobState.pending.value,)).fetchone()[
                 0
             ]
-            if waiting >= max_pending:
-                raise QueueFull(
-                    f"The queue is full: {waiting} jobs wait already.",
-                    "Wait for some to finish, or cancel some of them.",
-                )
             own = len(_pending_ids(db, user)) if max_own is not None else 0
-            if max_own is not None and own >= max_own:
-                raise QueueFull(
-                    f"{own} of your jobs wait already, which is as many as one user may have.",
-                    "Wait for some to finish, or cancel some of them.",
-                )
+            full = ""
+            if waiting >= max_pending:
+                full = f"The queue is full: {waiting} jobs wait already."
+            elif max_own is not None and own >= max_own:
+                full = f"{own} of your jobs wait already, which is as many as one user may have."
+            if full:
+                error = QueueFull(full, "Wait for some to finish, or cancel some of them.")
+                order = (turn.job.user for turn in _turns(db, self.resident))
+                error.retry_after = _seconds_until(db, order, user if waiting < max_pending else None)
+                raise error
             db.execute(
                 "INSERT INTO jobs (id, user, key, state, rank, params, model, rev, created) VALUES (?,?,?,?,"
                 " (SELECT coalesce(max(rank), 0) + 1 FROM jobs), ?,?,?,?)",
@@ -268,6 +272,12 @@ class JobQueue:
         texts = self._database.run(lambda db: [row["params"] for row in db.execute("SELECT params FROM jobs")])
         return set().union(*map(references_in, texts))
 
+    def started_from(self, user: str, reference: str) -> bool:
+        """Whether a stored job of this user starts from the picture of that reference."""
+        naming = "SELECT params FROM jobs WHERE user=? AND instr(params, ?)"
+        texts = self._database.run(lambda db: db.execute(naming, (user, reference)).fetchall())
+        return any(starts_from(row["params"], reference) for row in texts)
+
     def position(self, job_id: str) -> int | None:
         """How many jobs run before this one, the running one aside; None unless pending."""
         order = self._in_order()
@@ -362,8 +372,23 @@ def _turns(db: sqlite3.Connection, resident: int) -> Iterator[policy.Turn]:
         for r in rows
     ]
     served = {r["user"]: r["last"] for r in db.execute("SELECT user, max(turn) AS last FROM jobs GROUP BY user")}
-    newest = db.execute("SELECT model FROM jobs WHERE turn > 0 ORDER BY turn DESC LIMIT ?", (20 * resident,))
+    newest = db.execute(
+        "SELECT model FROM jobs WHERE turn > 0 AND model <> '' ORDER BY turn DESC LIMIT ?", (20 * resident,)
+    )
     return policy.turns(waiting, served, [r["model"] for r in newest], resident)
+
+
+def _seconds_until(db: sqlite3.Connection, order: Iterator[str], user: str | None) -> int:
+    """When the next job in `order` (of users) begins, or the next of `user`, at the pace of the latest jobs."""
+    ended = "SELECT finished - started AS seconds FROM jobs WHERE turn > 0 AND finished >= started"
+    seconds = [row["seconds"] for row in db.execute(f"{ended} ORDER BY turn DESC LIMIT ?", (PACE_OF,))]
+    pace = sum(seconds) / len(seconds) if seconds else float(QueueFull.retry_after)
+    since: float | None = db.execute(
+        "SELECT min(started) FROM jobs WHERE state=?", (JobState.running.value,)
+    ).fetchone()[0]
+    left = 0.0 if since is None else max(0.0, pace - max(0.0, time.time() - since))
+    before = 0 if user is None else sum(1 for _ in takewhile(lambda other: other != user, order))
+    return min(max(1, ceil(left + before * pace)), MAX_RETRY_AFTER)
 
 
 def _first_rank(db: sqlite3.Connection) -> int:

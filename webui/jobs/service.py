@@ -200,6 +200,10 @@ class JobService:
         """References of the pictures that jobs start from: they are not to be cleaned away."""
         return self._queue.inputs()
 
+    def started_from(self, user: str, reference: str) -> bool:
+        """Whether a job of this user starts from that picture."""
+        return self._queue.started_from(user, reference)
+
     def view(self, job_id: str) -> dict[str, Any] | None:
         """The job as it stands now, or None. `rev` grows with each change."""
         running = self._running

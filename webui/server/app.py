@@ -41,7 +41,7 @@ from webui.errors import HistoryUnavailable
 from webui.extensions.front import FrontExtensions
 from webui.history import History
 from webui.identity import OWNER, Viewer
-from webui.inputs import InputStore
+from webui.inputs import InputRights, InputStore
 from webui.jobs.model_tools import ModelTools
 from webui.paths import Paths
 from webui.prompt import StyleBook
@@ -144,11 +144,9 @@ def build_app(
         version=__version__,
         docs_url=None,
         redoc_url=None,
-        openapi_url="/openapi.json" if options.api else None,
         dependencies=[Depends(identify_by(viewer_of))],
     )
     add_error_handlers(app)
-    app.include_router(job_routes(jobs, paths.outputs))
     styles = StyleBook(paths.styles_files, paths.styles_file)
     extensions = extensions or FrontExtensions(paths, store)
     reader = ParametersReader(catalog, store, styles, extensions.foreign_text)
@@ -158,20 +156,21 @@ def build_app(
     records = history or History(paths)
     owns = picture_rights(jobs, records)
     inputs = InputStore(paths.outputs)
+    rights = input_rights(inputs, jobs, records)
+    app.include_router(job_routes(jobs, paths.outputs, rights))
     app.include_router(picture_routes(paths.outputs, reader, owns))
-    app.include_router(input_routes(inputs, paths.outputs, owns))
+    app.include_router(input_routes(inputs, paths.outputs, owns, rights))
     app.include_router(sdapi_routes(jobs, catalog, store, styles, inputs, paths, extensions))
     app.include_router(card_routes(catalog, store, paths.outputs, paths.cache_dir / "previews", owns))
     app.include_router(openai_routes(jobs, catalog, store, records, paths.outputs))
-    app.include_router(history_routes(records, jobs, catalog, viewer_of))
+    app.include_router(history_routes(records, jobs, catalog, rights, viewer_of))
     network = network or Network(options, options.port, Accounts(paths.users_file), OneTimeLinks())
     app.include_router(network_routes(network))
     app.include_router(extension_routes(extensions, catalog))
     add_extension_routes(app, extensions)
     describe(app)
     _add_scripts(app)
-    if options.api:
-        _add_docs(app)
+    _add_docs(app)
 
     def head(scope: Scope) -> str:
         theme = options.theme or store.current.page.theme.value
@@ -187,7 +186,7 @@ def build_app(
         allow_headers=["content-type", "authorization", "idempotency-key", "last-event-id"],
     )
     app.add_middleware(GZipText)
-    demo = page.build(jobs, catalog, store, styles, mount_extension_tabs(app, extensions))
+    demo = page.build(jobs, catalog, store, styles, rights, mount_extension_tabs(app, extensions))
     demo.root_path = options.root_path  # Gradio builds whole addresses, and has to know
     return mount_page(app, demo)
 
@@ -204,6 +203,18 @@ def picture_rights(jobs: JobService, history: History) -> Callable[[Viewer, str]
         return any(image["path"] == name for job in jobs.list(RECENT_JOBS, user=viewer.name) for image in job["images"])
 
     return owns
+
+
+def input_rights(inputs: InputStore, jobs: JobService, history: History) -> InputRights:
+    """Who may start from which picture that was brought here."""
+
+    def made_from(user: str, reference: str) -> bool:
+        try:
+            return history.made_from(user, reference)
+        except HistoryUnavailable:
+            return False
+
+    return InputRights(inputs, jobs.started_from, made_from)
 
 
 def mount_page(app: FastAPI, demo: gr.Blocks) -> FastAPI:

@@ -13,7 +13,6 @@ class ServeOptions:
 
     host: the address to bind; anything but a loopback name lets others reach the server.
     port: 0 lets the system choose one.
-    api: also offer the interactive API description at /docs.
     open_browser: open the page in the system's browser when the server answers.
     theme: "system", "light" or "dark"; "" means the setting `page.theme`.
     cors_origins: web origins, such as "https://example.org", that may call the API from a browser.
@@ -28,7 +27,6 @@ class ServeOptions:
 
     host: str = "127.0.0.1"
     port: int = 7860
-    api: bool = False
     open_browser: bool = False
     theme: str = ""
     cors_origins: tuple[str, ...] = ()

@@ -21,7 +21,9 @@ from webui.ui.fields import BY_NAME, CARRIED, FIELDS, GROUPS, PROMPT_FIELDS, SEE
 from webui.ui.markup import icon_button, markup
 
 if TYPE_CHECKING:
+    from webui.inputs import InputRights
     from webui.jobs.service import JobService
+    from webui.params import GenerationParams
     from webui.settings import SettingsStore
 
 # --- pure -------------------------------------------------------------------------------------------------------------
@@ -156,7 +158,9 @@ def _group(group: Group, made: dict[str, Any], *, native_size: int = 512) -> Non
                 fold.expand(None, None, row, js="() => latent.drawn()", **_QUIET)
 
 
-def build(jobs: JobService, store: SettingsStore, styles: StyleBook, native_size: int) -> list[Any]:
+def build(
+    jobs: JobService, store: SettingsStore, styles: StyleBook, rights: InputRights, native_size: int
+) -> list[Any]:
     """The widgets and their events; returns the widgets in the order of KEYS. Called inside `gr.Blocks`."""
     made: dict[str, Any] = {}
     with gr.Column(elem_id="making"):
@@ -186,18 +190,29 @@ def build(jobs: JobService, store: SettingsStore, styles: StyleBook, native_size
                 made[field.name] = widget(field)
             answer = mounted("link", "<span></span>", elem_id="link")
     inputs = [made[field.name] for field in FIELDS]
-    _wire(generate, answer, inputs, jobs, store, styles)
+    _wire(generate, answer, inputs, jobs, store, styles, rights)
     return inputs
 
 
 def _wire(
-    generate: gr.Button, answer: gr.HTML, inputs: list[Any], jobs: JobService, store: SettingsStore, styles: StyleBook
+    generate: gr.Button,
+    answer: gr.HTML,
+    inputs: list[Any],
+    jobs: JobService,
+    store: SettingsStore,
+    styles: StyleBook,
+    rights: InputRights,
 ) -> None:
     numbers = itertools.count(1)
 
     def on_generate(request: gr.Request, *values: Any) -> dict[str, Any]:
-        user = viewer_of(request).name
-        return submit_values(lambda params: jobs.submit(params, user), store.current, values, next(numbers), styles)
+        viewer = viewer_of(request)
+
+        def submit(params: GenerationParams) -> str:
+            rights.require(viewer, params)
+            return jobs.submit(params, viewer.name)
+
+        return submit_values(submit, store.current, values, next(numbers), styles)
 
     ready = "(...values) => latent.ready(...values)"  # when what is still on its way to the server has arrived
     submitted = generate.click(on_generate, inputs, answer, trigger_mode="multiple", js=ready, **_QUIET)

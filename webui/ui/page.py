@@ -19,6 +19,7 @@ from webui.ui.markup import STATIC, static_version
 
 if TYPE_CHECKING:
     from webui.catalog import Catalog
+    from webui.inputs import InputRights
     from webui.jobs.service import JobService
     from webui.prompt import StyleBook
     from webui.settings import SettingsStore
@@ -27,7 +28,12 @@ TITLE = "Latent WebUI"
 
 
 def build(
-    jobs: JobService, catalog: Catalog, store: SettingsStore, styles: StyleBook, tabs: Sequence[FramedTab] = ()
+    jobs: JobService,
+    catalog: Catalog,
+    store: SettingsStore,
+    styles: StyleBook,
+    rights: InputRights,
+    tabs: Sequence[FramedTab] = (),
 ) -> gr.Blocks:
     """The page as Blocks, ready to be mounted. `tabs` are those of extensions, each with a page of its own."""
     settings = store.current
@@ -53,7 +59,7 @@ def build(
                 extensions.build()
             with gr.Tab("Settings", id="settings", elem_id="tab-settings"):
                 settings_tab.build(jobs, store, catalog)
-        form = making.build(jobs, store, styles, default.native_size if default else 512)
+        form = making.build(jobs, store, styles, rights, default.native_size if default else 512)
         header.build_footer()
         demo.load(
             None,

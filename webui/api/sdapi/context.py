@@ -63,10 +63,9 @@ class Context:
     extensions: FrontExtensions
     tasks: Tasks = field(default_factory=Tasks)
 
-    @property
-    def tools(self) -> Tools:
-        """What translating a request takes."""
-        return Tools(self.styles.apply, lambda data: self.inputs.add(data).reference, self.extensions.panels())
+    def tools(self, user: str) -> Tools:
+        """What translating a request of this user takes."""
+        return Tools(self.styles.apply, lambda data: self.inputs.add(data, user).reference, self.extensions.panels())
 
     def overrides(self, body: Generation) -> dict[str, Any]:
         """The options of this request alone. A checkpoint that only an infotext names is dropped when it is not here;

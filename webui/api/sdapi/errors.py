@@ -13,8 +13,8 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
-from webui.api.common import AsciiJSON
-from webui.errors import InvalidParams, QueueFull, WebUIError, printable
+from webui.api.common import AsciiJSON, headers_of
+from webui.errors import InvalidParams, WebUIError, printable
 
 
 class SdapiRoute(APIRoute):
@@ -27,9 +27,8 @@ class SdapiRoute(APIRoute):
             try:
                 return await handle(request)
             except WebUIError as error:
-                headers = {"retry-after": "5"} if isinstance(error, QueueFull) else None
                 content = {**error.to_dict(), "detail": str(error), "body": "", "errors": error.message}
-                return AsciiJSON(content, status_code=error.status, headers=headers)
+                return AsciiJSON(content, status_code=error.status, headers=headers_of(error))
             except RequestValidationError as error:
                 return AsciiJSON(_invalid(error), status_code=422)
 

@@ -31,7 +31,7 @@ def generate_routes(context: Context) -> APIRouter:
         `images` are base64, in the format that `samples_format` names; `info` is JSON as text. With `save_images` they
         are saved and part of the history, otherwise they are kept nowhere.
         """
-        return await _answer(context, body, viewer, lambda options: txt2img(body, options, context.tools))
+        return await _answer(context, body, viewer, lambda options: txt2img(body, options, context.tools(viewer.name)))
 
     @router.post("/img2img", response_model=GenerationView)
     async def image_to_image(body: Img2Img, viewer: CurrentViewer) -> AsciiJSON:
@@ -40,7 +40,7 @@ def generate_routes(context: Context) -> APIRouter:
             context,
             body,
             viewer,
-            lambda options: img2img(body, options, context.tools),
+            lambda options: img2img(body, options, context.tools(viewer.name)),
             keep_inputs=body.include_init_images,
         )
 

@@ -61,10 +61,10 @@ def picture_routes(context: Context) -> APIRouter:
     return router
 
 
-def extras_params(context: Context, body: Extras, image: str, what: str) -> GenerationParams:
+def extras_params(context: Context, body: Extras, image: str, what: str, user: str) -> GenerationParams:
     """The job for one picture. Raises `InvalidParams` and `BadPicture`."""
     extras: dict[str, Any] = {
-        "image": context.inputs.add(decode_picture(image, what)).reference,
+        "image": context.inputs.add(decode_picture(image, what), user).reference,
         "upscaler": body.upscaler_1 or NO_UPSCALER,
         "upscaler_2": body.upscaler_2 or NO_UPSCALER,
         "upscaler_2_visibility": body.extras_upscaler_2_visibility,
@@ -80,7 +80,7 @@ def extras_params(context: Context, body: Extras, image: str, what: str) -> Gene
 
 
 async def _enhanced(context: Context, body: Extras, image: str, what: str, viewer: Viewer) -> tuple[bytes, str]:
-    params = await run_in_threadpool(extras_params, context, body, image, what)
+    params = await run_in_threadpool(extras_params, context, body, image, what, viewer.name)
     result = await make(context.jobs, context.outputs, params, viewer.name)
     if not result.pictures:
         raise InvalidParams("The job was ended before the picture was ready.", "Send it again.")

@@ -14,6 +14,7 @@ from webui.api.sdapi.requests import ProgressOf
 from webui.api.sdapi.responses import PendingTasks, ProgressState, ProgressView, TaskView
 from webui.api.streaming import OVER
 from webui.api.viewer import CurrentViewer
+from webui.errors import Forbidden
 from webui.identity import Viewer
 
 MAX_LISTED = 500
@@ -40,16 +41,16 @@ def progress_routes(context: Context) -> APIRouter:
 
     @router.post("/interrupt")
     def interrupt(viewer: CurrentViewer) -> dict[str, Any]:
-        """End the running job early and keep what it finished."""
-        view = running(context, viewer)
+        """End the running job early and keep what it finished. 403 for the job of somebody else."""
+        view = steered(context, viewer)
         if view is not None:
             context.jobs.interrupt(view["id"])
         return {}
 
     @router.post("/skip")
     def skip(viewer: CurrentViewer) -> None:
-        """Leave the picture (batch) in the making and go on with the next."""
-        view = running(context, viewer)
+        """Leave the picture (batch) in the making and go on with the next. 403 for the job of somebody else."""
+        view = steered(context, viewer)
         if view is not None:
             context.jobs.skip(view["id"])
 
@@ -101,6 +102,14 @@ def running(context: Context, viewer: Viewer) -> dict[str, Any] | None:
     """The job that runs, if it is the viewer's."""
     view = context.jobs.running()
     return view if view is not None and viewer.owns(view["user"]) else None
+
+
+def steered(context: Context, viewer: Viewer) -> dict[str, Any] | None:
+    """The job that runs, for ending it; None when none does. Raises `Forbidden` for somebody else's."""
+    view = context.jobs.running()
+    if view is not None and not viewer.owns(view["user"]):
+        raise Forbidden("The job that runs is somebody else's.", "Yours wait; /jobs/ID/cancel takes one of them out.")
+    return view
 
 
 def share_done(view: dict[str, Any]) -> float:

@@ -1,9 +1,11 @@
 /* Styles: named pieces of prompt. Chosen ones are chips below the prompt; the dialog chooses, writes and deletes them.
-   The server merges them into the prompts when a job is submitted (webui/prompt/styles.py). */
+   The server merges them into the prompts when a job is submitted (webui/prompt/styles.py). They are everybody's, so
+   only administrators write and delete them. */
 "use strict";
 latent.styles = (() => {
   const { el, icon, button, iconButton, call, say, complain, dialog, find, setText } = latent.tools;
   const { form } = latent;
+  const { admin } = window.latentBoot.viewer;
   let known = null, chips = null;
 
   const names = () => (form.values.styles ?? "").split("\n").filter(Boolean);
@@ -29,7 +31,7 @@ latent.styles = (() => {
       const style = known?.find((other) => other.name === name);
       const text = style ? [style.prompt, style.negative_prompt && `Negative: ${style.negative_prompt}`].filter(Boolean).join("\n") : "This style is not here any more.";
       return el("span", { class: `style-chip${known && !style ? " gone" : ""}`, title: text },
-        el("button", { type: "button", class: "name", onclick: () => (style ? edit(style) : open()) }, name),
+        el("button", { type: "button", class: "name", onclick: () => (style && admin ? edit(style) : open()) }, name),
         el("button", { type: "button", class: "off", "aria-label": `Take off ${name}`, title: "Take off", onclick: () => remove(name) }, icon("close")));
     }));
   }
@@ -40,7 +42,7 @@ latent.styles = (() => {
   const note = el("p", { class: "bad", role: "status" });
   const empty = el("p", { class: "muted" });
   const list = el("ul", { "aria-label": "Styles" });
-  const overview = el("div", {}, el("div", { class: "top" }, search, button("New from the prompt", "plus", () => edit(null)), iconButton("Close", "close", () => box.close())), note, list, empty);
+  const overview = el("div", {}, el("div", { class: "top" }, search, admin ? button("New from the prompt", "plus", () => edit(null)) : null, iconButton("Close", "close", () => box.close())), note, list, empty);
 
   const fields = {
     name: el("input", { id: "style-name", maxlength: 200, autocomplete: "off" }),
@@ -81,9 +83,9 @@ latent.styles = (() => {
       return el("li", {},
         el("button", { type: "button", class: "choice", "aria-pressed": String(on), "data-name": style.name, onclick: toggle }, on ? icon("check") : el("i"),
           el("span", {}, style.name), el("small", {}, [style.prompt, style.negative_prompt && `Negative: ${style.negative_prompt}`].filter(Boolean).join(" · "))),
-        iconButton(`Edit ${style.name}`, "edit", () => edit(style)));
+        admin ? iconButton(`Edit ${style.name}`, "edit", () => edit(style)) : null);
     }));
-    setText(empty, fitting.length ? "" : known?.length ? "No style has these words." : "No styles yet. Write a prompt you like, then keep it as a style. A styles.csv of another program goes into the data folder.");
+    setText(empty, fitting.length ? "" : known?.length ? "No style has these words." : admin ? "No styles yet. Write a prompt you like, then keep it as a style. A styles.csv of another program goes into the data folder." : "No styles yet. An administrator of this server can write some.");
   }
   function edit(style) {
     before = style?.name ?? "";
