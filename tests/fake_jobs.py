@@ -31,6 +31,7 @@ class FakeModel:
     reason: str = ""
     kind: str = "checkpoint"
     is_pickle: bool = False
+    guided: bool = False
     metadata: dict[str, str] = field(default_factory=dict)
 
     @property
