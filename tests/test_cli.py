@@ -234,7 +234,7 @@ def test_every_parameter_is_an_option() -> None:
     options = {
         option.name for option in cli.typer.main.get_command(cli.command_line("generate")).commands["generate"].params
     }  # type: ignore[attr-defined]
-    elsewhere = {"extras", "save"}  # `app.py upscale`; unsaved, a picture would be lost
+    elsewhere = {"extras", "sources", "save"}  # `app.py upscale`; --init-folder; unsaved, a picture would be lost
     assert set(GenerationParams.model_fields) - elsewhere <= options
     assert {"init__frame__left", "inpaint__soft__mask_influence", "hires__cfg_scale"} <= options
 

@@ -67,7 +67,7 @@ def test_minus_zero_in_a_group_is_written_as_what_it_equals() -> None:
         ({"init": {"image": A, "resize": "x"}}, "init.resize: extra"),
         ({"hires": {"sampler": "Eular"}}, 'Did you mean "Euler"'),
         ({"hires": {"scale": 0.5}}, "hires.scale"),
-        ({"extras": {}}, "extras.image"),
+        ({"extras": {"image": "x"}}, "extras.image"),
         ({"extras": {"image": A, "width": 64}}, "both a width and a height"),
         ({"extras": {"image": A, "upscaler": "\ud800"}}, "extras.upscaler"),
     ],

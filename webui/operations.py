@@ -20,10 +20,12 @@ TargetSide = Annotated[int, Field(ge=0, le=16_384)]
 ModelName = Annotated[str, Field(min_length=1, max_length=1024)]
 
 ResizeMode = Literal["Just resize", "Crop and resize", "Resize and fill", "Just resize (latent upscale)"]
+VaeTiling = Literal["Automatic", "On", "Off"]
 Fill = Literal["fill", "original", "latent noise", "latent nothing"]
 
 MAX_PROMPT_LENGTH = 200_000  # characters
 MAX_FRAME = 4096  # pixels added at one side
+MAX_SOURCES = 2000  # pictures of one folder
 
 
 class Plain(BaseModel):
@@ -188,7 +190,7 @@ class Extras(Plain):
     too much, otherwise the picture fits inside. The second upscaler is blended over the first.
     """
 
-    image: Reference
+    image: Reference | None = None  # as with `Init`
     upscaler: ModelName = NO_UPSCALER
     upscaler_2: ModelName = NO_UPSCALER
     upscaler_2_visibility: Share = 0.0
@@ -207,3 +209,15 @@ class Extras(Plain):
         if bool(self.width) != bool(self.height):
             raise ValueError("a target size needs both a width and a height")
         return self
+
+
+class Source(Plain):
+    """One picture of a folder; `name` is what it is called when something is said of it."""
+
+    image: Reference
+    name: str = Field("", max_length=255)
+
+    @field_validator("name", mode="after")
+    @classmethod
+    def _clean_text(cls, value: str) -> str:
+        return clean_text(value)

@@ -18,7 +18,7 @@ from webui.errors import InvalidParams
 from webui.extension_values import ExtensionValues, Scalar, plain_values
 from webui.names import AUTOMATIC, find_sampler, find_schedule
 from webui.operations import MAX_PROMPT_LENGTH as MAX_PROMPT_LENGTH
-from webui.operations import Extras, Hires, Init, Inpaint, Plain, SdUpscale, clean_text
+from webui.operations import MAX_SOURCES, Extras, Hires, Init, Inpaint, Plain, SdUpscale, Source, VaeTiling, clean_text
 
 MAX_SEED = 2**63 - 1
 RANDOM_SEED_LIMIT = 2**32 - 2  # the range that every other tool can read back
@@ -121,6 +121,8 @@ class GenerationParams(Plain):
     hires: Hires | None = None
     sd_upscale: SdUpscale | None = None
     extras: Extras | None = None
+    sources: tuple[Source, ...] = Field((), max_length=MAX_SOURCES)  # a folder: `init` or `extras` for each of these
+    vae_tiling: VaeTiling = "Automatic"  # in tiles: where memory would not suffice, always, or never
     tiling_x: bool = False  # the left edge continues the right one
     tiling_y: bool = False
 
@@ -144,6 +146,8 @@ class GenerationParams(Plain):
         if not isinstance(data, dict):
             return data
         data = dict(data)
+        if isinstance(data.get("sources"), list):
+            data["sources"] = tuple(data["sources"])  # JSON has no tuple, and strict validation asks for one
         if isinstance(data.get("schedule"), str):
             data["schedule"] = find_schedule(data["schedule"]).name
         if isinstance(data.get("sampler"), str):
@@ -180,6 +184,8 @@ class GenerationParams(Plain):
             raise ValueError("hires is for pictures made from nothing; with init, set a larger size or use sd_upscale")
         elif self.init.frame is not None and self.inpaint is None:
             raise ValueError("init.frame adds pixels that have to be drawn; add inpaint")
+        if self.sources and self.init is None and self.extras is None:
+            raise ValueError("sources says for which pictures something is done; add init or extras, which say what")
         if self.sd_upscale is not None and self.inpaint is not None:
             raise ValueError("sd_upscale draws the whole picture anew; leave inpaint out")
 
@@ -198,8 +204,15 @@ class GenerationParams(Plain):
             self.inpaint and self.inpaint.mask,
             self.hires and self.hires.first_pass,
             self.extras and self.extras.image,
+            *(source.image for source in self.sources),
         )
         return tuple(dict.fromkeys(reference for reference in found if reference))
+
+    def for_source(self, number: int) -> GenerationParams:
+        """The request for picture `number` of its folder alone; all of them start from the same seed."""
+        name = "init" if self.extras is None else "extras"
+        group = {**(getattr(self, name) or Init()).model_dump(), "image": self.sources[number].image}
+        return self.changed(sources=(), **{name: group})
 
     @property
     def extension_values(self) -> dict[str, dict[str, Scalar]]:
@@ -212,7 +225,7 @@ class GenerationParams(Plain):
 
     @property
     def pictures(self) -> int:
-        """How many pictures the job makes."""
+        """How many pictures the job makes; of a folder, for each picture in it."""
         return self.batch_count * self.batch_size
 
     def with_fixed_seeds(self) -> GenerationParams:

@@ -15,7 +15,17 @@ from typing import Literal
 
 from webui.params import GenerationParams
 
-ModelKind = Literal["checkpoint", "refiner", "vae", "lora", "embedding", "hypernetwork", "controlnet", "upscaler"]
+ModelKind = Literal[
+    "checkpoint",
+    "hires checkpoint",  # of the second pass, where it is another one
+    "refiner",
+    "vae",
+    "lora",
+    "embedding",
+    "hypernetwork",
+    "controlnet",
+    "upscaler",
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from test_engine_upscaling import compact, tensors_of
 
 from webui import infotext, pictures
 from webui.engine import Engine
+from webui.engine.control import Control
 from webui.engine.sd_upscale import Grid
 from webui.events import Step
 from webui.inputs import InputStore
@@ -122,6 +123,21 @@ def test_sd_upscale_draws_every_tile_with_a_seed_of_its_own(engine: Engine, root
     again = small(engine, steps=3, batch_count=2, **fields)
     assert again.digests[0] == done.digests[0] != again.digests[1]
     assert small(engine, steps=3, seed=8, **fields).digests == again.digests[1:]
+
+
+def test_an_interrupt_while_sd_upscale_enlarges_ends_the_job_and_the_next_one_runs(engine: Engine, root: Path) -> None:
+    fields: dict[str, Any] = {
+        "init": {"image": keep(root / "outputs", scene(64, 48)), "denoising_strength": 0.3},
+        "sd_upscale": {"upscaler": "small", "scale": 2.0, "overlap": 16},
+    }
+    control = Control()
+    control.interrupt()  # heard at the upscaler's first tile
+    cut_short = small(engine, control=control, steps=3, **fields)
+    assert cut_short.finished.interrupted
+    assert (cut_short.finished.pictures, cut_short.images, cut_short.steps) == (0, [], [])
+    done = small(engine, steps=3, **fields)
+    assert not done.finished.interrupted
+    assert (done.images[0].width, done.images[0].height) == (128, 96)
 
 
 def test_a_grid_of_tiles_covers_the_picture_and_joins_without_a_trace() -> None:

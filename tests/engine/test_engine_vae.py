@@ -179,6 +179,29 @@ def test_F02_no_memory_for_a_decode_means_tiles(engine: Engine, active: Vae, mon
     assert difference.mean() < 6
 
 
+@pytest.mark.parametrize(("tiling", "free", "largest"), [("On", 0, 64), ("Off", 1, 72), ("Automatic", 0, 72)])
+def test_tiles_are_made_when_asked_for_and_never_when_forbidden(
+    tiling: Any, free: int, largest: int, engine: Engine, active: Vae, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`free` memory of one byte would mean tiles, of 0 that nobody knows."""
+    sides: list[int] = []
+    real = Vae.decode_raw
+
+    def seen(self: Vae, latents: torch.Tensor) -> torch.Tensor:
+        sides.append(max(latents.shape[2:]))
+        return real(self, latents)
+
+    told: list[Warning] = []
+    monkeypatch.setattr(Vae, "decode_raw", seen)
+    monkeypatch.setattr(module, "free_memory", lambda _device: free)
+    latents = torch.randn(1, 4, 72, 8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        pixels = decode(active, latents, engine.device, told.append, lambda: None, tiling=tiling)
+    assert pixels.shape == (576, 64, 3)
+    assert max(sides) == largest
+    assert told == []
+
+
 def test_other_errors_of_a_decode_are_not_taken_for_missing_memory(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -70,6 +70,7 @@ ELSEWHERE = {
     "checkpoint": "test_history_engine.py, under another name",
     "extensions": "engine/test_engine_extensions.py",
     "save": "a picture that is kept nowhere has no row",
+    "sources": "each picture of a folder is recorded as one alone: engine/test_engine_folders.py",
     **dict.fromkeys(
         (
             *("original_width", "original_height", "crop_left", "crop_top", "target_width", "target_height"),
@@ -78,7 +79,7 @@ ELSEWHERE = {
         "of SDXL, which the embedded model is not: engine/test_engine_families.py",
     ),
     **dict.fromkeys(
-        ("init", "inpaint", "hires", "sd_upscale", "extras", "tiling_x", "tiling_y"),
+        ("init", "inpaint", "hires", "sd_upscale", "extras", "tiling_x", "tiling_y", "vae_tiling"),
         "of pictures to start from: test_replay_of_pictures.py",
     ),
 }

@@ -220,7 +220,7 @@ def test_prompts_survive_whatever_they_hold(prompt: str, negative: str) -> None:
 
 
 def test_every_field_of_the_params_is_written_or_known_not_to_be() -> None:
-    decided_elsewhere = {"batch_size", "batch_count", "save"}  # the text describes one picture, in its file
+    decided_elsewhere = {"batch_size", "batch_count", "sources", "save"}  # the text describes one picture, in its file
     covered = set(infotext.parse(infotext.format(make_params({**BASE, "checkpoint": "x"}))).params)
     covered |= {"variation_seed", "image_format", "image_quality", "vae"}  # there when they differ: the test above
     assert covered | decided_elsewhere == set(GenerationParams.model_fields)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,7 @@ from webui.events import (
     Finished,
     Image,
     Loaded,
+    LoadedKind,
     Loading,
     Memory,
     Preview,
@@ -24,8 +26,10 @@ from webui.events import (
     Step,
     Warning,
 )
-from webui.jobs.live import Live, fold
+from webui.jobs.live import Live, as_dict, fold
+from webui.jobs.queue import JobQueue
 from webui.jobs.wire import Message, decode, encode, event_message, message_event, without_bytes
+from webui.params import make_params
 
 OUTPUTS = Path("/data/outputs")
 EVENTS: list[Event] = [
@@ -86,6 +90,21 @@ def test_the_page_is_not_told_where_files_lie() -> None:
     assert live.images[0]["path"] == "txt2img-images/1.png"
     outside = folded(Image(0, "/elsewhere/1.png", 7, 1, 1, "", ""))
     assert outside.images[0]["path"] == ""
+
+
+def test_every_kind_of_network_is_named_while_it_is_loaded() -> None:
+    for kind in get_args(LoadedKind):
+        assert folded(Loading(kind, "a.safetensors", "")).line.endswith("a.safetensors")
+
+
+def test_of_a_folder_a_view_says_how_many_pictures_there_are(tmp_path: Path) -> None:
+    source = {"image": "a" * 64, "name": "a.png"}
+    params = make_params({"extras": {}, "sources": [source, source]})
+    queue = JobQueue(tmp_path / "jobs.sqlite")
+    view = as_dict(queue.enqueue(params.canonical_json()), Live(), None)
+    queue.close()
+    assert view["sources"] == 2
+    assert "sources" not in view["params"]
 
 
 def test_progress_counts_the_batches_and_never_leaves_its_bounds() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from webui.errors import InvalidParams
-from webui.operations import Frame, Hires, Init, Inpaint, SdUpscale, SoftInpainting
+from webui.operations import Frame, Hires, Init, Inpaint, SdUpscale, SoftInpainting, Source
 from webui.params import GenerationParams
 from webui.prompt import StyleBook
 from webui.ui.common import form_spec, params_from_values, values_from_params
@@ -57,7 +57,7 @@ REFERENCE, MASK = "a" * 64, "b" * 64
             init=Init(image=REFERENCE, frame=Frame(left=64, bottom=8)),
             inpaint=Inpaint(soft=SoftInpainting(schedule_bias=2.0)),
         ),
-        GenerationParams(tiling_x=True),
+        GenerationParams(tiling_x=True, vae_tiling="On"),
     ],
 )
 def test_what_is_done_with_a_picture_goes_through_the_form_unchanged(wanted: GenerationParams) -> None:
@@ -80,6 +80,7 @@ def test_the_mode_decides_which_groups_count() -> None:
         "sketch": ["init", "sd_upscale"],
         "batch": ["init", "sd_upscale"],
         "inpaint": ["init", "inpaint"],
+        "inpaint sketch": ["init", "inpaint"],
         "inpaint upload": ["init", "inpaint"],
     }
     assert found["inpaint"].init == Init(image=REFERENCE, frame=Frame(left=8))
@@ -100,6 +101,16 @@ def test_values_as_widgets_send_them_are_understood() -> None:
     assert params.eta is None
     assert params.sigmas == (10.0, 5.5, 0.0)
     assert params.image_format == "webp"
+
+
+def test_the_pictures_of_a_folder_come_as_a_list_and_anything_else_is_refused() -> None:
+    found = params_from_values(values(mode="batch", sources=f'[{{"image": "{REFERENCE}", "name": "a.png"}}]'))
+    assert found.sources == (Source(image=REFERENCE, name="a.png"),)
+    assert found.init == Init()
+    assert values_from_params(found.model_dump(mode="json"))["sources"] == ""
+    for wrong in ("{}", "[1]", "no list", 7):
+        with pytest.raises(InvalidParams):
+            params_from_values(values(mode="batch", sources=wrong))
 
 
 def test_an_empty_number_means_its_default() -> None:

@@ -68,6 +68,8 @@ class JobView(BaseModel):
     state: str
     position: int | None = None
     params: dict[str, Any]
+    sources: int = 0
+    """How many pictures of a folder it works through; 0: it is no such job."""
     created: float
     started: float | None = None
     finished: float | None = None

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from webui.catalog.models import ModelFile
 
-_CHECKSUM = re.compile(r"\s*\[[^\]]*\]\s*$")
+_CHECKSUM = re.compile(r"\s*\[([^\]]*)\]\s*$")
 _HASH = re.compile(r"[0-9a-f]{10,64}").fullmatch
 
 # In the order of precedence: a name given in full is never taken by another file's shorter alias.
@@ -41,8 +41,11 @@ class AliasIndex:
                     self._folded.setdefault(_fold(alias), model)
 
     def find(self, text: str) -> ModelFile | None:
-        """The model that `text` names: an alias, else the shortest title that contains it, with or without a [hash]."""
-        return self.exact(text) or self._partly(text.strip())
+        """The model that `text` names: an alias, else the [hash] of a file that was renamed, else the shortest title
+        that contains it."""
+        digest = _CHECKSUM.search(text)
+        renamed = self.exact(digest[1]) if digest and looks_like_hash(digest[1]) else None
+        return self.exact(text) or renamed or self._partly(text.strip())
 
     def exact(self, text: str) -> ModelFile | None:
         """The model that has this very alias, in any case."""

@@ -255,8 +255,15 @@ class Catalog:
         `NotFound` for a picture to start from that is not there, `InvalidParams` when none was chosen.
         """
         self._inputs.require(params)
+        if params.sources:
+            one = self.resolve(params.for_source(0), settings)
+            extras = one.extras and {**one.extras.model_dump(), "image": None}
+            own = {"sources": params.sources, "init": params.init, "width": params.width, "height": params.height}
+            return one.changed(**own, extras=extras)
         if params.init is not None and params.init.image is None:
             raise InvalidParams("There is no picture to start from.", "Choose one, or leave init out.")
+        if params.extras is not None and params.extras.image is None:
+            raise InvalidParams("There is no picture to enlarge.", "Choose one, or leave extras out.")
         if params.extras is not None:
             return params.changed(extras=self._with_upscalers(params.extras)).with_fixed_seeds()
         checkpoint = self._requested(params, settings)

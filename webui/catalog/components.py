@@ -164,7 +164,7 @@ def upscaler(keys: Keys) -> Detected | None:
         found = _upscaler_at(keys, wrapper)
         if found:
             reason = (
-                "" if found in ("ESRGAN", "Compact") else f"It is a {found} upscaler; the package spandrel runs it."
+                "" if found in ("ESRGAN", "Compact") else f"It is a {found} upscaler, for which spandrel is needed."
             )
             return Detected("upscaler", variant=found, reason=reason)
     return None

@@ -56,6 +56,11 @@ _KNOWN: dict[str, tuple[tuple[str, ...], str, str]] = {
     "variation_seed": (("--variation-seed",), _SAMPLING, "The seed that a variation goes towards."),
     "variation_strength": (("--variation-strength",), _SAMPLING, "How far it goes, 0 to 1."),
     "rng": (("--rng",), _SAMPLING, "Where noise is drawn: CPU is the same on every machine."),
+    "vae_tiling": (
+        ("--vae-tiling",),
+        _RARE,
+        "Whether the VAE works in tiles: Automatic (as memory needs), On or Off.",
+    ),
     "extensions": (("--extension",), _RARE, "A value of an extension, NAME.FIELD=VALUE; may be given several times."),
     "sigmas": (("--sigmas",), _RARE, "The noise levels themselves, as numbers with commas between them."),
 }

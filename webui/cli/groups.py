@@ -16,7 +16,7 @@ from webui.operations import Hires, Init, Inpaint, Plain, SdUpscale
 
 BETWEEN = "__"  # between the parts of an option's name, where a flag has "-"
 GROUPS: dict[str, type[Plain]] = {"init": Init, "inpaint": Inpaint, "hires": Hires, "sd_upscale": SdUpscale}
-ELSEWHERE = ("extras",)  # `app.py upscale`
+ELSEWHERE = ("extras", "sources")  # `app.py upscale`, and folders
 _PICTURES = ("init__image", "inpaint__mask", "hires__first_pass")
 _REFERENCE = re.compile(r"[0-9a-f]{64}")
 

@@ -15,13 +15,13 @@ from webui.engine.control import Control
 from webui.engine.device import DeviceReport, choose_device
 from webui.engine.expansion import run_request
 from webui.engine.extensions import register_functions
-from webui.engine.memory import give_back, is_out_of_memory, read_memory, total_memory
+from webui.engine.memory import give_back, is_out_of_memory, out_of_memory, read_memory, total_memory
 from webui.engine.models import ModelStore
 from webui.engine.networks.library import NetworkLibrary
 from webui.engine.residency import Residency
 from webui.engine.shared import Tools
 from webui.engine.upscaling import Upscalers
-from webui.errors import DeviceLost, EngineFault, OutOfMemory, WebUIError
+from webui.errors import DeviceLost, EngineFault, WebUIError
 from webui.events import Event, Failed, Finished, Memory
 from webui.extensions import Host
 from webui.params import GenerationParams, make_params
@@ -180,7 +180,7 @@ class Engine:
             no_memory = is_out_of_memory(error)
             if no_memory:
                 _log.warning("Out of memory: %s", str(error).strip().splitlines()[0] if str(error).strip() else error)
-                failure = _out_of_memory(self.device.kind)
+                failure = out_of_memory(self.device.kind)
             else:
                 _log.exception("The engine failed")
                 failure = _fault(error, self.device.kind)
@@ -207,13 +207,6 @@ def _next(events: queue.SimpleQueue[Event | None], future: Future[None]) -> Even
 def _known_hash(catalog: Catalog, file: ModelFile) -> str:
     """Computed where it is not known: reading the file for it also brings it into the system's cache for loading."""
     return catalog.sha256(file, wait=True)
-
-
-def _out_of_memory(device: str) -> OutOfMemory:
-    if device == "cuda":
-        advice = 'Use a smaller size or batch, close other programs on the GPU, or start with "--medvram".'
-        return OutOfMemory("The GPU ran out of memory.", advice)
-    return OutOfMemory("The machine ran out of memory.", "Use a smaller size or batch, or close other programs.")
 
 
 def _fault(error: Exception, device: str) -> WebUIError:

@@ -1,4 +1,4 @@
-"""A request as extensions want it done: one job, or many cells that an extension makes of it.
+"""A request as it is done: one job, or many cells that an extension, or a folder of pictures, makes of it.
 
 The cells are ordinary jobs, run one after the other in the same thread; to whoever watches they are one. Each picture
 of a cell is recorded under the cell's own params, so it can be found and replayed by itself; a sheet (a grid, say) is
@@ -23,14 +23,15 @@ from webui.engine.control import Control
 from webui.engine.desk import EngineDesk
 from webui.engine.extensions import refused, rewritten
 from webui.engine.extras import job_for
-from webui.engine.job import STAGES
 from webui.engine.keeping import MadePicture, keep_picture
 from webui.engine.ledger import DoneCell, Ledger
+from webui.engine.memory import give_back, is_out_of_memory, out_of_memory
 from webui.engine.preview import QUALITY
+from webui.engine.reporting import STAGES
 from webui.engine.shared import Tools
 from webui.errors import InvalidParams, WebUIError
 from webui.events import Event, Extensions, Finished, Image, Memory, Preview, Started, Step, Warning
-from webui.extensions import Cell, CellResult, Draft, Expansion, Host, Sheet
+from webui.extensions import Cell, CellResult, Cells, Draft, Expansion, Host, Sheet
 from webui.params import WHOLE_JOB, GenerationParams
 from webui.provenance import Environment, SavedPicture, SaveHook
 
@@ -39,6 +40,8 @@ MAX_CELLS = 10_000
 MAX_DRAFT_SIDE = 1536  # pixels
 INTERRUPTED = CellResult(error="The job was interrupted.", interrupted=True)
 Emit = Callable[[Event], None]
+Wanted = Cell | Draft | Sheet | None
+Ask = Callable[[], Wanted]
 
 
 def run_request(tools: Tools, params: GenerationParams, control: Control, emit: Emit) -> None:
@@ -57,7 +60,10 @@ def run_request(tools: Tools, params: GenerationParams, control: Control, emit: 
         emit(event)
 
     try:
-        _run(tools, rewritten(host, params), control, tell)
+        if params.sources:
+            _run_folder(tools, params, control, tell)
+        else:
+            _run(tools, rewritten(host, params), control, tell)
     except WebUIError:
         report()
         raise
@@ -74,7 +80,27 @@ def _run(tools: Tools, params: GenerationParams, control: Control, tell: Emit) -
     expansion = next((answer for _, answer in host.ask("expand", asked, request=inner, desk=desk)), None)
     if not isinstance(expansion, Expansion):
         raise refused(host, script)
-    _Cells(tools, params, script, expansion, control, tell).run()
+    cells = _Cells(tools, params, expansion, control, tell, lambda step: host.guard(script, "expand", step))
+    cells.run()
+    if cells.nothing:
+        raise refused(host, script)
+
+
+def _run_folder(tools: Tools, params: GenerationParams, control: Control, tell: Emit) -> None:
+    """Every picture of a folder is a cell, so one that cannot be worked on does not stop the others."""
+    if any(_is_script(tools.extensions, name) for name in params.extension_values):
+        raise InvalidParams("A script and a folder of pictures cannot be one job.", "Leave one of them out.")
+
+    def cells() -> Cells:
+        for number, source in enumerate(params.sources):
+            yield Cell(params.for_source(number), label=source.name or f"Picture {number + 1}")
+
+    expansion = Expansion(cells(), pictures=len(params.sources) * _pictures_of_cell(params))
+    _Cells(tools, params, expansion, control, tell, lambda step: step()).run()
+
+
+def _pictures_of_cell(params: GenerationParams) -> int:
+    return 1 if params.extras is not None else params.pictures
 
 
 class _Quiet(Control):
@@ -112,13 +138,14 @@ class _Cells:
         self,
         tools: Tools,
         params: GenerationParams,
-        script: str,
         expansion: Expansion,
         control: Control,
         emit: Emit,
+        ask: Callable[[Ask], Wanted],
     ) -> None:
+        """`ask` calls what it is given, which is a step of the expansion; None: it failed, and that was said."""
         self._tools = tools
-        self._script = script
+        self._ask = ask
         self._params = params
         self._expansion = expansion
         self._control = control
@@ -127,6 +154,7 @@ class _Cells:
         self._seconds = dict.fromkeys((*STAGES, "total"), 0.0)
         self._peak = 0
         self._images = 0
+        self._index = 0  # of the next picture
         self._batches_done = 0
         self._batches = 0  # of the cell in the making
         self._started = False
@@ -152,6 +180,8 @@ class _Cells:
                 elif self._control.interrupted:
                     answer = INTERRUPTED
                 else:
+                    if self._params.sources:  # whatever became of the pictures before, it tells whose it is
+                        self._index = count * _pictures_of_cell(self._params)
                     count += 1
                     if count > MAX_CELLS:
                         raise InvalidParams(f"More than {MAX_CELLS:,} cells.", "Split the job.")
@@ -159,24 +189,29 @@ class _Cells:
         finally:
             self._expansion.cells.close()
         interrupted = self._control.interrupted
-        if not self._cells_made and not interrupted and not self._failed:
-            raise refused(self._tools.extensions, self._script)
+        if self.nothing:
+            return
         if not interrupted and not self._failed:
             self._ledger.discard()
         self._seconds["total"] = time.perf_counter() - self._began
         self._emit(Finished(self._images, self._seconds, self._peak, interrupted))
 
-    def _next(self, answer: CellResult | None) -> Cell | Draft | Sheet | None:
+    @property
+    def nothing(self) -> bool:
+        """Whether it came to an end without a single cell; then no `Finished` was said."""
+        return not self._cells_made and not self._control.interrupted and not self._failed
+
+    def _next(self, answer: CellResult | None) -> Wanted:
         """What the extension wants next; None when it is through, or failed."""
         cells = self._expansion.cells
 
-        def step() -> Cell | Draft | Sheet | None:
+        def step() -> Wanted:
             try:
                 return cells.send(answer)
             except StopIteration:
                 return None
 
-        return self._tools.extensions.guard(self._script, "expand", step)
+        return self._ask(step)
 
     def _make(self, cell: Cell) -> CellResult:
         done = self._ledger.find(cell.params, self._tools.paths.outputs)
@@ -186,13 +221,18 @@ class _Cells:
         self._batches = cell.params.batch_count
         capture: list[SavedPicture] = []
         tools = dataclasses.replace(self._tools, save_hook=self._noting(capture))
+        failure: WebUIError | None = None
         try:
             params = rewritten(tools.extensions, cell.params)
             job_for(params)(tools, params, _Quiet(self._control), self._telling(images, cell)).run()
         except WebUIError as error:
-            self._failed += 1
-            self._emit(Warning("cell", f"{cell.label or 'A cell'}: {error}"))
-            return CellResult(error=str(error))
+            failure = error.with_traceback(None)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            failure = out_of_memory(tools.device.kind)
+        if failure is not None:  # outside of the except blocks, whose traceback would keep tensors alive
+            return self._told_failure(cell, failure)
         self._batches_done += self._batches
         self._sample = capture[-1] if capture else self._sample
         whole = len(images) == cell.params.pictures and not any("Stopped at step" in i.infotext for i in images)
@@ -203,11 +243,18 @@ class _Cells:
         self._cells_made += 1
         return CellResult([_open(i) for i in images], [i.infotext for i in images], [i.path for i in images])
 
+    def _told_failure(self, cell: Cell, error: WebUIError) -> CellResult:
+        give_back(self._tools.device.device)
+        self._failed += 1
+        self._batches_done += self._batches
+        self._emit(Warning("cell", f"{cell.label or 'A cell'}: {error}"))
+        return CellResult(error=str(error))
+
     def _again(self, done: DoneCell, cell: Cell) -> CellResult:
         """A cell that an earlier run of this job made: its pictures are told again."""
         for image in done.images if cell.shown else ():
             self._tell_image(image)
-        self._batches_done += 1
+        self._batches_done += cell.params.batch_count
         self._cells_made += 1
         paths = [image.path for image in done.images]
         return CellResult([_open(i) for i in done.images], [i.infotext for i in done.images], paths, resumed=True)
@@ -240,7 +287,8 @@ class _Cells:
         return tell
 
     def _tell_image(self, image: Image) -> None:
-        self._emit(dataclasses.replace(image, index=self._images))
+        self._emit(dataclasses.replace(image, index=self._index))
+        self._index += 1
         self._images += 1
 
     def _step_of_all(self, step: Step) -> Step:

@@ -40,8 +40,8 @@ class ExtrasJob:
         tools = self._tools
         params = tools.catalog.resolve(self._params, tools.settings)
         extras = params.extras
-        if extras is None:
-            raise ValueError("the request has no extras")
+        if extras is None or extras.image is None:
+            raise ValueError("the request names no picture for extras")
         data = InputStore(tools.paths.outputs).read(extras.image)
         image = pictures.open_image(data)
         size = target_size(image.size, extras)

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from webui.errors import OutOfMemory
 from webui.events import Memory
 
 _SYSTEM = platform.system()
@@ -100,6 +101,14 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(part in text for part in _OUT_OF_MEMORY_TEXTS)
+
+
+def out_of_memory(kind: str) -> OutOfMemory:
+    """The error in words, for a device of that kind ("cuda", "cpu", ...)."""
+    if kind == "cuda":
+        advice = 'Use a smaller size or batch, close other programs on the GPU, or start with "--medvram".'
+        return OutOfMemory("The GPU ran out of memory.", advice)
+    return OutOfMemory("The machine ran out of memory.", "Use a smaller size or batch, or close other programs.")
 
 
 def give_back(device: torch.device) -> None:

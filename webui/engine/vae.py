@@ -21,6 +21,7 @@ from webui.engine.seamless import NONE, Axes, seamless, unwrapped, wrapped
 from webui.engine.weights import Fingerprint
 from webui.errors import NanDetected
 from webui.events import Warning
+from webui.operations import VaeTiling
 
 Pixels = NDArray[np.uint8]  # (H, W, 3)
 
@@ -97,6 +98,7 @@ def decode(
     warn: Callable[[Warning], None],
     check: Callable[[], None],
     axes: Axes = NONE,
+    tiling: VaeTiling = "Automatic",
 ) -> Pixels:
     """One picture (1, C, h, w) to pixels. What was done to rescue it is told through `warn`; `axes`: seamless.
 
@@ -111,7 +113,7 @@ def decode(
         if dtype is not vae.dtype:
             vae.change_dtype(dtype)
         tried.append(dtype_name(dtype))
-        decoded = _decode_or_tile(vae, latents, device, warn, axes)
+        decoded = _decode_or_tile(vae, latents, device, warn, axes, tiling)
         if bool(torch.isfinite(decoded).all()):
             if len(tried) > 1:
                 warn(
@@ -129,7 +131,12 @@ def decode(
 
 
 def encode(
-    vae: Vae, pixels: Tensor, device: DeviceChoice, warn: Callable[[Warning], None], axes: Axes = NONE
+    vae: Vae,
+    pixels: Tensor,
+    device: DeviceChoice,
+    warn: Callable[[Warning], None],
+    axes: Axes = NONE,
+    tiling: VaeTiling = "Automatic",
 ) -> Tensor:
     """Pixels (1, 3, H, W) in -1..1 to the mean latents (1, C, H/8, W/8), rescued as `decode` rescues."""
     tried = []
@@ -137,7 +144,7 @@ def encode(
         if dtype is not vae.dtype:
             vae.change_dtype(dtype)
         tried.append(dtype_name(dtype))
-        latents = _encode_or_tile(vae, pixels, device, warn, axes)
+        latents = _encode_or_tile(vae, pixels, device, warn, axes, tiling)
         if bool(torch.isfinite(latents).all()):
             return latents
     raise NanDetected(
@@ -208,7 +215,12 @@ def needed_memory(vae: Vae, height: int, width: int) -> int:
 
 
 def _decode_or_tile(
-    vae: Vae, latents: Tensor, device: DeviceChoice, warn: Callable[[Warning], None], axes: Axes
+    vae: Vae,
+    latents: Tensor,
+    device: DeviceChoice,
+    warn: Callable[[Warning], None],
+    axes: Axes,
+    tiling: VaeTiling,
 ) -> Tensor:
     def whole() -> Tensor:
         with seamless(vae.module, axes):
@@ -217,11 +229,17 @@ def _decode_or_tile(
     def in_tiles(tile: int) -> Tensor:
         return unwrapped(decode_tiled(vae, wrapped(latents, OVERLAP, axes), tile), OVERLAP * SCALE, axes)
 
-    return _whole_or_tiled(vae, latents.shape[2], latents.shape[3], device, whole, in_tiles, warn, "decode")
+    size = (latents.shape[2], latents.shape[3])
+    return _whole_or_tiled(vae, size, device, whole, in_tiles, warn, "decode", tiling)
 
 
 def _encode_or_tile(
-    vae: Vae, pixels: Tensor, device: DeviceChoice, warn: Callable[[Warning], None], axes: Axes
+    vae: Vae,
+    pixels: Tensor,
+    device: DeviceChoice,
+    warn: Callable[[Warning], None],
+    axes: Axes,
+    tiling: VaeTiling,
 ) -> Tensor:
     def whole() -> Tensor:
         with seamless(vae.module, axes):
@@ -230,24 +248,28 @@ def _encode_or_tile(
     def in_tiles(tile: int) -> Tensor:
         return unwrapped(encode_tiled(vae, wrapped(pixels, OVERLAP * SCALE, axes), tile), OVERLAP, axes)
 
-    height, width = pixels.shape[2] // SCALE, pixels.shape[3] // SCALE
-    return _whole_or_tiled(vae, height, width, device, whole, in_tiles, warn, "encode")
+    size = (pixels.shape[2] // SCALE, pixels.shape[3] // SCALE)
+    return _whole_or_tiled(vae, size, device, whole, in_tiles, warn, "encode", tiling)
 
 
 def _whole_or_tiled(
     vae: Vae,
-    height: int,
-    width: int,
+    size: tuple[int, int],  # latent cells
     device: DeviceChoice,
     whole: Callable[[], Tensor],
     in_tiles: Callable[[int], Tensor],
     warn: Callable[[Warning], None],
     verb: str,
+    tiling: VaeTiling,
 ) -> Tensor:
-    """In one piece where memory suffices, else in the largest tiles for which it does."""
+    """In one piece where memory suffices, else in the largest tiles for which it does; `tiling` may say which."""
+    if tiling == "Off":
+        return whole()
+    height, width = size
     free = free_memory(device.device) * USABLE
     fits = [tile for tile in TILE_SIDES if not free or needed_memory(vae, tile, tile) <= free] or [TILE_SIDES[-1]]
-    if not free or needed_memory(vae, height, width) <= free or fits[0] >= max(height, width):
+    enough = not free or needed_memory(vae, height, width) <= free
+    if (enough and tiling == "Automatic") or fits[0] >= max(height, width):
         try:
             return whole()
         except (RuntimeError, MemoryError) as error:
@@ -263,8 +285,9 @@ def _whole_or_tiled(
             if not is_out_of_memory(error) or tile == TILE_SIDES[-1]:
                 raise
             continue
-        text = f"There was not enough memory to {verb} the picture at once; it was {verb}d in tiles of {tile * SCALE}."
-        warn(Warning("vae_tiled", text))
+        if tiling == "Automatic":
+            at_once = f"There was not enough memory to {verb} the picture at once"
+            warn(Warning("vae_tiled", f"{at_once}; it was {verb}d in tiles of {tile * SCALE}."))
         return made
     return whole()  # as small as it gets: let the error speak
 

@@ -22,6 +22,11 @@ _NETWORKS: dict[str, Callable[[Any], Sequence[Any]]] = {
     "embedding": lambda models: models.embeddings,
     "hypernetwork": lambda models: models.hypernetworks,
 }
+# Files that an operation names: (the list they are in, the operations, their fields).
+_OF_OPERATIONS: dict[str, tuple[Callable[[Any], Sequence[Any]], tuple[str, ...], tuple[str, ...]]] = {
+    "hires checkpoint": (lambda models: models.checkpoints, ("hires",), ("checkpoint",)),
+    "upscaler": (lambda models: models.upscalers, ("hires", "sd_upscale", "extras"), ("upscaler", "upscaler_2")),
+}
 HASH_BUDGET = 8 * 2**30  # bytes of files without a known hash that are read to find a model
 BAKED = "None"  # the VAE selection that means the one in the checkpoint
 _STOPPED = re.compile(r"\bStopped at step: (\d+)")
@@ -51,6 +56,8 @@ class Models(Protocol):
     def loras(self) -> Sequence[Any]: ...
     @property
     def embeddings(self) -> Sequence[Any]: ...
+    @property
+    def upscalers(self) -> Sequence[Any]: ...
     def sha256(self, model: Any, wait: bool = True) -> str: ...
     def addnet_hash(self, model: Any, wait: bool = True) -> str: ...
     def resolve_vae(self, checkpoint: Any, selection: str, overrides_preferences: bool = True) -> Any: ...
@@ -126,6 +133,8 @@ def plan_replay(record: Record, models: Models, changes: Mapping[str, Any] | Non
         if network.kind == "refiner" and "refiner" not in changes:
             refiner = _find(network, models.checkpoints, models, missing, notes)
             fields["refiner"] = refiner.name if refiner is not None else params.refiner
+        if network.kind in _OF_OPERATIONS:
+            fields |= _operations(params, changes, fields, network, models, missing, notes)
         if network.kind not in _NETWORKS:
             continue
         files = _NETWORKS[network.kind](models)
@@ -184,6 +193,36 @@ def _vae_selection(
     if chosen is not False and (chosen.name if chosen else None) == (wanted.name if wanted else None):
         return params.vae
     return wanted.name if wanted else BAKED
+
+
+def _operations(
+    params: GenerationParams,
+    changes: Mapping[str, Any],
+    changed: Mapping[str, Any],
+    used: UsedModel,
+    models: Models,
+    missing: list[MissingModel],
+    notes: list[str],
+) -> dict[str, Any]:
+    """The operations that name `used`, with the name that it has now. `changed`: how far they were changed before."""
+    listed, operations, names = _OF_OPERATIONS[used.kind]
+    fields: dict[str, Any] = {}
+    found: Any = None
+    for operation in operations:
+        group = getattr(params, operation)
+        if group is None or operation in changes:
+            continue
+        values = changed.get(operation) or group.model_dump()
+        named = [name for name in names if values.get(name) in (used.name, _stem(used.name))]
+        if not named:
+            continue
+        found = found or _find(used, listed(models), models, missing, notes)
+        if found is None:
+            break
+        if found.name != used.name:
+            values = {**values, **dict.fromkeys(named, found.name)}
+        fields[operation] = values
+    return fields
 
 
 def _find(

@@ -124,6 +124,7 @@ EXTRA_KEYS = (
     Key("SDXL target height", "target_height", integer),
     Key("SDXL aesthetic score", "aesthetic_score", real),
     Key("SDXL negative aesthetic score", "negative_aesthetic_score", real),
+    Key("VAE tiling", "vae_tiling", str),
     Key("Image format", "image_format", str),
     Key("Image quality", "image_quality", integer),
     Key("Extensions", "extensions", extension_values),

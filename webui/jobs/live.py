@@ -108,7 +108,7 @@ def _fold(live: Live, event: Event, outputs: Path) -> Live:
 
 def loading_line(event: Loading) -> str:
     """Not the console's line: that one holds a path, and the page may be seen by others."""
-    word = {"checkpoint": "", "vae": "VAE ", "lora": "LoRA "}[event.what]
+    word = {"vae": "VAE ", "lora": "LoRA ", "upscaler": "upscaler "}.get(event.what, "")
     return f"Loading {word}{event.name}".strip()
 
 
@@ -171,14 +171,17 @@ def from_record(record: JobRecord) -> Live:
 
 
 def as_dict(record: JobRecord, live: Live, position: int | None) -> dict[str, Any]:
-    """The view as the page and the API get it."""
+    """The view as the page and the API get it; of a folder's pictures only how many there are."""
+    params = json.loads(record.params_json)
+    sources = len(params.pop("sources", ()))
     return {
         "id": record.id,
         "rev": live.rev,
         "user": record.user,
         "state": record.state.value,
         "position": position if record.state is JobState.pending else None,
-        "params": json.loads(record.params_json),
+        "params": params,
+        "sources": sources,
         "created": record.created,
         "started": record.started,
         "finished": record.finished,

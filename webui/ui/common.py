@@ -32,6 +32,8 @@ def read_value(field: Field, value: Any) -> Any:
         return _sigmas(field, value)
     if field.kind == "panels":
         return _panels(field, value)
+    if field.kind == "sources":
+        return _sources(field, value)
     if field.kind == "styles" and value is not None and not isinstance(value, str):
         raise InvalidParams("Styles: not a list of names.", "Reload the page.")
     if field.kind == "choice" and value == SAME:
@@ -75,6 +77,8 @@ def values_from_params(params: dict[str, Any]) -> dict[str, Any]:
             value = ", ".join(f"{sigma:g}" for sigma in value or ())
         elif field.kind in ("model", "picture"):
             value = value or ""
+        elif field.kind == "sources":
+            value = ""  # what is done with one picture of a folder is said by the rest
         elif field.kind == "panels":
             value = json.dumps(value, sort_keys=True) if value else ""
         elif field.kind == "choice" and value is None:
@@ -127,15 +131,28 @@ def _seed(field: Field, value: Any) -> int:
 
 def _panels(field: Field, value: Any) -> dict[str, Any]:
     """The panels' values, which the page keeps as JSON."""
-    if value is None or value == "":
-        return {}
-    try:
-        values = json.loads(value) if isinstance(value, str) else None
-    except (ValueError, RecursionError):
-        values = None
+    values = _json(value, {})
     if not isinstance(values, dict):
         raise InvalidParams(f"{field.label}: not an object of values.", "Reload the page.")
     return values
+
+
+def _sources(field: Field, value: Any) -> tuple[Any, ...]:
+    """The pictures of a folder, which the page sends as JSON."""
+    values = _json(value, [])
+    if not isinstance(values, list):
+        raise InvalidParams(f"{field.label}: not a list of pictures.", "Reload the page.")
+    return tuple(values)
+
+
+def _json(value: Any, empty: Any) -> Any:
+    """What the text holds, `empty` for none, None for what is no JSON."""
+    if value is None or value == "":
+        return empty
+    try:
+        return json.loads(value) if isinstance(value, str) else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def _sigmas(field: Field, value: Any) -> tuple[float, ...] | None:

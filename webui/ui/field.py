@@ -12,14 +12,15 @@ from webui.operations import Frame, Hires, Init, Inpaint, SdUpscale, SoftInpaint
 from webui.params import GenerationParams
 
 Kind = Literal[
-    "text", "choice", "int", "float", "bool", "seed", "sigmas", "model", "styles", "panels", "mode", "switch", "picture"
-]
+    "text", "choice", "int", "float", "bool", "seed", "sigmas", "model", "styles", "panels", "mode", "switch",
+    "picture", "sources",
+]  # fmt: skip
 
 # Where the page finds the names that a model field offers; "passes": also what enlarges latents.
 Source = Literal["", "checkpoints", "refiners", "upscalers", "passes"]
 
 # What is done, and on which sub-tab: all but the first start from a picture.
-MODES = ("txt2img", "img2img", "sketch", "inpaint", "inpaint upload", "batch")
+MODES = ("txt2img", "img2img", "sketch", "inpaint", "inpaint sketch", "inpaint upload", "batch")
 SAME = "Use same"  # what a choice shows for None: as in the first pass
 
 # The groups of `GenerationParams` by path, with their defaults.
@@ -66,7 +67,7 @@ class Field:
             return MODES[0]
         if self.kind == "switch":
             return False
-        if self.kind in ("styles", "panels"):
+        if self.kind in ("styles", "panels", "sources"):
             return ""
         value = _default(self.name)
         if self.kind == "seed":

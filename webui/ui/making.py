@@ -50,6 +50,7 @@ SCRIPTS = (
     "parameters.js",
     "send.js",
     "suggestion.js",
+    "folders.js",
 )
 # Fetched when the img2img tab is first opened.
 MODULES = (

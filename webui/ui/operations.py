@@ -7,7 +7,7 @@ from typing import Any
 from webui.errors import InvalidParams
 from webui.ui.field import MODES, SECTIONS
 
-MASKED = ("inpaint", "inpaint upload")  # the modes that draw a part of the picture
+MASKED = ("inpaint", "inpaint sketch", "inpaint upload")  # the modes that draw a part of the picture
 SWITCHED = ("hires", "sd_upscale", "inpaint.soft")
 
 

@@ -10,7 +10,7 @@ from typing import get_args
 
 from webui import names
 from webui.names import SAMPLER_NAMES, SCHEDULE_NAMES
-from webui.operations import Fill, ResizeMode
+from webui.operations import Fill, ResizeMode, VaeTiling
 from webui.ui.field import MODES, SAME, Field, Group, choice, flag, model, number, slider, switch
 
 UPSCALERS = names.PIXEL_UPSCALERS  # and the networks that are found
@@ -21,6 +21,7 @@ MODE_FIELD = Field("mode", "Mode", "mode", "What is done.", choices=MODES)
 PICTURE_FIELDS = (
     Field("init.image", "Picture", "picture", "The picture to start from."),
     Field("inpaint.mask", "Mask", "picture", "What of it is drawn anew."),
+    Field("sources", "Folder", "sources", "The pictures of a folder, one after the other."),
 )
 
 IMG2IMG = Group(
@@ -189,10 +190,17 @@ SD_UPSCALE = Group(
 
 TILING = Group(
     "tiling",
-    "Seamless tiling",
+    "Tiling",
     (
         flag("tiling_x", "Tile across", "The left edge goes on at the right one, for textures."),
         flag("tiling_y", "Tile down", "The top edge goes on at the bottom one, for textures."),
+        choice(
+            "vae_tiling",
+            "VAE tiling",
+            get_args(VaeTiling),
+            "Whether the VAE works in tiles of 512 pixels, which bounds its memory: where it would not suffice, always "
+            "or never. Usual: Automatic.",
+        ),
     ),
     open=False,
 )

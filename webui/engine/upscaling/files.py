@@ -148,17 +148,28 @@ def _by_spandrel(tensors: Mapping[str, Tensor], name: str) -> Any:
     """Any other architecture that the optional package spandrel knows."""
     try:
         from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError
-    except ImportError:
+    except ModuleNotFoundError as error:
+        missing = "" if error.name == "spandrel" else f" It is here, but needs the package {error.name}."
         raise UnsupportedModel(
-            f'The upscaler "{name}" is of an architecture that is not built in.',
-            "Use an ESRGAN, Real-ESRGAN or Compact model, or install the package spandrel.",
+            f'The upscaler "{name}" is of an architecture that is not built in.{missing}',
+            "Use an ESRGAN, Real-ESRGAN or Compact model, or install requirements-spandrel.txt.",
+        ) from None
+    except (ImportError, RuntimeError) as error:  # a torchvision that was built for another torch
+        reason = str(error).strip().splitlines()[0][:200]
+        raise UnsupportedModel(
+            f'The upscaler "{name}" needs the package spandrel, which cannot be loaded here ({reason}).',
+            "Install the torchvision that belongs to this torch; `app.py doctor` says what does not fit.",
         ) from None
     try:
         found = ModelLoader("cpu").load_from_state_dict(dict(tensors))
     except UnsupportedModelError:
         raise UnsupportedModel(f'The upscaler "{name}" is of an unknown architecture.', "Choose another one.") from None
-    if not isinstance(found, ImageModelDescriptor):
-        raise UnsupportedModel(f'The model "{name}" needs more than a picture.', "Choose an upscaler.")
+    except (KeyError, RuntimeError, ValueError, AssertionError) as error:
+        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        raise BadModelFile(f'The upscaler "{name}" is damaged: {reason}.', "Get the file again.") from None
+    if not isinstance(found, ImageModelDescriptor) or found.purpose == "FaceSR":
+        needs = "a picture of one face" if isinstance(found, ImageModelDescriptor) else "more than a picture"
+        raise UnsupportedModel(f'The model "{name}" ({found.architecture.name}) needs {needs}.', "Choose an upscaler.")
     return SpandrelNetwork(found)
 
 

@@ -1,0 +1,40 @@
+"""Between pixels and latents, as one job wants it: its edges, its tiles, its device, its warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from PIL import Image
+from torch import Tensor
+
+from webui.engine.begin import pixels_of
+from webui.engine.models import ModelStore
+from webui.engine.seamless import Axes
+from webui.engine.shared import Tools
+from webui.engine.vae import Vae, decode, encode
+from webui.events import Warning
+from webui.operations import VaeTiling
+
+
+class Codec:
+    """The VAEs of a job, whichever of them a picture goes through."""
+
+    def __init__(self, tools: Tools, axes: Axes, tiling: VaeTiling, warn: Callable[[Warning], None]) -> None:
+        self._device = tools.device
+        self._store: ModelStore = tools.store
+        self._axes = axes
+        self._tiling: VaeTiling = tiling
+        self._warn = warn
+
+    def encode(self, vae: Vae, image: Image.Image) -> Tensor:
+        """One picture as latents (1, C, h, w) on the job's device."""
+        latents = encode(vae, pixels_of(image), self._device, self._warn, self._axes, self._tiling)
+        return latents.to(self._device.device)
+
+    def decode(self, vae: Vae, latents: Tensor) -> Image.Image:
+        """One picture from its latents (1, C, h, w)."""
+        dtype = vae.dtype
+        pixels = decode(vae, latents, self._device, self._warn, lambda: None, self._axes, self._tiling)
+        if vae.dtype is not dtype:
+            self._store.remember_precision(vae)
+        return Image.fromarray(pixels)
