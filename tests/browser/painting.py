@@ -87,6 +87,24 @@ def touch(page: Any, frames: list[list[Point]]) -> None:
     session.detach()
 
 
+def pen(page: Any, points: list[Point], pressure: float, palm: Point | None = None) -> None:
+    """Draw with a pen through those pixels of the picture; `palm`: where a hand rests in the window meanwhile."""
+    places = on_screen(page, *points)
+    session = page.context.new_cdp_session(page)
+
+    def send(kind: str, place: Point) -> None:
+        held = {"button": "left", "buttons": 1, "clickCount": 1, "force": pressure, "pointerType": "pen"}
+        session.send("Input.dispatchMouseEvent", {"type": kind, "x": place[0], "y": place[1], **held})
+
+    send("mousePressed", places[0])
+    for place in places[1:]:
+        if palm is not None:
+            touch(page, [[palm], [(palm[0] + 30, palm[1])]])
+        send("mouseMoved", place)
+    send("mouseReleased", places[-1])
+    session.detach()
+
+
 def mask_of(page: Any) -> Image.Image:
     """The mask as it stands on the canvas."""
     width, height = page.evaluate("[latent.canvas.width, latent.canvas.height]")

@@ -12,7 +12,7 @@ import pytest
 from painting import choose, mask_of, open_tab, picture, stroke
 from PIL import Image, ImageChops
 from running_server import RunningServer
-from steps import generate, set_values, shown_picture, wait_for_end
+from steps import generate, ready, set_values, shown_picture, wait_for_end
 
 from webui import pictures as files
 
@@ -93,6 +93,29 @@ def test_a_sketch_is_what_the_picture_starts_from(page: Any, server: RunningServ
     assert used.getpixel((60, 70)) == Image.open(io.BytesIO(picture())).convert("RGB").getpixel((60, 70))
 
 
+def test_an_inpaint_sketch_draws_where_it_was_painted_from_the_colours_that_were_painted(
+    page: Any, server: RunningServer
+) -> None:
+    open_tab(page, "inpaint sketch")
+    start = picture()
+    choose(page, start)
+    page.evaluate("latent.canvas.colour = '#00ff00'")
+    stroke(page, (20, 20), (100, 20))
+    set_values(page, **FEW, **{"init.denoising_strength": 0})
+    view = wait_for_end(page, generate(page))
+    before = Image.open(io.BytesIO(start)).convert("RGB")
+    painted = Image.open(io.BytesIO(server.get(f"/inputs/{view['params']['init']['image']}").body)).convert("RGB")
+    mask = Image.open(io.BytesIO(server.get(f"/inputs/{view['params']['inpaint']['mask']}").body))
+    assert (painted.getpixel((60, 20)), mask.getpixel((60, 20))) == ((0, 255, 0), 255)
+    assert mask.getpixel((60, 70)) == 0
+    changed = ImageChops.difference(before, painted).convert("L").point(lambda value: 255 if value else 0)
+    assert ImageChops.multiply(changed, mask.point(lambda value: 0 if value else 255)).getbbox() is None
+    after = result(server, view)
+    red, green, blue = after.getpixel((60, 20))
+    assert green > 150 > max(red, blue), "with a strength of 0 the colours are kept"
+    assert after.getpixel((60, 100)) == before.getpixel((60, 100))
+
+
 def test_the_stage_sends_its_picture_with_its_parameters(page: Any, made: dict[str, Any]) -> None:
     page.evaluate("view => latent.stage.follow(view.id, view)", made)
     shown_picture(page)
@@ -150,6 +173,8 @@ def test_extras_enlarges_many_pictures_and_keeps_what_they_say(
     page.locator("[data-name=scale]").fill("2")
     page.get_by_role("button", name="Enlarge 2 pictures").click()
     page.wait_for_function("document.querySelectorAll('.extras-result[data-state=done]').length === 2")
+    [folder] = [view for view in server.json("/jobs?limit=1")["jobs"] if view["params"]["extras"]]
+    assert folder["sources"] == 2
     sources = page.locator(".extras-result a[download]").evaluate_all("links => links.map(a => a.getAttribute('href'))")
     made_now = [(server.data_dir / source).read_bytes() for source in sorted(sources)]
     sizes = {Image.open(io.BytesIO(data)).size for data in made_now}
@@ -158,14 +183,20 @@ def test_extras_enlarges_many_pictures_and_keeps_what_they_say(
     assert any("a red apple" in text for text in texts)
 
 
-def test_a_batch_of_files_is_made_and_what_was_made_is_left_out_the_next_time(page: Any, server: RunningServer) -> None:
+def test_a_folder_is_one_job_that_goes_on_where_it_was_stopped(page: Any, server: RunningServer) -> None:
     open_tab(page, "batch")
-    set_values(page, **FEW, width=128, height=128)
+    set_values(page, **{**FEW, "steps": 40}, width=64, height=64)
     chosen = [{"name": f"{n}.png", "mimeType": "image/png", "buffer": picture(64 + 8 * n, 64)} for n in range(2)]
     page.set_input_files(".start-batch input[type=file]:not([webkitdirectory])", chosen)
-    page.get_by_role("button", name="Start the batch").click()
+    job = generate(page, lambda: page.get_by_role("button", name="Start the batch").click())
+    page.locator(".start-batch").get_by_role("button", name="Stop").click()
+    page.wait_for_function(f"['interrupted', 'cancelled'].includes(latent.stage.view.state) && '{job}'")
+    page.reload()
+    ready(page)
+    page.get_by_text("2 pictures · ", exact=False).wait_for()
+    again = generate(page, lambda: page.get_by_role("button", name="Go on").click())
+    view = wait_for_end(page, again)
+    assert view["sources"] == 2
+    assert [image["index"] for image in view["images"]] == [0, 1]
+    assert not any("Stopped at step" in image["infotext"] for image in view["images"])
     page.get_by_text("2 pictures · 2 made", exact=False).wait_for()
-    made = page.evaluate("latent.stage.pictures().length")
-    assert made >= 2
-    page.get_by_role("button", name="Start the batch").click()
-    page.get_by_text("2 made before", exact=False).wait_for()

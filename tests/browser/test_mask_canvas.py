@@ -6,7 +6,7 @@ import io
 from typing import Any
 
 import pytest
-from painting import choose, mask_of, on_screen, open_tab, picture, stroke, touch
+from painting import choose, mask_of, on_screen, open_tab, pen, picture, stroke, touch
 from PIL import Image
 from running_server import RunningServer
 
@@ -103,6 +103,58 @@ def test_fingers_draw_pinch_and_do_not_draw_while_pinching(pages: Any) -> None:
     assert page.evaluate("latent.canvas.view.scale") > scale * 2
     assert mask_of(page) == drawn
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_pen_draws_by_its_pressure_and_the_hand_that_holds_it_draws_nothing(pages: Any) -> None:
+    page = pages.open(has_touch=True)
+    open_tab(page, "inpaint")
+    choose(page, picture())
+    page.evaluate("latent.canvas.setBrush(0.25)")  # 32 pixels across
+    heights = []
+    for pressure, y in ((0.1, 32), (1.0, 80)):
+        pen(page, [(32, y), (64, y), (96, y)], pressure)
+        heights.append(columns_height(mask_of(page).crop((0, y - 24, 128, y + 24))))
+    assert heights[0] < heights[1] / 2, heights
+    drawn = mask_of(page)
+
+    page.evaluate("latent.canvas.penAt = performance.now() + 1e6")  # the pen was lifted a moment ago
+    a, b = on_screen(page, (20, 60), (60, 100))
+    touch(page, [[a], [b]])
+    assert mask_of(page) == drawn
+    assert page.evaluate("latent.canvas.surface.done.length") == 2
+
+    page.evaluate("latent.canvas.penAt = -Infinity")
+    pen(page, [(20, 110), (110, 110)], 1.0, palm=on_screen(page, (64, 20))[0])
+    assert page.evaluate("latent.canvas.surface.done.length") == 3, "the palm neither draws nor ends the stroke"
+    after = mask_of(page)
+    assert after.getpixel((64, 110)) == 255
+    assert after.getpixel((64, 20)) == drawn.getpixel((64, 20)) == 0
+
+
+def columns_height(mask: Image.Image) -> int:
+    """How high what is painted is."""
+    _, top, _, bottom = mask.getbbox() or (0, 0, 0, 0)
+    return bottom - top
+
+
+def test_the_edge_of_a_mask_is_made_softer_and_that_is_one_step(canvas: Any) -> None:
+    canvas.evaluate("latent.canvas.setBrush(0.5)")
+    stroke(canvas, (64, 64), (65, 64))
+    hard = mask_of(canvas)
+    for _ in range(4):
+        canvas.keyboard.press("s")
+    soft = mask_of(canvas)
+    assert soft.getpixel((64, 64)) == 255
+    greys = [sum(0 < value < 255 for value in mask.crop((0, 64, 128, 65)).tobytes()) for mask in (hard, soft)]
+    assert greys[1] >= greys[0] + 6
+    assert sum(soft.tobytes()) == pytest.approx(sum(hard.tobytes()), rel=0.05), "as much is masked as before"
+    canvas.keyboard.press("i")
+    for _ in range(4):
+        canvas.keyboard.press("s")
+    assert mask_of(canvas).getpixel((0, 0)) == 255, "a mask up to the picture's edge stays full there"
+    for _ in range(9):
+        canvas.keyboard.press("Control+z")
+    assert mask_of(canvas) == hard
 
 
 def test_the_mask_alone_travels_as_a_small_grey_picture_of_full_size(pages: Any, server: RunningServer) -> None:

@@ -1,12 +1,12 @@
-/* The Extras tab: pictures that are enlarged or repaired, one, many or a folder of them. Each is a job of its own. */
+/* The Extras tab: pictures that are made larger, one, many or a folder of them, as one job. */
 "use strict";
 latent.extras = (() => {
-  const { el, icon, button, iconButton, fillSelect, modelChoices, call, find, say, complain, setText, sleep, store, plural, outputUrl, isShown, OVER } = latent.tools;
-  const TYPES = /^image\/(png|jpeg|webp|avif)$/;
-  const AHEAD = 3; // jobs in the queue at a time
+  const { el, icon, button, iconButton, fillSelect, modelChoices, call, find, say, complain, setText, steer, store, plural, outputUrl, isShown } = latent.tools;
+  const { folders } = latent;
+  const KEPT = "extras-job"; // the job that is followed, also after a reload
   const NUMBERS = ["upscaler_2_visibility", "scale", "width", "height"];
   const NONE = "None";
-  let inputs = [], parts = {}, size = "by", running = false, stopped = false;
+  let inputs = [], parts = {}, size = "by", running = false, stopped = false, sent = null, job = null;
 
   // --- the request ---
 
@@ -31,12 +31,15 @@ latent.extras = (() => {
   // --- pictures ---
 
   function add(list) {
-    const taken = list.filter(({ blob, reference }) => reference || TYPES.test(blob?.type ?? ""));
-    if (taken.length < list.length) say(`${plural(list.length - taken.length, "file is", "files are")} no PNG, JPEG, WEBP or AVIF picture.`, "bad");
-    inputs.push(...taken.map((input) => ({ ...input, state: "" })));
+    if (running) return;
+    inputs.push(...list.map((input) => ({ ...input, state: "" })));
     draw();
   }
-  const addFiles = (files) => add([...files].map((file) => ({ blob: file, name: file.name })));
+  function addFiles(files, quietly = false) {
+    const taken = folders.picturesOf(files), others = files.length - taken.length;
+    if (others && !quietly) say(`${plural(others, "file is", "files are")} no PNG, JPEG, WEBP or AVIF picture.`, "bad");
+    add(taken);
+  }
   function remove(input) {
     inputs = inputs.filter((other) => other !== input);
     if (input.url) URL.revokeObjectURL(input.url);
@@ -48,9 +51,11 @@ latent.extras = (() => {
     parts.drop.classList.toggle("small", inputs.length > 0);
     parts.inputs.replaceChildren(...inputs.slice(0, 200).map((input) => el("li", { "data-state": input.state },
       el("img", { src: source(input), alt: input.name, loading: "lazy", decoding: "async" }), running ? null : iconButton(`Remove ${input.name}`, "close", () => remove(input)))));
-    setText(parts.run, running ? `${inputs.filter(({ state }) => state === "done" || state === "failed").length} of ${inputs.length}` : inputs.length > 1 ? `Enlarge ${inputs.length} pictures` : "Enlarge");
+    const done = inputs.filter(({ state }) => state).length;
+    setText(parts.run, !running ? (inputs.length > 1 ? `Enlarge ${inputs.length} pictures` : "Enlarge") : !job ? `Sending ${sent ?? 0} of ${inputs.length}` : job.view?.state === "pending" ? "Waiting for its turn" : inputs.length > 1 ? `${done} of ${inputs.length}` : job.view?.line || `${Math.round(100 * (job.view?.progress ?? 0))}%`);
     parts.run.disabled = running || !inputs.length;
     parts.stop.hidden = !running;
+    parts.goOn.hidden = running || !["interrupted", "cancelled", "lost", "failed"].includes(job?.view?.state) || inputs.length < 2;
     parts.clear.hidden = running || !inputs.length;
   }
   function show() {
@@ -63,42 +68,48 @@ latent.extras = (() => {
 
   // --- work ---
 
-  async function ended(id, progress) {
-    for (let view = null; ; await sleep(document.hidden ? 3000 : 300)) {
-      try { view = (await call(`jobs/${id}?rev=${view?.rev ?? -1}`)) ?? view; } catch (error) {
-        if (error.status) throw error;
-        continue; // the connection comes back
+  /* One picture is a job of its own, several are a folder. */
+  const submit = async (sources, read, by) => (await call("jobs", {
+    method: "POST", json: sources.length === 1 ? request(sources[0].image, read, by) : { ...request(undefined, read, by), sources },
+  })).id;
+
+  /* The job to its end; each picture is shown as it comes. `list`: its inputs, in their order. */
+  async function follow(id, list) {
+    const shown = new Set();
+    job = { id, view: null, list };
+    store.set(KEPT, { id, inputs: list.map(({ reference, name }) => ({ reference, name })) });
+    if (stopped) steer(id, "interrupt"); // while the job was on its way to the queue
+    await folders.follow(id, (view) => {
+      job.view = view;
+      for (const image of view.images) {
+        const input = list[image.index];
+        if (shown.has(image.index) || !input) continue;
+        shown.add(image.index);
+        input.state = "done";
+        parts.results.prepend(result(input, view, image));
       }
-      progress(view);
-      if (OVER.has(view.state)) return view;
-    }
+      for (const text of folders.problems(view)) {
+        const input = list.find(({ name, state }) => !state && text.startsWith(`${name.slice(-255)}: `));
+        if (input) fail(input, text);
+      }
+      parts.empty.hidden = parts.results.childElementCount > 0;
+      draw();
+    });
+    const { view } = job;
+    if (view.state === "failed" && list.length === 1) fail(list[0], [list[0].name, `${view.error.message} ${view.error.advice}`].join(": "));
+    else if (view.state === "failed") complain(view.error);
+    if (view.state === "done") store.set(KEPT, null);
   }
-  async function one(input, read, by) {
-    const card = el("figure", { class: "extras-result", "data-state": "running" }, el("div", { class: "picture" }, el("img", { src: source(input), alt: "" })), el("figcaption", { class: "muted" }, "Waiting"));
-    parts.results.prepend(card);
+  function fail(input, text) {
+    input.state = "failed";
+    parts.results.prepend(el("p", { class: "bad extras-problem", role: "alert" }, text));
     parts.empty.hidden = true;
-    const caption = find("figcaption", card);
-    try {
-      input.reference ??= (await call("inputs", { method: "POST", body: input.blob })).reference;
-      const { id } = await call("jobs", { method: "POST", json: request(input.reference, read, by) });
-      input.job = id;
-      const view = await ended(id, ({ state, progress, line }) => setText(caption, state === "running" ? line || `${Math.round(100 * progress)}%` : "Waiting"));
-      if (view.state !== "done" || !view.images.length) throw Object.assign(new Error(view.error?.message ?? `The job was ${view.state}.`), { advice: view.error?.advice ?? "" });
-      input.state = "done";
-      result(card, input, view);
-    } catch (error) {
-      input.state = "failed";
-      card.dataset.state = "failed";
-      caption.replaceChildren(el("span", { class: "bad", role: "alert" }, `${input.name}: ${error.message} ${error.advice ?? ""}`));
-    }
-    draw();
   }
-  function result(card, input, view) {
-    const [image] = view.images, src = image.path ? outputUrl(image.path) : `jobs/${view.id}/pictures/${image.index}.png`;
+  function result(input, view, image) {
+    const src = image.path ? outputUrl(image.path) : `jobs/${view.id}/pictures/${image.index}.png`;
     const picture = { ...image, src, file: image.path.split("/").pop() };
     const download = el("a", { class: "quiet", href: src, download: picture.file }, icon("download"), el("span", {}, "Download"));
-    card.dataset.state = "done";
-    card.replaceChildren(compare(source(input), src, image),
+    return el("figure", { class: "extras-result", "data-state": "done" }, compare(source(input), src, image),
       el("figcaption", {}, el("span", { class: "muted" }, `${image.width} × ${image.height}`), el("div", { class: "actions" }, download, button("PNG info", "info", () => latent.pngInfo.open(src, picture.file)), ...latent.send.buttons(() => picture, { withHires: false }))));
   }
   /* Before and after, with an edge that is moved between them. */
@@ -109,25 +120,43 @@ latent.extras = (() => {
     return el("div", { class: "pair", "data-mode": "slider", style: `--w: ${width}; --h: ${height}` }, over);
   }
 
-  async function run() {
-    const read = values(), by = size, open = new Set();
+  async function working(work) {
     running = true;
     stopped = false;
-    for (const input of inputs) input.state = "";
+    sent = null;
+    job = null;
     draw();
-    for (const input of inputs) {
-      while (open.size >= AHEAD) await Promise.race(open);
-      if (stopped) break;
-      const work = one(input, read, by).finally(() => open.delete(work));
-      open.add(work);
-    }
-    await Promise.allSettled(open);
+    try { await work(); } catch (error) { complain(error); }
     running = false;
     draw();
   }
+  const run = () => working(async () => {
+    const read = values(), by = size;
+    for (const input of inputs) input.state = "";
+    const list = await folders.store(inputs, { told: (done) => { sent = done; draw(); }, stopped: () => stopped, refused: (input, error) => fail(input, `${input.name}: ${error.message}`) });
+    for (let first = 0; first < list.length && !stopped; first += folders.MAX) {
+      const part = list.slice(first, first + folders.MAX);
+      await follow(await submit(folders.sourcesOf(part), read, by), part);
+    }
+  });
+  function goOn() {
+    const { id, list } = job;
+    working(async () => {
+      parts.results.replaceChildren();
+      for (const input of list) input.state = "";
+      await follow(await folders.goOn(id), list);
+    });
+  }
   function stop() {
     stopped = true;
-    for (const input of inputs) if (input.job && !input.state) call(`jobs/${input.job}/interrupt`, { method: "POST" }).catch(complain);
+    if (job) steer(job.id, "interrupt");
+  }
+  /* A job that this browser left: it went on without the page. */
+  async function restore() {
+    const kept = store.get(KEPT, null), view = kept && (await call(`jobs/${kept.id}`).catch(() => null));
+    if (!view || running || inputs.length) return;
+    inputs = kept.inputs.map((input) => ({ ...input, state: "" }));
+    working(() => follow(kept.id, inputs));
   }
 
   // --- the piece of page ---
@@ -154,17 +183,19 @@ latent.extras = (() => {
     size = kept.size === "to" ? "to" : "by";
     latent.models.listeners.push(() => { fill(); show(); });
     parts.clear = button("Remove all", "close", () => { inputs.splice(0).forEach(({ url }) => url && URL.revokeObjectURL(url)); draw(); });
+    parts.goOn = button("Go on", "recycle", goOn, { title: "What was made is not made again" });
+    parts.stop.after(parts.goOn);
     parts.acts.append(button("Choose a folder", "folder", () => folder.click()), parts.clear, folder);
-    folder.addEventListener("change", () => { addFiles([...folder.files].filter(({ type }) => TYPES.test(type))); folder.value = ""; });
+    folder.addEventListener("change", () => { addFiles([...folder.files], true); folder.value = ""; });
     const input = find("input[type=file]", parts.drop);
-    input.addEventListener("change", () => { addFiles(input.files); input.value = ""; });
+    input.addEventListener("change", () => { addFiles([...input.files]); input.value = ""; });
     element.addEventListener("change", show);
     for (const choice of element.querySelectorAll("[data-size]")) choice.addEventListener("click", () => { size = choice.dataset.size; show(); });
     parts.run.addEventListener("click", run);
     parts.stop.addEventListener("click", stop);
     element.addEventListener("dragover", (event) => { event.preventDefault(); parts.drop.classList.add("over"); });
     element.addEventListener("dragleave", () => parts.drop.classList.remove("over"));
-    element.addEventListener("drop", (event) => { event.preventDefault(); parts.drop.classList.remove("over"); addFiles(event.dataTransfer.files); });
+    element.addEventListener("drop", (event) => { event.preventDefault(); parts.drop.classList.remove("over"); folders.filesOf(event.dataTransfer).then((files) => addFiles(files)); });
     document.addEventListener("paste", (event) => {
       const files = [...(event.clipboardData?.files ?? [])];
       if (files.length && isShown(element) && !event.defaultPrevented) addFiles(files);
@@ -172,6 +203,7 @@ latent.extras = (() => {
     show();
     draw();
     if (waiting.length) add(waiting.splice(0));
+    else restore();
   }
 
   const waiting = []; // sent here before the tab was drawn

@@ -35,7 +35,7 @@ latent.form = (() => {
         const found = models.list.vaes.find((v) => v.name === value || v.name.split("/").pop() === value);
         return found ? [found.name] : null;
       }
-      if (["text", "sigmas", "styles", "panels", "picture", "model"].includes(field.kind)) return typeof value === "string" ? [value] : null;
+      if (["text", "sigmas", "styles", "panels", "picture", "model", "sources"].includes(field.kind)) return typeof value === "string" ? [value] : null;
       if (value === null || value === "") return field.optional ? [null] : null;
       if (typeof value !== "number" || !Number.isFinite(value)) return null;
       const within = Math.min(Math.max(value, field.low ?? value), field.high ?? value);
@@ -125,6 +125,7 @@ latent.form = (() => {
     const read = (group, path) => {
       for (const [name, value] of Object.entries(group)) {
         const field = form.spec.fields[path + name];
+        if (field?.kind === "sources") continue; // what is done with one picture of a folder is said by the rest
         if (field?.kind === "panels") values[name] = Object.keys(value ?? {}).length ? JSON.stringify(value) : "";
         else if (value !== null && typeof value === "object" && !Array.isArray(value)) read(value, `${path}${name}.`);
         else if (!field) continue;

@@ -4,15 +4,15 @@
    again after a reload and on another device, and a job is small. */
 import { PaintCanvas } from "./mask-canvas.js";
 import { batch } from "./img2img-batch.js";
-import { greyPng, maskFromAlpha, maskFromPicture } from "./mask-png.js";
+import { alphaOf, greyPng, maskFromAlpha, maskFromPicture } from "./mask-png.js";
 
 const { latent } = window;
 const { el, button, call, find, say, complain, setText, store, isShown } = latent.tools;
 const { form, tabs, send } = latent;
 
-const MODES = [["img2img", "img2img"], ["sketch", "Sketch"], ["inpaint", "Inpaint"], ["inpaint upload", "Upload mask"], ["batch", "Batch"]];
-const MASKED = ["inpaint", "inpaint upload"];
-const KINDS = { sketch: "sketch", inpaint: "mask", "inpaint upload": "mask" };
+const MODES = [["img2img", "img2img"], ["sketch", "Sketch"], ["inpaint", "Inpaint"], ["inpaint sketch", "Inpaint sketch"], ["inpaint upload", "Upload mask"], ["batch", "Batch"]];
+const MASKED = ["inpaint", "inpaint sketch", "inpaint upload"];
+const KINDS = { sketch: "sketch", inpaint: "mask", "inpaint sketch": "sketch", "inpaint upload": "mask" };
 const SIDE = 8, REST = 600; // ms until what was painted is kept in the form
 const TYPES = /^image\/(png|jpeg|webp|avif)$/;
 const root = document.documentElement;
@@ -91,16 +91,20 @@ const taker = (wanted) => async (found, from, parameters) => {
 function upload() {
   const { surface } = canvas, mine = ++turn;
   if (!surface || surface.empty) { sent = { surface, reference: "" }; return (sending = Promise.resolve("")); }
-  const encode = canvas.kind === "mask" ? greyPng(surface.data, surface.width, surface.height) : sketched();
-  sending = encode.then(async (body) => {
+  sending = painting(surface).then(async (bodies) => {
     if (mine !== turn) return sending;
-    const { reference } = await call("inputs", { method: "POST", body });
+    const [{ reference }, mask] = await Promise.all(bodies.map((body) => call("inputs", { method: "POST", body })));
     if (mine !== turn) return sending;
-    sent = { surface, reference };
+    sent = { surface, reference, mask: mask?.reference };
     return reference;
   });
   sending.catch(complain);
   return sending;
+}
+/* What is painted, as files: the mask; or the picture with the sketch on it, and for inpainting where it was painted. */
+async function painting({ data, width, height }) {
+  if (canvas.kind === "mask") return [await greyPng(data, width, height)];
+  return Promise.all([sketched(), ...(MASKED.includes(mode) ? [greyPng(alphaOf(data), width, height)] : [])]);
 }
 async function sketched() {
   const sheet = Object.assign(document.createElement("canvas"), { width: picture.width, height: picture.height }), context = sheet.getContext("2d");
@@ -145,12 +149,12 @@ function takeAlpha() {
 /* As a job is submitted: what is painted has arrived, and the mode is that of the tab. */
 async function complete() {
   if (tabs.making !== "img2img") return {};
-  if (mode === "batch") return { "init.image": files.current };
+  if (mode === "batch") return { "init.image": "", "inpaint.mask": "", sources: JSON.stringify(files.sources) };
   const filled = { "init.image": picture?.reference ?? "" };
   try {
     const reference = canvas?.surface && sent.surface !== canvas.surface ? await upload() : await sending;
-    if (mode === "sketch" && reference) filled["init.image"] = reference;
-    if (MASKED.includes(mode)) filled["inpaint.mask"] = reference ?? "";
+    if (canvas?.kind === "sketch" && reference) filled["init.image"] = reference;
+    if (MASKED.includes(mode)) filled["inpaint.mask"] = (canvas?.kind === "sketch" ? sent.mask : reference) ?? "";
   } catch { /* told already; the server will say what is missing */ }
   return filled;
 }
@@ -167,6 +171,7 @@ export function setMode(wanted) {
   canvas.handles.active = MASKED.includes(mode);
   canvas.setFrame(MASKED.includes(mode) ? frameOf(form.values) : frameOf({}));
   if (before !== canvas.kind) { turn++; sending = Promise.resolve(""); sent = { surface: canvas.surface, reference: "" }; }
+  else if (canvas.kind === "sketch" && !canvas.surface?.empty) upload(); // the same strokes, for another use
   if (canvas.kind === "mask" && before !== "mask" && form.values["inpaint.mask"]) restoreMask(form.values["inpaint.mask"]);
   update();
 }
@@ -187,7 +192,7 @@ function update() {
   parts.batch.hidden = !isBatch;
   parts.drop.hidden = isBatch || Boolean(picture);
   parts.canvas.hidden = isBatch || !picture;
-  parts.mask.hidden = !MASKED.includes(mode) || !picture;
+  parts.mask.hidden = KINDS[mode] !== "mask" || !picture;
   parts.alpha.hidden = !picture?.has_alpha;
   for (const act of [parts.change, parts.remove]) act.hidden = isBatch || !picture;
   setText(parts.note, note());

@@ -10,6 +10,7 @@ const SHOWN_PIXELS = 16 * 2 ** 20; // of the paint as it is shown; browsers refu
 const TINTS = [[232, 30, 99], [140, 12, 78]], OPACITY = 0.6; // of the mask: stripes that stand out on any picture
 const STRIPES = 64; // of each, along the longer side
 const SIZES = { least: 0.002, most: 0.6, step: 1.15, first: 0.08 }; // brush diameter, share of the longer side
+const FEATHER = 0.004; // of the longer side, at each press
 const LIGHTEST = 0.2; // share of the brush that a pen without pressure has
 const MEASURE_AFTER = 250; // ms of rest until it is said how much is masked
 const PEN_REST = 1500; // ms after a pen's last touch in which a finger only moves the picture: it may be a palm
@@ -39,7 +40,7 @@ export class PaintCanvas {
     this.port.append(this.handles.element);
     this.facts = el("p", { class: "paint-facts muted" });
     this.told = el("p", { class: "off-screen", role: "status" });
-    const keys = el("p", { class: "off-screen", id: "paint-keys" }, "Arrow keys move the brush, Enter sets it down or lifts it, B brush, E eraser, L lasso, G fill, square brackets size, I invert, Delete clear, plus and minus zoom.");
+    const keys = el("p", { class: "off-screen", id: "paint-keys" }, "Arrow keys move the brush, Enter sets it down or lifts it, B brush, E eraser, L lasso, G fill, square brackets size, I invert, S softer edge, Delete clear, plus and minus zoom.");
     this.tools = toolbar(this);
     this.element = el("div", { class: "paint" }, this.tools.element, this.port, el("div", { class: "paint-line" }, this.facts), this.told, keys);
     this.listen();
@@ -157,6 +158,7 @@ export class PaintCanvas {
   redo() { if (this.surface && !this.surface.stroke) this.step(this.surface.redo()); }
   clear() { if (this.surface) this.step(this.surface.clear()); }
   invert() { if (this.kind === "mask" && this.surface) this.step(this.surface.invert()); }
+  feather() { if (this.kind === "mask" && this.surface) this.step(this.surface.feather(Math.max(1, Math.round(Math.max(this.width, this.height) * FEATHER)))); }
   setMask(bytes) { if (this.kind === "mask") this.step(this.surface.put(bytes)); }
 
   /* The pen, finger or mouse button goes down, moves, and is lifted. `at`: { x, y } of the picture, pressure 0 to 1. */
@@ -243,9 +245,15 @@ export class PaintCanvas {
     if (!this.width || event.target.closest("button")) return;
     this.port.focus({ preventScroll: true });
     this.port.setPointerCapture(event.pointerId);
-    const place = this.place2port(event);
+    const place = this.place2port(event), isPen = event.pointerType === "pen";
+    if (event.pointerType === "touch" && this.penDown) return; // the hand that holds the pen
+    if (isPen) { // it takes over from a palm that came first
+      if (this.pen) this.cancel();
+      this.pointers.clear();
+      this.penDown = true;
+      this.penAt = event.timeStamp;
+    }
     this.pointers.set(event.pointerId, place);
-    if (event.pointerType === "pen") this.penAt = event.timeStamp;
     if (this.pointers.size > 1) { this.cancel(); return; }
     const palm = event.pointerType === "touch" && event.timeStamp - (this.penAt ?? -Infinity) < PEN_REST;
     if (palm || event.button === 1 || this.grabbing || this.tool === "pan" || !this.surface) { event.preventDefault(); return; }
@@ -276,7 +284,7 @@ export class PaintCanvas {
     this.place();
   }
   up(event, cancelled = false) {
-    if (event.pointerType === "pen") this.penAt = event.timeStamp;
+    if (event.pointerType === "pen") { this.penAt = event.timeStamp; this.penDown = false; }
     if (!this.pointers.delete(event.pointerId)) return;
     if (cancelled) this.cancel();
     else if (!this.pointers.size) this.lift();
@@ -309,7 +317,7 @@ export class PaintCanvas {
     if (!this.surface) return moving;
     return {
       ...moving, b: () => this.setTool("brush"), e: () => this.setTool("eraser"), l: () => this.setTool("lasso"), g: () => this.setTool("fill"),
-      "[": () => this.resizeBrush(-1), "]": () => this.resizeBrush(1), i: () => this.invert(), Delete: () => this.clear(), Enter: () => this.penKey(),
+      "[": () => this.resizeBrush(-1), "]": () => this.resizeBrush(1), i: () => this.invert(), s: () => this.feather(), Delete: () => this.clear(), Enter: () => this.penKey(),
       ...(this.kind === "sketch" ? { c: () => this.setTool("pick") } : {}),
     };
   }

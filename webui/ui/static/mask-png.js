@@ -37,6 +37,13 @@ export async function greyPng(data, width, height) {
   return new Blob([new Uint8Array(SIGNATURE), chunk("IHDR", head), chunk("IDAT", await deflate(rows)), chunk("IEND", new Uint8Array(0))], { type: "image/png" });
 }
 
+/* How much is painted over each pixel of a sketch (four bytes a pixel), as a mask. */
+export function alphaOf(data) {
+  const mask = new Uint8ClampedArray(data.length / 4);
+  for (let i = 0; i < mask.length; i++) mask[i] = data[i * 4 + 3];
+  return mask;
+}
+
 const pixelsOf = (picture, width, height) => {
   const canvas = Object.assign(document.createElement("canvas"), { width, height });
   const context = canvas.getContext("2d", { willReadFrequently: true });

@@ -7,6 +7,20 @@ export const TILE = 128; // pixels a side
 const HISTORY_BYTES = 96 * 2 ** 20;
 const CORE = 250; // a flood stops at the core of an outline, and fills its soft inner edge
 
+/* One line of bytes, `step` apart, becomes the mean over `radius` to each side. Beyond an end that is the picture's own,
+   the line goes on as it ends there, so that a mask up to the edge stays full at it. */
+function mean(data, start, step, length, radius, first, last) {
+  const line = new Uint8Array(length), span = 2 * radius + 1;
+  for (let i = 0, at = start; i < length; i++, at += step) line[i] = data[at];
+  const at = (i) => (i < 0 ? (first ? line[0] : 0) : i >= length ? (last ? line[length - 1] : 0) : line[i]);
+  let sum = 0;
+  for (let i = -radius; i <= radius; i++) sum += at(i);
+  for (let i = 0, to = start; i < length; i++, to += step) {
+    data[to] = sum / span;
+    sum += at(i + radius + 1) - at(i - radius);
+  }
+}
+
 export class Surface {
   constructor(width, height, channels = 1) {
     Object.assign(this, { width, height, channels, columns: Math.ceil(width / TILE) });
@@ -162,6 +176,32 @@ export class Surface {
   }
   clear() { return this.rewrite((data) => data.fill(0)); }
   invert() { return this.rewrite((data) => { for (let i = 0; i < data.length; i++) data[i] = 255 - data[i]; }); }
+  /* A mask's edges made softer: two passes of the mean over `radius` pixels to each side, which is nearly a Gaussian. */
+  feather(radius) {
+    const { width, height } = this, rect = this.painted();
+    if (!rect || radius < 1) return null;
+    const reach = 2 * radius;
+    const around = this.clip({ left: rect.left - reach, top: rect.top - reach, right: rect.right + reach, bottom: rect.bottom + reach });
+    return this.rewrite((data) => {
+      for (let pass = 0; pass < 2; pass++) {
+        for (let y = around.top; y < around.bottom; y++) mean(data, y * width + around.left, 1, around.right - around.left, radius, around.left === 0, around.right === width);
+        for (let x = around.left; x < around.right; x++) mean(data, around.top * width + x, width, around.bottom - around.top, radius, around.top === 0, around.bottom === height);
+      }
+    });
+  }
+  /* The rectangle around everything that is painted in a mask, null for nothing. */
+  painted() {
+    const { data, width, height } = this, rect = { left: width, top: height, right: 0, bottom: 0 };
+    for (let y = 0; y < height; y++) {
+      let left = y * width, right = left + width;
+      const end = right;
+      while (left < end && !data[left]) left++;
+      if (left === end) continue;
+      while (!data[right - 1]) right--;
+      Object.assign(rect, { left: Math.min(rect.left, left - y * width), right: Math.max(rect.right, right - y * width), top: Math.min(rect.top, y), bottom: y + 1 });
+    }
+    return rect.right ? rect : null;
+  }
   put(bytes) { return this.rewrite((data) => data.set(bytes)); }
 
   get empty() {

@@ -24,6 +24,7 @@ export function toolbar(canvas) {
     undo: iconButton("Undo (Ctrl + Z)", "undo", () => canvas.undo()),
     redo: iconButton("Redo (Ctrl + Shift + Z)", "redo", () => canvas.redo()),
     invert: iconButton("Invert the mask (I)", "contrast", () => canvas.invert()),
+    feather: iconButton("Soften the mask's edge (S)", "feather", () => canvas.feather()),
     clear: iconButton("Clear (Delete)", "trash", () => canvas.clear()),
   };
   const full = iconButton("Full window (F)", "expand", () => api.full());

@@ -41,8 +41,9 @@
       const node = old?.state === job.state ? old.node : el("li", { class: "job", "data-id": job.id, "data-state": job.state }, el("div", { class: "thumbs" }), el("div", { class: "words" }, el("p", { class: "prompt" }), el("p", { class: "muted" }), el("div", { class: "line" }, el("i"))), this.actions(job));
       this.rows.set(job.id, { rev: job.rev, state: job.state, node });
       const p = job.params;
-      setText(find(".prompt", node), p.prompt || "(no prompt)");
-      const facts = [`${p.width} × ${p.height}`, `${p.sampler}, ${plural(p.steps, "step", "steps")}`];
+      setText(find(".prompt", node), p.extras ? "Extras" : p.prompt || "(no prompt)");
+      const facts = p.extras ? [p.extras.upscaler] : [p.width ? `${p.width} × ${p.height}` : "each picture's own size", `${p.sampler}, ${plural(p.steps, "step", "steps")}`];
+      if (job.sources) facts.push(`a folder of ${plural(job.sources, "picture", "pictures")}`);
       if (p.batch_count * p.batch_size > 1) facts.push(`${p.batch_count * p.batch_size} pictures`);
       if (job.state === "running") facts.push(job.phase === "sampling" ? `step ${job.step}/${job.steps}` : job.line || job.phase);
       if (job.state === "pending") facts.push(job.position === 0 ? "next" : `${job.position} before it`);
@@ -72,7 +73,7 @@
       const made = {
         running: [button("Show", "image", show), button("Interrupt", "stop", then("interrupt"))],
         pending: [button("Move up", "up", then("move-up")), button("Cancel", "close", then("cancel"))],
-      }[job.state] ?? [button("Show", "image", show), button("Make again", "recycle", retry)];
+      }[job.state] ?? [button("Show", "image", show), button(job.sources && job.state !== "done" ? "Go on" : "Make again", "recycle", retry)];
       return el("div", { class: "actions" }, ...made);
     },
   };

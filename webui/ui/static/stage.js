@@ -320,7 +320,7 @@ latent.stage = (() => {
     },
     drawStrip() {
       const view = this.view, pictures = this.pictures();
-      const expected = view && !OVER.has(view.state) ? (view.params.batch_count ?? 1) * (view.params.batch_size ?? 1) : 0;
+      const expected = view && !OVER.has(view.state) ? (view.params.batch_count ?? 1) * (view.params.batch_size ?? 1) * (view.sources || 1) : 0;
       const slots = Math.min(Math.max(0, expected - (view?.images.length ?? 0)), 64);
       const shown = this.picture();
       const key = JSON.stringify([pictures.map((p) => p.src), slots, shown?.src]);
