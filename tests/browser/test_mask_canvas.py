@@ -124,6 +124,7 @@ def test_a_pen_draws_by_its_pressure_and_the_hand_that_holds_it_draws_nothing(pa
     assert page.evaluate("latent.canvas.surface.done.length") == 2
 
     page.evaluate("latent.canvas.penAt = -Infinity")
+    page.locator(".paint-port").press("0")  # the finger moved the picture
     pen(page, [(20, 110), (110, 110)], 1.0, palm=on_screen(page, (64, 20))[0])
     assert page.evaluate("latent.canvas.surface.done.length") == 3, "the palm neither draws nor ends the stroke"
     after = mask_of(page)

@@ -104,7 +104,7 @@ def test_of_a_folder_a_view_says_how_many_pictures_there_are(tmp_path: Path) -> 
     view = as_dict(queue.enqueue(params.canonical_json()), Live(), None)
     queue.close()
     assert view["sources"] == 2
-    assert "sources" not in view["params"]
+    assert view["params"]["sources"] == []
 
 
 def test_progress_counts_the_batches_and_never_leaves_its_bounds() -> None:

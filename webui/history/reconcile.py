@@ -11,6 +11,7 @@ in the background, in short transactions.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -61,10 +62,10 @@ def origins_of(views: Iterable[Mapping[str, Any]]) -> dict[str, Origin]:
     """Saved files by their relative path, from the queue's job views."""
     found: dict[str, Origin] = {}
     for view in views:
-        try:
-            params = make_params(dict(view["params"])).canonical_json()
-        except InvalidParams:
-            params = ""
+        params = ""
+        if not view.get("sources"):  # what one picture of a folder was made from stands in its own text
+            with contextlib.suppress(InvalidParams):
+                params = make_params(dict(view["params"])).canonical_json()
         for image in view["images"]:
             if image["path"]:
                 found[image["path"]] = Origin(view["id"], view["user"], params, image["index"])

@@ -173,7 +173,8 @@ def from_record(record: JobRecord) -> Live:
 def as_dict(record: JobRecord, live: Live, position: int | None) -> dict[str, Any]:
     """The view as the page and the API get it; of a folder's pictures only how many there are."""
     params = json.loads(record.params_json)
-    sources = len(params.pop("sources", ()))
+    if sources := len(params.get("sources", ())):
+        params["sources"] = []
     return {
         "id": record.id,
         "rev": live.rev,
