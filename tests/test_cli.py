@@ -516,6 +516,7 @@ def test_all_checks_run_even_if_one_fails_and_pytest_gets_what_follows(
     monkeypatch.setattr(check, "module", module)
     monkeypatch.setattr(check, "install_tools", lambda steps: None)
     monkeypatch.setattr(check, "install_chromium", lambda steps: None)
+    monkeypatch.setattr(check, "install_proxy", lambda steps: None)
     monkeypatch.setattr(check, "cores", lambda: 2)
     assert cli.main(["test", "-k", "queue", "tests/jobs", "--maxfail=1"]) == 1
     assert [words[0] for words in ran] == ["ruff", "ruff", "mypy", "pytest"]
@@ -585,6 +586,32 @@ def test_chromium_that_cannot_be_installed_is_told_with_the_reason(
     monkeypatch.setattr(check, "administrator", lambda: None)
     with pytest.raises(WebUIError, match="On Debian"):
         check.install_chromium(Steps())
+
+
+@posix_only
+def test_nginx_is_installed_by_root_alone_and_is_no_condition(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a_command(tmp_path / "bin", "apt-get", f'echo "$RUNLEVEL $@" >> {tmp_path}/asked; echo E: no network; exit 100')
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(check, "ADMIN_FOLDERS", ())
+    for other in (None, ["sudo", "-n"]):
+        monkeypatch.setattr(check, "administrator", lambda other=other: other)
+        check.install_proxy(Steps())
+        assert "nginx and openssl not here" in capsys.readouterr().err
+    assert not (tmp_path / "asked").exists()
+    monkeypatch.setattr(check, "administrator", list)
+    check.install_proxy(Steps())
+    assert (tmp_path / "asked").read_text().splitlines() == [
+        "1 -q update",
+        "1 -q install -y --no-install-recommends nginx-light openssl",
+    ]
+    assert "skipped: E: no network" in capsys.readouterr().err
+    for name in ("nginx", "openssl"):
+        a_command(tmp_path / "bin", name, "exit 0")
+    (tmp_path / "asked").unlink()
+    check.install_proxy(Steps())
+    assert not (tmp_path / "asked").exists()
 
 
 @posix_only

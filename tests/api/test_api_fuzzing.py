@@ -1,20 +1,33 @@
 """Every operation of the API's own description, with values that fit the description and values that do not: the
-answer may be a refusal, but never a fault of the server (no 5xx), and always JSON where it is one of ours."""
+answer may be a refusal, but never a fault of the server (no 5xx), and always JSON where it is one of ours.
+
+Ids made up at random are never those of something: so what has an id in its path is asked about things that exist, too,
+one operation after another on the same job and picture, as a client leaves them.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import schemathesis
+from history_studio import Studio
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 from painter import Atelier, atelier, sketcher, with_checkpoint
+from PIL import Image
 from schemathesis.core.errors import SerializationNotPossible
 
+from webui.history import Recorder
+
 EXAMPLES = {"positive": 3, "negative": 1}  # of each operation
+# What exists here and is refused all the same: a saved picture is not in memory, and no extension has that name.
+NEVER_FITS = {"GET /jobs/{job_id}/pictures/{index}.png", *(f"POST /extensions/{{name}}/{w}able" for w in ("en", "dis"))}
 NOT_ASKED = {("post", "/worker/restart")}  # the engine would come up anew with every example
 
 
@@ -72,3 +85,63 @@ def test_no_request_makes_the_server_fail(house: Atelier, mode: str) -> None:
     assert not failures, "\n".join(failures[:20])
     assert asked > 20
     assert len(untried) < 5, untried
+
+
+@pytest.fixture(scope="module")
+def existing(house: Atelier) -> dict[str, str]:
+    """A value for each name in a path: those of a finished job and its picture, a link, and what lies beside them."""
+    recorder = Recorder(house.paths)
+    checkpoint = house.catalog.checkpoints[0].name
+    Studio(house.paths, recorder, models=()).save(prompt="a crane", seed=5, checkpoint=checkpoint)
+    recorder.close()
+    row = house.client.get("/history/ids").json()["ids"][0]
+    start = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(start, "PNG")
+    job = house.client.post("/jobs", json={"prompt": "a crane", "steps": 1, "width": 64, "height": 64}).json()["id"]
+    view = house.client.get(f"/jobs/{job}", params={"wait": 60}).json()
+    shared = house.client.post(f"/history/{row}/share", json={}).json()
+    return {
+        "job_id": job,
+        "index": "0",
+        "picture_id": str(row),
+        "other": str(row),
+        "reference": house.client.post("/inputs", content=start.getvalue()).json()["reference"],
+        "token": shared["path"].rpartition("/")[2],
+        "share_id": str(shared["id"]),
+        "form": "txt2img",
+        "/outputs/{name}": view["images"][0]["path"],
+        "/v1/models/{name}": house.client.get("/v1/models").json()["data"][0]["id"],
+        "name": "prompt-matrix",
+    }
+
+
+def test_no_request_about_something_that_exists_makes_the_server_fail(house: Atelier, existing: dict[str, str]) -> None:
+    failures: list[str] = []
+    found: set[str] = set()
+    about = [one for one in operations(house) if "{" in one.path]
+    for operation in sorted(about, key=lambda one: ("revoke" in one.path, one.method, one.path)):
+        strategy = operation.as_strategy(schemathesis.GenerationMode.POSITIVE)
+
+        @given(case=strategy)
+        @settings(
+            max_examples=2,
+            phases=[Phase.generate],
+            derandomize=True,
+            database=None,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        )
+        def ask(case: Any) -> None:
+            path = case.operation.path
+            case.path_parameters = {name: existing.get(path, existing[name]) for name in re.findall(r"\{(\w+)\}", path)}
+            answer = case.call()
+            if answer.status_code >= 500:
+                failures.append(f"{case.method} {case.formatted_path}: {answer.status_code} {answer.text[:200]}")
+            if answer.status_code < 300:
+                found.add(f"{case.method} {path}")
+
+        with contextlib.suppress(Unsatisfiable, SerializationNotPossible):
+            ask()
+    assert not failures, "\n".join(failures[:20])
+    unseen = {f"{one.method.upper()} {one.path}" for one in about} - found - NEVER_FITS
+    assert not unseen, "nothing there was reached"

@@ -1,11 +1,13 @@
 """What clients really do, against the real server with the real model: the PyPI package webuiapi with everything it
-has, requests as AUTOMATIC1111's own tests send them, our own client, and OpenAI's route.
+has, requests as AUTOMATIC1111's own tests send them, our own client, and OpenAI's route. The server has accounts, so
+each shows who it is: webuiapi by HTTP Basic, as it does, the others by a token or a password.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import http.client
 import io
 import json
 import subprocess
@@ -23,9 +25,11 @@ from PIL import Image, ImageDraw
 from running_server import REPO_ROOT, RunningServer
 
 from webui import pictures
+from webui.accounts import Accounts
 from webui.client import Client, Unreachable
 from webui.errors import InvalidParams, NotFound
 
+PASSWORD = "correct: horse battery"
 SMALL: dict[str, Any] = {"steps": 2, "width": 64, "height": 64, "seed": 5}
 
 
@@ -36,19 +40,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     for network in (REPO_ROOT / "models" / "ESRGAN").glob("*.safetensors"):
         link_or_copy(network, folder / "models" / "ESRGAN" / network.name)
     (folder / "styles.csv").write_text('name,prompt,negative_prompt\nink,"{prompt}, ink",photo\n')
-    with RunningServer(folder) as running:
+    accounts = Accounts(folder / "users.json")
+    accounts.add("root", PASSWORD, admin=True)
+    accounts.add("ann", PASSWORD)
+    with RunningServer(folder, headers={"authorization": f"Bearer {accounts.new_token('root')}"}) as running:
         running.wait_until_ready(worker=True)
         yield running
 
 
 @pytest.fixture(scope="module")
 def api(server: RunningServer) -> webuiapi.WebUIApi:
-    return webuiapi.WebUIApi(host="127.0.0.1", port=server.port, steps=2)
+    return webuiapi.WebUIApi(host="127.0.0.1", port=server.port, steps=2, username="root", password=PASSWORD)
 
 
 @pytest.fixture(scope="module")
 def client(server: RunningServer) -> Client:
-    return Client(server.url)
+    return Client(server.url, user="root", password=PASSWORD)
 
 
 def apple(size: tuple[int, int] = (64, 64)) -> Image.Image:
@@ -147,8 +154,75 @@ def test_webuiapi_reads_every_list(api: webuiapi.WebUIApi) -> None:
     assert api.controlnet_model_list() == []
     assert api.controlnet_module_list() == ["none"]
     assert api.controlnet_detect([apple()]).image.size == (64, 64)
-    with pytest.raises(RuntimeError, match="404"):
+    with pytest.raises(RuntimeError, match=r"404.*Model not found"):
         api.interrogate(apple())
+
+
+def test_webuiapis_methods_for_extensions_that_are_not_here_are_answered(api: webuiapi.WebUIApi) -> None:
+    assert api.list_prompt_gen_models() == []
+    assert webuiapi.ModelKeywordInterface(api).get_keywords().model
+    assert webuiapi.ControlNetInterface(api, show_deprecation_warning=False).model_list() == []
+    tagger = webuiapi.TaggerInterface(api)
+    assert tagger.tagger_interrogators() == {"models": []}
+    objects = webuiapi.SegmentAnythingInterface(api)
+    assert "not found in pictures here" in objects.heartbeat()["msg"]
+    assert objects.get_sam_models() == []
+    predicted = objects.sam_predict(apple())
+    assert (predicted.masks, predicted.message) == ([], objects.heartbeat()["msg"])
+
+    def with_script(
+        **script: Any,
+    ) -> Any:  # the default dictionary of the client keeps what was put in
+        return api.txt2img(prompt="x", width=64, height=64, alwayson_scripts={}, **script)
+
+    for refused in (
+        lambda: api.prompt_gen(text="a cat"),
+        lambda: tagger.tagger_interrogate(apple()),
+        lambda: webuiapi.InstructPix2PixInterface(api).img2img([apple()], "make it green"),
+        lambda: webuiapi.RemBGInterface(api).rembg(apple()),
+        lambda: webuiapi.ControlNetInterface(api, show_deprecation_warning=False).txt2img("a cat"),
+        lambda: webuiapi.ControlNetInterface(api, show_deprecation_warning=False).img2img([apple()]),
+        lambda: with_script(controlnet_units=[webuiapi.ControlNetUnit(apple(), model="canny")]),
+        lambda: with_script(adetailer=[webuiapi.ADetailer("face_yolov8n.pt")]),
+        lambda: with_script(roop=webuiapi.Roop(apple())),
+        lambda: with_script(reactor=webuiapi.ReActor(apple())),
+        lambda: with_script(sag=webuiapi.Sag()),
+        lambda: api.custom_post("train/embedding", {"embedding_name": "x"}, baseurl=True),
+        lambda: api.custom_post("create/hypernetwork", {"name": "x"}, baseurl=True),
+    ):
+        with pytest.raises(RuntimeError) as told:
+            refused()
+        status, text = told.value.args
+        error = json.loads(text)
+        assert status == 422
+        assert set(error) >= {"error", "detail", "errors", "body", "message", "advice"}
+        assert error["advice"], error
+    made = with_script(
+        adetailer=[webuiapi.ADetailer()],
+        roop=webuiapi.Roop(apple(), enable=False),
+        reactor=webuiapi.ReActor(apple(), enable=False),
+        sag=webuiapi.Sag(enable=False),
+    )
+    assert made.image.size == (64, 64), "what is switched off does not stand in the way"
+
+
+def test_webuiapi_signs_in_with_http_basic_and_has_the_rights_of_that_user(server: RunningServer) -> None:
+    import requests
+
+    def of(name: str, password: str) -> webuiapi.WebUIApi:
+        return webuiapi.WebUIApi(host="127.0.0.1", port=server.port, steps=2, username=name, password=password)
+
+    address = f"{server.url}/sdapi/v1/options"
+    for wrong in (None, ("root", "wrong")):
+        answer = requests.get(address, auth=wrong, timeout=60)
+        assert (answer.status_code, answer.json()["detail"]) == (401, "Incorrect username or password")
+        assert answer.headers["www-authenticate"].startswith("Basic ")
+    ann = of("ann", PASSWORD)
+    assert ann.txt2img(prompt="ann's own", width=64, height=64).image.size == (64, 64)
+    answer = requests.post(address, json={"send_seed": False}, auth=("ann", PASSWORD), timeout=60)
+    assert (answer.status_code, answer.json()["error"]) == (403, "Forbidden")
+    jobs = requests.get(f"{server.url}/jobs", auth=("ann", PASSWORD), timeout=60).json()["jobs"]
+    assert [job["user"] for job in jobs] == ["ann"]
 
 
 def test_webuiapi_sets_options_and_switches_models(api: webuiapi.WebUIApi, capsys: pytest.CaptureFixture[str]) -> None:
@@ -360,7 +434,7 @@ def test_an_event_stream_that_breaks_goes_on_behind_the_last_event(client: Clien
                     raise Unreachable("the cable")
                 yield event
 
-    breaking = Breaking(f"http://127.0.0.1:{client._port}")
+    breaking = Breaking(f"http://127.0.0.1:{client._port}", user="root", password=PASSWORD)
     told = list(breaking.events(job))
     assert breaking.breaks > 0
     assert [one.kind for one in told].count("image") == 3
@@ -380,7 +454,9 @@ def test_openais_route_gives_pictures_and_links_that_open_without_a_credential(s
     assert linked["created"] > 1e9
     for one in linked["data"]:
         assert one["url"].startswith(f"{server.url}/shared/")
-        reply = server.get(one["url"].removeprefix(server.url))
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        connection.request("GET", one["url"].removeprefix(server.url))  # without a credential
+        reply = connection.getresponse()
         assert (reply.status, reply.headers["content-type"]) == (200, "image/png")
     models = server.json("/v1/models")["data"]
     assert models[0]["object"] == "model"
@@ -456,7 +532,7 @@ def test_the_mcp_command_speaks_the_protocol(server: RunningServer) -> None:
         {"jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": {"name": "list_models", "arguments": {}}},
     )
     process = subprocess.Popen(
-        [sys.executable, "-m", "webui", "mcp", "--url", server.url],
+        [sys.executable, "-m", "webui", "mcp", "--url", server.url, "--auth", f"root:{PASSWORD}"],
         cwd=REPO_ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -177,20 +177,53 @@ def test_H103_mounting_the_page_leaves_the_check_of_files_on(full_app: Any) -> N
 
 
 def test_H105_an_event_that_is_hidden_unknown_or_somebody_elses_gives_nothing(full_app: Any, web: Any) -> None:
-    from starlette.testclient import TestClient
-
-    client = TestClient(as_viewer(full_app), base_url="http://127.0.0.1:7860", raise_server_exceptions=False)
-    asked = [("run/predict", {"data": [], "fn_index": index, "session_hash": "other"}) for index in (-1, 10**6, "x")]
-    for component, name in ((10**6, "save_setting"), (1, "__class__"), (1, "__init__"), (1, "postprocess")):
-        asked.append(
-            ("component_server/", {"component_id": component, "fn_name": name, "session_hash": "x", "data": {}})
-        )
-    for route, body in asked:
-        answer = client.post(f"/gradio_api/{route}", json=body)
-        assert answer.status_code >= 400, body
-        assert "Traceback" not in answer.text
-        assert str(Path(__file__).parent.parent.parent) not in answer.text
+    """Never a fault of the server, never an event begun, never a word of another session."""
+    events = events_of(web)
+    ours = next(event for event in events if event["backend_fn"])
+    values = [None] * len(ours["inputs"])
+    right = {"data": values, "fn_index": ours["id"], "session_hash": "s", "trigger_id": ours["targets"][0][0]}
+    bodies = [{**right, "fn_index": index} for index in (-1, 10**6, 2**70, "x", None, 1.5, True, [ours["id"]])]
+    bodies += [{**right, "fn_index": event["id"]} for event in events if not event["backend_fn"]]
+    bodies += [{**right, "trigger_id": trigger} for trigger in (-1, 10**6, "x", True, [1])]
+    bodies += [{**right, "session_hash": session} for session in (5, ["s"], "x" * 10**5, "a\r\nb")]
+    bodies += [{**right, "data": data} for data in ([], values[1:], [*values, None], "x", {"0": 1}, None)]
+    bodies += [right, {**right, "data": [{"a": [1]}] * len(values)}]  # the right event with values of no component
+    for body in bodies:
+        for route in ("run/predict", "run/on_generate", "api/predict", "api/on_generate"):
+            refused(web.post(f"/gradio_api/{route}", json=body), body)
+        refused(web.post("/gradio_api/queue/join", json=body), body)
+    for route in ("queue/data?session_hash=s", "call/on_generate/x", "queue/status"):
+        refused(web.get(f"/gradio_api/{route}"), route)
+    refused(web.post("/gradio_api/call/on_generate", json={"data": values}), "call")
+    refused(web.post("/gradio_api/cancel", json={"session_hash": "s", "fn_index": 0, "event_id": "x"}), "cancel")
+    settings = component_with(web, "save_setting")
+    for component, name in (
+        (10**6, "save_setting"),
+        ("x", "save_setting"),
+        (True, "save_setting"),
+        (1, "__class__"),
+        (1, "postprocess"),
+        (settings, "__init__"),
+        (settings, ["save_setting"]),
+        (settings, None),
+    ):
+        body = {"component_id": component, "fn_name": name, "session_hash": "x", "data": {}}
+        refused(web.post("/gradio_api/component_server/", json=body), body)
+    for raw in (b"", b"[]", b"{", b"[" * 10**5, b"\xff", b'{"data": "' + b"x" * 5 * 2**20 + b'"}'):
+        refused(web.post("/gradio_api/run/predict", content=raw, headers={"content-type": "application/json"}), raw[:9])
     assert web.get("/status").status_code == 200
+
+
+def refused(answer: Any, what: Any) -> None:
+    assert 400 <= answer.status_code < 500, (what, answer.status_code, answer.text[:200])
+    assert set(answer.json()) == {"error", "message", "advice"}, answer.text[:200]
+    assert "Traceback" not in answer.text
+    assert str(Path(__file__).parent.parent.parent) not in answer.text
+
+
+def component_with(web: Any, function: str) -> int:
+    components = web.get("/config").json()["components"]
+    return next(int(one["id"]) for one in components if function in (one["props"].get("server_fns") or ()))
 
 
 def test_H105_a_user_changes_no_setting_through_the_page(full_app: Any, web: Any) -> None:

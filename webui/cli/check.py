@@ -24,6 +24,8 @@ from webui.paths import REPO_ROOT, write_atomic
 
 MAX_PROCESSES = 4
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PROXY = {"nginx": "nginx-light", "openssl": "openssl"}  # command -> Debian package
+ADMIN_FOLDERS = ("/usr/sbin", "/usr/local/sbin")  # where Debian puts nginx; not everybody's PATH has them
 LINTS = (
     ("ruff check", ("ruff", "check", ".")),
     ("ruff format", ("ruff", "format", "--check", ".")),
@@ -38,6 +40,7 @@ def test(context: typer.Context) -> None:
     with ThreadPoolExecutor(1) as beside:
         lints = beside.submit(lambda: [(name, *module(words, quiet=True)) for name, words in LINTS])
         install_chromium(steps)
+        install_proxy(steps)
         found = lints.result()
     failed = []
     for name, code, output in found:
@@ -103,20 +106,50 @@ def install_chromium(steps: Steps) -> None:
             "On Debian: sudo apt install chromium. Elsewhere, install Chromium or Chrome so that `chromium` starts it.",
         )
     with steps.step("Installing chromium"):
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for words in (("update",), ("install", "-y", "--no-install-recommends", "chromium")):
-            done = subprocess.run(
-                [*admin, apt, "-q", *words],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                check=False,
-            )
-            if done.returncode != 0 and "install" in words:
-                last = (done.stdout.strip().splitlines() or ["no reason was given"])[-1]
-                raise WebUIError(f"chromium could not be installed: {last[:200]}", "Try: sudo apt install chromium")
+        if reason := _apt_install([*admin, apt], "chromium"):
+            raise WebUIError(f"chromium could not be installed: {reason}", "Try: sudo apt install chromium")
+
+
+def install_proxy(steps: Steps) -> None:
+    """nginx and openssl, for the tests of a sub-path behind a reverse proxy, which are skipped without them.
+
+    Root alone gets them, as in a container: on a user's machine the package would start a web server. Nothing is
+    started here either.
+    """
+    missing = [name for name in PROXY if not shutil.which(name, path=_with_admin_folders())]
+    apt = shutil.which("apt-get")
+    if not missing:
+        return
+    if apt is None or administrator() != []:
+        steps.line(f"  {' and '.join(missing)} not here: the tests behind a reverse proxy are skipped.")
+        return
+    with steps.step(f"Installing {' and '.join(missing)}"):
+        reason = _apt_install([apt], *(PROXY[name] for name in missing))
+    if reason:
+        steps.line(f"  The tests behind a reverse proxy are skipped: {reason}")
+
+
+def _with_admin_folders() -> str:
+    return os.pathsep.join((os.environ.get("PATH", ""), *ADMIN_FOLDERS))
+
+
+def _apt_install(apt: Sequence[str], *packages: str) -> str:
+    """Install Debian packages without a question and without starting what they bring; the reason when it fails."""
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    code, said = 0, ""
+    for words in (("update",), ("install", "-y", "--no-install-recommends", *packages)):
+        done = subprocess.run(
+            [*apt, "-q", *words],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        code, said = done.returncode, done.stdout
+    last = (said.strip().splitlines() or ["no reason was given"])[-1]
+    return last[:200] if code != 0 else ""
 
 
 def administrator() -> list[str] | None:

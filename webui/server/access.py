@@ -25,7 +25,19 @@ from urllib.parse import parse_qs, parse_qsl, urlencode
 
 from webui.accounts import Account, Accounts
 from webui.identity import NOBODY, OWNER, Viewer
-from webui.server.asgi import App, Receive, Scope, Send, header, read_body, refuse, respond, respond_page, wants_page
+from webui.server.asgi import (
+    App,
+    Receive,
+    Scope,
+    Send,
+    header,
+    read_body,
+    refuse,
+    respond,
+    respond_json,
+    respond_page,
+    wants_page,
+)
 from webui.server.attempts import WrongTries, peer_of
 from webui.server.links import OneTimeLinks, is_token
 from webui.server.options import ServeOptions
@@ -37,6 +49,8 @@ MAX_FORM = 8192  # bytes
 MAX_HEADER = 4096  # characters of an Authorization header that are looked at
 MAX_REMEMBERED = 1000  # passwords of programs that were checked already
 _SHARED = re.compile(r"/shared/[A-Za-z0-9_-]+(/picture)?")  # the two routes of a link, and nothing below or beside
+# Clients of AUTOMATIC1111 wait for these words and this challenge; no page calls these routes, so no browser asks.
+BASIC_PATHS, WRONG_BASIC = ("/sdapi/", "/internal/", "/controlnet/"), "Incorrect username or password"
 NOT_SIGNED_IN = ("NotSignedIn", "This server asks who you are.", "Sign in on its page, or send a token as a bearer.")
 
 
@@ -197,6 +211,10 @@ class Access:
                 await self._page(scope, send, "That link was used already, or it has ended.")
         elif wants_page(scope):
             await self._page(scope, send, "")
+        elif scope["path"].startswith(BASIC_PATHS):
+            error, message, advice = NOT_SIGNED_IN
+            content = {"error": error, "message": message, "advice": advice, "detail": WRONG_BASIC}
+            await respond_json(scope, send, 401, content, [("www-authenticate", 'Basic realm="Latent WebUI"')])
         else:
             await refuse(scope, send, 401, *NOT_SIGNED_IN, [("www-authenticate", 'Bearer realm="Latent WebUI"')])
 

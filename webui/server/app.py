@@ -50,6 +50,7 @@ from webui.server.frontend import preloads
 from webui.server.links import OneTimeLinks
 from webui.server.network import Network
 from webui.server.options import ServeOptions
+from webui.server.page_events import PageEvents
 from webui.server.static_files import FOR_EVER, TYPES
 from webui.settings import SettingsStore
 from webui.ui import page
@@ -188,7 +189,9 @@ def build_app(
     app.add_middleware(GZipText)
     demo = page.build(jobs, catalog, store, styles, rights, mount_extension_tabs(app, extensions))
     demo.root_path = options.root_path  # Gradio builds whole addresses, and has to know
-    return mount_page(app, demo)
+    app = mount_page(app, demo)
+    app.add_middleware(PageEvents, demo=demo)
+    return app
 
 
 def picture_rights(jobs: JobService, history: History) -> Callable[[Viewer, str], bool]:

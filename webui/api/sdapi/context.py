@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from webui.api.sdapi.options import CHECKPOINT, OptionBook
+from webui.api.sdapi.from_infotext import with_infotext
+from webui.api.sdapi.options import CHECKPOINT, VAE, OptionBook
 from webui.api.sdapi.requests import Generation
-from webui.api.sdapi.translate import Tools, with_infotext
+from webui.api.sdapi.translate import Tools
+from webui.errors import ModelNotFound
 
 if TYPE_CHECKING:
     from webui.catalog import Catalog
@@ -68,11 +70,15 @@ class Context:
         return Tools(self.styles.apply, lambda data: self.inputs.add(data, user).reference, self.extensions.panels())
 
     def overrides(self, body: Generation) -> dict[str, Any]:
-        """The options of this request alone. A checkpoint that only an infotext names is dropped when it is not here;
-        one that the request itself names must be."""
-        found: dict[str, Any] = with_infotext(body).override_settings
-        named = found.get(CHECKPOINT)
-        if isinstance(named, str) and CHECKPOINT not in body.override_settings:
-            known = self.catalog.snapshot.index.find(named)
-            found = {**found, CHECKPOINT: known.name if known else None}
+        """The options of this request alone. A checkpoint or VAE that only an infotext names is dropped when it is not
+        here; one that the request itself names must be."""
+        found = dict(with_infotext(body).override_settings)
+        if body.infotext and CHECKPOINT in found and CHECKPOINT not in body.override_settings:
+            known = self.catalog.snapshot.index.find(found[CHECKPOINT])
+            found[CHECKPOINT] = known.name if known else None
+        if body.infotext and VAE in found and VAE not in body.override_settings:
+            try:
+                self.catalog.find_vae(found[VAE])
+            except ModelNotFound:
+                found[VAE] = None
         return found

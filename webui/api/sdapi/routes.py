@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
 
+from webui.api.sdapi.absent import absent_routes
 from webui.api.sdapi.context import Context
 from webui.api.sdapi.generate import generate_routes
 from webui.api.sdapi.lists import list_routes
@@ -44,4 +45,5 @@ def sdapi_routes(
         router.include_router(routes(context), prefix=PREFIX)
     router.include_router(task_routes(context))
     router.include_router(controlnet_routes())
+    router.include_router(absent_routes(context))
     return router

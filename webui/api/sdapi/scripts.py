@@ -18,6 +18,16 @@ from webui.extensions.scripts import Values, values_of_scripts
 SD_UPSCALE = "SD upscale"
 _UPSCALE_FIELDS = ("info", "overlap", "upscaler", "scale")  # the first is the note that its panel shows
 _ON = ("enabled", "ad_enable", "enable")
+_SWITCH_AT = {"roop": 1, "reactor": 1}  # where the argument that switches them on stands, if it is not the first
+REFINER, SOFT_INPAINTING = "refiner", "soft inpainting"  # scripts there, fields of the request here
+_SOFT_FIELDS = (
+    "schedule_bias",
+    "preservation_strength",
+    "transition_contrast_boost",
+    "mask_influence",
+    "difference_threshold",
+    "difference_contrast",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +36,8 @@ class Scripts:
 
     extensions: Values = field(default_factory=dict)
     sd_upscale: dict[str, Any] | None = None
+    refiner: tuple[Any, Any] | None = None  # checkpoint, where it switches
+    soft_inpainting: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -44,17 +56,29 @@ def read_scripts(
         advice = near_matches(name, titles) or "Leave script_name out; /sdapi/v1/scripts lists them."
         raise InvalidParams(f"Script '{name[:80]}' not found.", advice)
     here, notes = {}, []
+    refiner = soft = None
     for title, values in always_on.items():
-        if title.strip().casefold() in known:
+        folded = title.strip().casefold()
+        if folded in known:
             here[title] = values
-        elif _asks_for_something(values):
+        elif folded == REFINER:
+            refiner = _switched_on(values, 2)
+        elif folded == SOFT_INPAINTING and img2img:
+            soft = _switched_on(values, len(_SOFT_FIELDS))
+        elif _asks_for_something(folded, values):
             raise InvalidParams(
                 f"always on script {title[:80]} not found.", "Switch it off; /sdapi/v1/scripts lists them."
             )
         else:
             notes.append(printable(f"The script {title[:80]} is not here; it was off."))
     values = values_of_scripts(panels, script_name=name, script_args=arguments or None, alwayson_scripts=here)
-    return Scripts(values, upscale, tuple(notes))
+    return Scripts(
+        values,
+        upscale,
+        None if refiner is None else (refiner[0], refiner[1]),
+        None if soft is None else {key: one for key, one in zip(_SOFT_FIELDS, soft, strict=True) if one is not None},
+        tuple(notes),
+    )
 
 
 def script_titles(panels: Mapping[str, Panel]) -> dict[str, list[str]]:
@@ -97,16 +121,36 @@ def _sd_upscale(arguments: list[Any]) -> dict[str, Any]:
     return given
 
 
-def _asks_for_something(values: Any) -> bool:
-    """Whether the arguments of a script switch it on: a first one that is true, or a unit that is enabled."""
+def _arguments(values: Any) -> list[Any]:
     arguments = values.get("args", []) if isinstance(values, dict) else values
     if isinstance(arguments, dict):
-        arguments = [arguments]
-    if not isinstance(arguments, list) or not arguments:
+        return [arguments]
+    return arguments if isinstance(arguments, list) else []
+
+
+def _switched_on(values: Any, count: int) -> list[Any] | None:
+    """The `count` arguments behind the first one, None for those left out; None altogether where that one is off."""
+    arguments = _arguments(values)
+    if not arguments or not arguments[0]:
+        return None
+    numbers = [float(one) if isinstance(one, int) and not isinstance(one, bool) else one for one in arguments[1:]]
+    return [*numbers, *[None] * count][:count]
+
+
+def _asks_for_something(title: str, values: Any) -> bool:
+    """Whether the arguments of a script switch it on: a switch that is true, or a unit that is enabled."""
+    arguments = _arguments(values)
+    if not arguments:
         return False
-    if isinstance(arguments[0], bool):
-        return arguments[0]
     units = [one for one in arguments if isinstance(one, dict)]
-    if not units:
-        return True
-    return any(next((bool(one[key]) for key in _ON if key in one), True) for one in units)
+    switch = arguments[min(_SWITCH_AT.get(title, 0), len(arguments) - 1)]
+    if isinstance(switch, bool):
+        return switch and (not units or any(map(_is_on, units)))
+    return not units or any(map(_is_on, units))
+
+
+def _is_on(unit: dict[str, Any]) -> bool:
+    """A unit of ControlNet or the like: on unless it says otherwise, or names no model to work with."""
+    if unit.get("ad_model") == "None":
+        return False
+    return next((bool(unit[key]) for key in _ON if key in unit), True)

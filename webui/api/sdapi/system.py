@@ -13,7 +13,7 @@ from webui.api.sdapi.context import Context
 from webui.api.sdapi.errors import SdapiRoute
 from webui.api.sdapi.requests import Detection
 from webui.api.viewer import AdminOnly
-from webui.errors import InvalidParams, NotFound
+from webui.errors import InvalidParams
 from webui.settings import Settings
 
 CONTROLNET_VERSION = 3  # of the routes, which clients check
@@ -178,4 +178,6 @@ def _cuda(worker: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _no_training() -> dict[str, str]:
-    raise NotFound("Networks are not trained here.", "Train them with another program, and put the file into models/.")
+    raise InvalidParams(
+        "Networks are not trained here.", "Train them with another program, and put the file into models/."
+    )

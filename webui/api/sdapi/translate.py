@@ -6,19 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from webui import infotext
 from webui.api.encoded import decode_picture
+from webui.api.sdapi.from_infotext import FILLS, RESIZE_MODES, with_infotext
 from webui.api.sdapi.options import CHECKPOINT, FIELDS, FORMAT, VAE
 from webui.api.sdapi.requests import Generation, Img2Img, Txt2Img
-from webui.api.sdapi.scripts import read_scripts
+from webui.api.sdapi.scripts import Scripts, read_scripts
 from webui.errors import InvalidParams
 from webui.extensions.manifest import Panel
 from webui.names import find_sampler
 from webui.params import MAX_PICTURES, SIDE_MULTIPLE, GenerationParams, make_params
 from webui.prompt import strip_networks
 
-RESIZE_MODES = ("Just resize", "Crop and resize", "Resize and fill", "Just resize (latent upscale)")
-FILLS = ("fill", "original", "latent noise", "latent nothing")
 _FORMATS = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp", "avif": "avif"}
 _SAME = "use same"  # what the page of that program writes where a second pass takes over the first one's choice
 
@@ -50,7 +48,7 @@ class Order:
 def txt2img(request: Txt2Img, options: dict[str, Any], tools: Tools) -> Order:
     """Raises `InvalidParams` for everything that cannot be made."""
     request = with_infotext(request)
-    params, notes = _common(request, options, tools)
+    params, notes = _common(request, options, tools, _scripts(request, tools))
     if request.enable_hr:
         params["hires"] = _hires(request, params, tools.keep)
     return Order((make_params(params),), tuple(notes), tuple(request.styles or ()))
@@ -61,10 +59,12 @@ def img2img(request: Img2Img, options: dict[str, Any], tools: Tools) -> Order:
     request = with_infotext(request)
     if not request.init_images:
         raise InvalidParams("init_images: there is no picture to start from.", "Send one as base64.")
-    params, notes = _common(request, options, tools)
+    scripts = _scripts(request, tools)
+    params, notes = _common(request, options, tools, scripts)
     init = _init(request, options)
     if request.mask:
         params["inpaint"] = _inpaint(request, options, tools.keep(decode_picture(request.mask, "mask")))
+        params["inpaint"]["soft"] = scripts.soft_inpainting
     references = [tools.keep(decode_picture(image, "init_images")) for image in request.init_images]
     if len(references) == 1:
         params["init"] = {**init, "image": references[0]}
@@ -83,49 +83,19 @@ def img2img(request: Img2Img, options: dict[str, Any], tools: Tools) -> Order:
     return Order(tuple(jobs), tuple(notes), tuple(request.styles or ()))
 
 
-def with_infotext(request: Any) -> Any:
-    """The request with what its `infotext` says in every field that was not given itself."""
-    if not request.infotext:
-        return request
-    parsed = infotext.parse(request.infotext)
-    given = request.model_fields_set
-    found = parsed.params
-    values: dict[str, Any] = {
-        name: found[ours] for name, ours in _OF_INFOTEXT.items() if ours in found and name not in given
-    }
-    if "sampler_name" in given or "sampler_index" in given:
-        values.pop("sampler_name", None)
-    overrides = {key: found[field] for key, field in {**FIELDS, CHECKPOINT: "checkpoint"}.items() if field in found}
-    values["override_settings"] = {**overrides, **request.override_settings}
-    return request.model_copy(update=values)
-
-
-_OF_INFOTEXT = {
-    "prompt": "prompt",
-    "negative_prompt": "negative_prompt",
-    "seed": "seed",
-    "subseed": "variation_seed",
-    "subseed_strength": "variation_strength",
-    "seed_resize_from_w": "seed_resize_width",
-    "seed_resize_from_h": "seed_resize_height",
-    "sampler_name": "sampler",
-    "scheduler": "schedule",
-    "steps": "steps",
-    "cfg_scale": "cfg_scale",
-    "width": "width",
-    "height": "height",
-    "eta": "eta",
-}
-
-
-def _common(request: Generation, options: dict[str, Any], tools: Tools) -> tuple[dict[str, Any], list[str]]:
-    scripts = read_scripts(
+def _scripts(request: Generation, tools: Tools) -> Scripts:
+    return read_scripts(
         tools.panels,
         request.script_name,
         request.script_args,
         request.alwayson_scripts,
         img2img=isinstance(request, Img2Img),
     )
+
+
+def _common(
+    request: Generation, options: dict[str, Any], tools: Tools, scripts: Scripts
+) -> tuple[dict[str, Any], list[str]]:
     notes = list(scripts.notes)
     prompt, negative = tools.styled(request.prompt, request.negative_prompt, request.styles or ())
     if request.disable_extra_networks:
@@ -153,6 +123,7 @@ def _common(request: Generation, options: dict[str, Any], tools: Tools) -> tuple
         save=request.save_images,
         extensions=scripts.extensions,
         sd_upscale=scripts.sd_upscale,
+        **_refiner(request, scripts),
     )
     if request.scheduler:
         params["schedule"] = request.scheduler
@@ -172,6 +143,14 @@ def _common(request: Generation, options: dict[str, Any], tools: Tools) -> tuple
     if request.restore_faces or (request.restore_faces is None and options["face_restoration"]):
         notes.append("restore_faces had no effect: faces are not restored here.")
     return params, notes
+
+
+def _refiner(request: Generation, scripts: Scripts) -> dict[str, Any]:
+    """Another checkpoint for the end, by the fields of the request or as the script that stands for them there."""
+    name, switch_at = scripts.refiner or (request.refiner_checkpoint, request.refiner_switch_at)
+    if not name or name == "None":
+        return {}
+    return {"refiner": name} if switch_at is None else {"refiner": name, "refiner_switch_at": switch_at}
 
 
 def _side(pixels: int) -> int:

@@ -44,10 +44,14 @@
     } catch (error) { complain(error); }
   }
 
-  async function signOut() {
-    for (const storage of [localStorage, sessionStorage]) { // what was typed belongs to whoever typed it
+  function forget() { // what was typed belongs to whoever typed it
+    for (const storage of [localStorage, sessionStorage]) {
       for (const key of Object.keys(storage)) if (key.startsWith("latent.")) storage.removeItem(key);
     }
+  }
+  async function signOut() {
+    forget();
+    addEventListener("pagehide", forget); // a draft that was on its way notes its arrival
     latent.form.ready = false;
     const form = el("form", { method: "post", action: "sign-out" });
     document.body.append(form);
