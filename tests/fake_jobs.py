@@ -33,6 +33,8 @@ class FakeModel:
     is_pickle: bool = False
     guided: bool = False
     metadata: dict[str, str] = field(default_factory=dict)
+    variant: str = ""
+    context_dim: int = 768
 
     @property
     def title(self) -> str:

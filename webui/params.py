@@ -50,6 +50,7 @@ class GenerationParams(Plain):
     pad_conds: bool = False  # pad the shorter of prompt and negative prompt, so that both run in one batch
     old_prompt_timelines: bool = False  # `when` of [from:to:when] as versions of AUTOMATIC1111 before 1.6 read it
     wildcards: bool = True  # choose for `__name__` and `{a|b}` by the picture's seed; False: they are words
+    read_as_words: str = Field("", max_length=4096)  # names of embeddings, with commas, that are plain words here
     prompt_compatibility: bool = False  # read prompts as AUTOMATIC1111 does, faults included (webui.prompt.plan)
 
     # Which networks draw it
@@ -134,7 +135,7 @@ class GenerationParams(Plain):
     # What extensions add: {"name": {"field": value}}, frozen
     extensions: ExtensionValues = ()
 
-    @field_validator("prompt", "negative_prompt", "checkpoint", "vae", "refiner", mode="after")
+    @field_validator("prompt", "negative_prompt", "read_as_words", "checkpoint", "vae", "refiner", mode="after")
     @classmethod
     def _clean_text(cls, value: str | None) -> str | None:
         return None if value is None else clean_text(value)

@@ -68,6 +68,29 @@ def test_tokens_are_those_of_the_text_that_is_encoded(web: Any) -> None:
     assert web.post("/tokens", json={"text": "a", "steps": -5}).status_code == 422
 
 
+def test_an_embedding_takes_as_many_tokens_as_it_has_vectors_where_the_checkpoint_can_use_it(
+    web: Any, fake_jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def count(text: str, **body: Any) -> int:
+        return int(web.post("/tokens", json={"text": text, **body}).json()["count"])
+
+    words = count("a bad-hands-5 b")
+    four = FakeModel("bad-hands-5.pt", kind="embedding", variant="4 vectors")
+    wide = FakeModel("wide.safetensors", kind="embedding", variant="1 vector", context_dim=2048)
+    closed = FakeModel("closed.bin", kind="embedding", variant="9 vectors", runnable=False)
+    monkeypatch.setattr(fake_jobs.catalog, "embeddings", (four, wide, closed))
+    assert count("a bad-hands-5 b") == 6 != words
+    assert count("a BAD-hands-5 b", negative=True, checkpoint="photo/base-v15.safetensors") == 6
+    assert count("wide, bad-hands-5") == 6
+    assert count("wide, bad-hands-5", read_as_words="x, Bad-Hands-5") == 7
+    assert count("bad-hands-5", checkpoint="no such checkpoint") == 4
+    assert web.get("/tokens", params={"text": "a bad-hands-5"}).json()["count"] == 5
+    assert count("closed") == 1  # it may not be opened, so it is a word
+    assert count("[bad-hands-5:x y:0.5] z") == 5
+    monkeypatch.setattr(fake_jobs.catalog, "embeddings", (FakeModel("wide.pt", variant="9 vectors", context_dim=2048),))
+    assert (count("wide"), count("wide", checkpoint="photo/base-v15.safetensors")) == (9, 1)
+
+
 def test_a_text_is_read_in_the_terms_of_this_machine(web: Any) -> None:
     text = (
         "photo of a cat, 8k\nNegative prompt: dark, lowres\nSteps: 9, Sampler: Euler a, CFG scale: 5, Seed: 3, "

@@ -89,6 +89,28 @@ def test_with_an_embedding_that_was_renamed(workshop: Workshop) -> None:
     assert used.negative_prompt == "(uglyfingers:1.2), blurry"
 
 
+def test_with_an_embedding_that_came_later_and_is_called_like_a_word_of_the_prompt(workshop: Workshop) -> None:
+    write_embedding(workshop.engine, "known", seed=5)
+    first = workshop.make(params(prompt="a red known apple", negative_prompt="[blue:grey:0.5] sky"))
+    (picture, *_) = ids(workshop.history)
+    write_embedding(workshop.engine, "red known", seed=6)  # longer, so it would be found first
+    write_embedding(workshop.engine, "grey", seed=7)
+    write_embedding(workshop.engine, "green", seed=8)
+    workshop.catalog.refresh()
+    other = workshop.make(params(prompt="a red known apple", negative_prompt="[blue:grey:0.5] sky"))
+    assert other.pixels_sha256 != first.pixels_sha256
+    plan = workshop.history.plan_replay("", picture, workshop.catalog, {})
+    assert plan.notes == ("Read as words, as then: grey, red known (an embedding has that name now).",)
+    again, used = workshop.replay(picture)
+    assert (again.pixels_sha256, used.read_as_words) == (first.pixels_sha256, "grey, red known")
+    assert 'Read as words: "grey, red known"' in again.infotext
+    assert "TI hashes: known" in again.infotext.replace('"', "")
+    (child, *_) = ids(workshop.history)
+    assert workshop.replay(child)[0].pixels_sha256 == first.pixels_sha256
+    latest = workshop.history.plan_replay("", picture, workshop.catalog, {"prompt": "grey"}).params
+    assert latest.read_as_words == ""  # a new prompt means what is here now
+
+
 def test_a_missing_network_is_named(workshop: Workshop) -> None:
     path = write_lora(workshop.engine, "gone", seed=31)
     workshop.make(params(prompt="a red apple <lora:gone:1>"))

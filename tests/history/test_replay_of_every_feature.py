@@ -59,6 +59,7 @@ CASES: dict[str, dict[str, Any]] = {
     "a LoRA": {"prompt": "a red apple <lora:film:0.7:0.4>"},
     "a refiner": {"refiner": EMBEDDED_CHECKPOINT.stem, "refiner_switch_at": 0.5, "refiner_switch_by_steps": True},
     "an embedding": {"prompt": "a red badhands apple"},
+    "an embedding's name as a word": {"prompt": "a red badhands apple", "read_as_words": "badhands"},
     "JPEG": {"image_format": "jpeg", "image_quality": 60},
     "AVIF": {"image_format": "avif", "image_quality": 60},
     **{name: {"sampler": name} for name, info in SAMPLER_NAMES.items() if not info.flow},
@@ -76,7 +77,7 @@ ELSEWHERE = {
             *("original_width", "original_height", "crop_left", "crop_top", "target_width", "target_height"),
             *("aesthetic_score", "negative_aesthetic_score"),
         ),
-        "of SDXL, which the embedded model is not: engine/test_engine_families.py",
+        "of SDXL, which the embedded model is not: engine/test_replay_of_families.py",
     ),
     **dict.fromkeys(
         ("init", "inpaint", "hires", "sd_upscale", "extras", "tiling_x", "tiling_y", "vae_tiling"),

@@ -147,6 +147,7 @@ valid = st.fixed_dictionaries(
         "clip_skip": st.integers(1, 12),
         "emphasis": st.sampled_from(["Original", "No norm", "Ignore", "None"]),
         "comma_backtrack": st.integers(0, 74),
+        "read_as_words": st.just("") | names,
         "pad_conds": st.booleans(),
         "old_prompt_timelines": st.booleans(),
         "prompt_compatibility": st.booleans(),

@@ -15,19 +15,24 @@ from webui.api.completion import KINDS, complete
 from webui.api.parameters import ParametersReader
 from webui.api.responses import CompletionView, ParametersView, StyleList, StyleView, TokenCount
 from webui.api.viewer import AdminOnly
-from webui.errors import InvalidParams
+from webui.catalog import can_run
+from webui.catalog.lookup import embedding_vectors
+from webui.errors import InvalidParams, WebUIError
 from webui.params import MAX_PROMPT_LENGTH, make_params
-from webui.prompt import Style, StyleBook, clip_tokenizer, count_tokens
+from webui.prompt import EmbeddingNames, Style, StyleBook, clip_tokenizer, count_tokens, listed, words_of
 
 if TYPE_CHECKING:
     from webui.catalog import Catalog
+    from webui.settings import SettingsStore
 
 NO_STORE = {"cache-control": "no-store"}
 MAX_QUERY = 100
 _COUNTED = ("steps", "emphasis", "comma_backtrack", "prompt_compatibility")
 
 
-def prompt_routes(catalog: Catalog, styles: StyleBook, wildcards: Path, reader: ParametersReader) -> APIRouter:
+def prompt_routes(
+    catalog: Catalog, store: SettingsStore, styles: StyleBook, wildcards: Path, reader: ParametersReader
+) -> APIRouter:
     """/styles, /completions, /tokens and /infotext."""
     router = APIRouter(tags=["prompts"], responses=ERRORS)
 
@@ -65,13 +70,16 @@ def prompt_routes(catalog: Catalog, styles: StyleBook, wildcards: Path, reader: 
 
     @router.get("/tokens", response_model=TokenCount)
     def tokens(text: Annotated[str, Query(max_length=MAX_PROMPT_LENGTH)] = "") -> TokenCount:
-        """How many tokens a prompt takes."""
-        count, limit = count_tokens(text, clip_tokenizer())
+        """How many tokens a prompt takes; an embedding's name takes as many as it has vectors."""
+        count, limit = count_tokens(text, clip_tokenizer(), embeddings=_embeddings(catalog, store))
         return TokenCount(count=count, limit=limit)
 
     @router.post("/tokens", response_model=TokenCount)
     def tokens_of_form(body: JsonBody) -> TokenCount:
-        """The same as the form has it: `{"text": ..., "negative": false, "styles": [...], "steps": 20, ...}`."""
+        """The same as the form has it: `{"text": ..., "negative": false, "styles": [...], "steps": 20, ...}`.
+
+        With a `checkpoint`, the embeddings that are not made for it are words.
+        """
         data = fields_of(body)
         text, negative = _text(data, "text"), data.get("negative") is True
         if len(text) > MAX_PROMPT_LENGTH:
@@ -82,7 +90,8 @@ def prompt_routes(catalog: Catalog, styles: StyleBook, wildcards: Path, reader: 
         known = {style.name for style in styles.read()[0]}
         both = ("", text) if negative else (text, "")
         text = styles.apply(*both, [name for name in names if name in known])[int(negative)]
-        count, limit = count_tokens(text, clip_tokenizer(), negative=negative, **_counting(data))
+        embeddings = _embeddings(catalog, store, _text(data, "checkpoint"), _text(data, "read_as_words"))
+        count, limit = count_tokens(text, clip_tokenizer(), negative=negative, embeddings=embeddings, **_counting(data))
         return TokenCount(count=count, limit=limit)
 
     @router.post("/infotext", response_model=ParametersView)
@@ -91,6 +100,18 @@ def prompt_routes(catalog: Catalog, styles: StyleBook, wildcards: Path, reader: 
         return reader.view(reader.read(_text(fields_of(body), "text")))
 
     return router
+
+
+def _embeddings(catalog: Catalog, store: SettingsStore, alias: str = "", read_as_words: str = "") -> EmbeddingNames:
+    """The names that are embeddings for a checkpoint; for any where it is not known here."""
+    words = words_of(read_as_words)
+    try:
+        checkpoint = catalog.find_checkpoint(alias) if alias else None
+    except WebUIError:
+        checkpoint = None
+    usable = (model for model in catalog.embeddings if can_run(model, store.current))
+    vectors = embedding_vectors(usable, checkpoint)
+    return EmbeddingNames({name: n for name, n in vectors.items() if listed(name) not in words}, clip_tokenizer())
 
 
 def _counting(data: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,24 @@ def embedding_name(model: ModelFile) -> str:
     return model.metadata.get(EMBEDDING_NAME, "") or model.stem
 
 
+def vectors_in(embedding: ModelFile) -> int:
+    """How many tokens of a prompt the embedding takes, as its header says; 0 where it does not."""
+    count = embedding.variant.partition(" ")[0]
+    return int(count) if count.isdecimal() else 0
+
+
+def embedding_vectors(embeddings: Iterable[ModelFile], checkpoint: ModelFile | None = None) -> dict[str, int]:
+    """The vectors of each name that a prompt for `checkpoint` (None: any) may hold; the first file of a name counts.
+
+    An embedding of another width than the checkpoint's prompts is read as words, so it is left out.
+    """
+    vectors: dict[str, int] = {}
+    for embedding in embeddings:
+        if checkpoint is None or embedding.context_dim == checkpoint.context_dim:
+            vectors.setdefault(embedding_name(embedding), vectors_in(embedding))
+    return vectors
+
+
 def find_network(models: Sequence[ModelFile], name: str) -> ModelFile | None:
     """The file that a prompt means by `name`; upper and lower case count only where two files differ in nothing else.
 

@@ -61,6 +61,7 @@ _KNOWN: dict[str, tuple[tuple[str, ...], str, str]] = {
         _RARE,
         "Whether the VAE works in tiles: Automatic (as memory needs), On or Off.",
     ),
+    "read_as_words": (("--read-as-words",), _RARE, "Embeddings whose names are plain words here, with commas."),
     "extensions": (("--extension",), _RARE, "A value of an extension, NAME.FIELD=VALUE; may be given several times."),
     "sigmas": (("--sigmas",), _RARE, "The noise levels themselves, as numbers with commas between them."),
 }

@@ -45,9 +45,7 @@ class PromptReader:
         """The prompts of `params`, encoded with the networks that they name, which are attached now."""
         plan = _plan(params, None, self._first)
         active = self._library.select(plan, self._checkpoint, _calls(params))
-        embeddings, unused = self._library.embeddings_in(
-            plan, active, self._checkpoint, emphasis=params.emphasis, compatible=params.prompt_compatibility
-        )
+        embeddings, unused = self._library.embeddings_in(plan, active, self._checkpoint, params)
         vectors = {name: used.embedding for name, used in embeddings.items()}
         names = EmbeddingNames({name: e.vectors for name, e in vectors.items()}, clip_tokenizer()) if vectors else None
         if names is not None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from webui.errors import InvalidParams, ModelNotFound, UnsupportedModel
+from webui.history.later import as_then, with_words
 from webui.history.records import Record
 from webui.names import AUTOMATIC
 from webui.params import GenerationParams, params_from_json
@@ -27,6 +28,8 @@ _OF_OPERATIONS: dict[str, tuple[Callable[[Any], Sequence[Any]], tuple[str, ...],
     "hires checkpoint": (lambda models: models.checkpoints, ("hires",), ("checkpoint",)),
     "upscaler": (lambda models: models.upscalers, ("hires", "sd_upscale", "extras"), ("upscaler", "upscaler_2")),
 }
+# With one of these changed, the names in the prompts are meant anew.
+_OWN_WORDS = frozenset({"prompt", "negative_prompt", "read_as_words"})
 HASH_BUDGET = 8 * 2**30  # bytes of files without a known hash that are read to find a model
 BAKED = "None"  # the VAE selection that means the one in the checkpoint
 _STOPPED = re.compile(r"\bStopped at step: (\d+)")
@@ -129,6 +132,7 @@ def plan_replay(record: Record, models: Models, changes: Mapping[str, Any] | Non
             fields["checkpoint"] = checkpoint.name
     if checkpoint is not None and "vae" not in changes:
         fields["vae"] = _vae_selection(record, params, checkpoint, models, missing, notes)
+    embeddings: list[Any] = []
     for network in record.networks:
         if network.kind == "refiner" and "refiner" not in changes:
             refiner = _find(network, models.checkpoints, models, missing, notes)
@@ -141,11 +145,18 @@ def plan_replay(record: Record, models: Models, changes: Mapping[str, Any] | Non
         found = _find(network, files, models, missing, notes)
         if found is None:
             continue
+        if network.kind == "embedding":
+            embeddings.append(found)
         twins = network.kind != "embedding" and sum(model.stem == found.stem for model in files) > 1
         present = found.name.rpartition(".")[0] if twins else found.stem
         for name in ("prompt", "negative_prompt"):
             if name not in changes:
                 fields[name] = _renamed(fields.get(name, getattr(params, name)), network, present)
+    if not record.source and not _OWN_WORDS & set(changes):
+        words = as_then(params.changed(**fields), models.embeddings, embeddings, checkpoint)
+        if words:
+            fields["read_as_words"] = with_words(params.read_as_words, words)
+            notes.append(f"Read as words, as then: {', '.join(words)} (an embedding has that name now).")
     stopped = _STOPPED.search(record.infotext.rpartition("\n")[2])
     if stopped:
         notes.append(f"The picture was interrupted at step {stopped[1]}; the replay runs to the end.")

@@ -111,6 +111,7 @@ EXTRA_KEYS = (
     Key("Old prompt editing timelines", "old_prompt_timelines", flag),
     Key("Emphasis", "emphasis", str),
     Key("Wildcards", "wildcards", flag),
+    Key("Read as words", "read_as_words", str),
     Key("A1111 prompt parsing", "prompt_compatibility", flag),
     Key("Comma backtrack", "comma_backtrack", integer),
     Key("Refiner", "refiner", str),

@@ -12,6 +12,7 @@ from webui.prompt.brackets import BracketProblem, bracket_problems
 from webui.prompt.chunks import Chunk, EmbeddingNames, PlacedEmbedding, chunk_text, count_tokens
 from webui.prompt.comments import strip_comments
 from webui.prompt.composable import split_and
+from webui.prompt.mentions import listed, names_in, words_of
 from webui.prompt.networks import ExtraNetwork, split_networks, strip_networks
 from webui.prompt.plan import PromptPart, PromptPlan, parse_prompt
 from webui.prompt.schedule import ScheduledText, denoiser_calls, parse_schedule, text_at
@@ -45,6 +46,8 @@ __all__ = [
     "find_styles",
     "has_wildcards",
     "list_wildcards",
+    "listed",
+    "names_in",
     "parse_attention",
     "parse_pieces",
     "parse_prompt",
@@ -58,4 +61,5 @@ __all__ = [
     "strip_networks",
     "text_at",
     "wildcard_lines",
+    "words_of",
 ]

@@ -52,6 +52,11 @@ class EmbeddingNames:
         for entries in self._by_first.values():
             entries.sort(key=lambda entry: -len(entry[0]))
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is no name to be found."""
+        return not self._by_first
+
     def found_in(self, ids: list[int]) -> set[str]:
         """Every name that stands anywhere in a text, also one that a longer name would take the place of."""
         return {

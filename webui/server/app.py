@@ -153,7 +153,7 @@ def build_app(
     reader = ParametersReader(catalog, store, styles, extensions.foreign_text)
     app.include_router(catalog_routes(jobs, catalog, store, paths.outputs, secrets.token_hex(8)))
     app.include_router(model_tool_routes(ModelTools(paths)))
-    app.include_router(prompt_routes(catalog, styles, paths.wildcards, reader))
+    app.include_router(prompt_routes(catalog, store, styles, paths.wildcards, reader))
     records = history or History(paths)
     owns = picture_rights(jobs, records)
     inputs = InputStore(paths.outputs)

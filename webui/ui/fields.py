@@ -180,6 +180,12 @@ MORE_SAMPLING = Group(
             (0, 74, 1),
             "A chunk of 75 tokens may end up to so many tokens early, at a comma.",
         ),
+        Field(
+            "read_as_words",
+            "Read as words",
+            "text",
+            "Names of embeddings that mean their plain words in this picture, separated by commas.",
+        ),
         flag("negative_guidance_all_steps", "Min sigma in all steps", "Not in every other step alone."),
         flag(
             "pad_conds",

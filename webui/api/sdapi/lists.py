@@ -11,6 +11,7 @@ from webui.api.sdapi.context import Context
 from webui.api.sdapi.errors import SdapiRoute
 from webui.api.sdapi.scripts import script_infos, script_titles
 from webui.catalog import can_run
+from webui.catalog.lookup import vectors_in
 from webui.names import LATENT_UPSCALERS, PIXEL_UPSCALERS, SAMPLER_NAMES, SCHEDULE_NAMES, SamplerName, ScheduleName
 
 if TYPE_CHECKING:
@@ -170,13 +171,12 @@ def lora_view(model: ModelFile) -> dict[str, Any]:
 
 def embedding_view(model: ModelFile) -> dict[str, Any]:
     """How many vectors of which width; who trained it with what is not in these files."""
-    count = model.variant.partition(" ")[0]
     return {
         "step": None,
         "sd_checkpoint": None,
         "sd_checkpoint_name": None,
         "shape": model.context_dim or None,
-        "vectors": int(count) if count.isdecimal() else None,
+        "vectors": vectors_in(model) or None,
     }
 
 

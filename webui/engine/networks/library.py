@@ -26,8 +26,8 @@ from webui.engine.networks.used import UsedNetwork
 from webui.engine.weights import Weights, open_weights
 from webui.errors import WebUIError, near_matches
 from webui.events import Warning
-from webui.prompt import EmbeddingNames, ExtraNetwork, PromptPlan, clip_tokenizer, parse_pieces
-from webui.prompt.attention import Emphasis
+from webui.params import GenerationParams
+from webui.prompt import ExtraNetwork, PromptPlan, clip_tokenizer, listed, names_in, words_of
 from webui.settings import Settings
 
 KEPT_FILES = 64  # that are open; a LoRA's is mapped into memory, not read
@@ -91,19 +91,22 @@ class NetworkLibrary:
         plan: PromptPlan,
         active: ActiveNetworks,
         checkpoint: LoadedCheckpoint,
-        *,
-        emphasis: Emphasis,
-        compatible: bool,
+        params: GenerationParams,
     ) -> tuple[dict[str, UsedEmbedding], list[Warning]]:
         """The embeddings whose names stand in the prompts, by name, and a warning for each that cannot be used.
 
-        A file is opened only when its name occurs. A LoRA's own embeddings come before files of the same name.
+        A file is opened only when its name occurs, and not where `params` wants that to be a word. A LoRA's own
+        embeddings come before files of the same name.
         """
         self._catalog.notice("embedding")
         bundled = {e.name: e for lora in active.loras for e in self._bundled(lora.file)}
-        files = {embedding_name(model): model for model in reversed(self._catalog.embeddings)}
+        words = words_of(params.read_as_words)
+        named = {embedding_name(model): model for model in reversed(self._catalog.embeddings)}
+        files = {name: model for name, model in named.items() if listed(name) not in words}
         known = [*bundled, *(name for name in files if name not in bundled)]
-        mentioned = _mentioned(known, plan, emphasis, compatible)
+        mentioned = names_in(
+            plan, known, clip_tokenizer(), emphasis=params.emphasis, compatible=params.prompt_compatibility
+        )
         widths = [int(module.config.hidden_size) for name, module in networks_of(checkpoint).items() if name != UNET]
         found: dict[str, UsedEmbedding] = {}
         warnings: list[Warning] = []
@@ -223,16 +226,3 @@ def _misfit(model: ModelFile, checkpoint: LoadedCheckpoint) -> str:
     if model.kind == "lora" and model.context_dim not in (0, width):
         return f"it is made for prompts of {model.context_dim} numbers a token, and this model has {width}"
     return ""
-
-
-def _mentioned(known: list[str], plan: PromptPlan, emphasis: Emphasis, compatible: bool) -> set[str]:
-    """Which of the names stand in the prompts."""
-    if not known:
-        return set()
-    tokenizer = clip_tokenizer()
-    names = EmbeddingNames(dict.fromkeys(known, 1), tokenizer)
-    found: set[str] = set()
-    for text in plan.texts():
-        for piece in parse_pieces(text, emphasis=emphasis, compatible=compatible):
-            found |= names.found_in(tokenizer.encode(piece.text))
-    return found

@@ -2,14 +2,14 @@
 "use strict";
 (() => {
   const { call, find, plural, setText } = latent.tools;
-  const { form } = latent;
+  const { form, models } = latent;
 
   function tokenCounter(element, name) {
     const output = find("output", element);
     let shown = null, timer = 0;
     const asked = (values) => ({
       text: values[name] || "", negative: name === "negative_prompt", styles: (values.styles || "").split("\n").filter(Boolean),
-      steps: values.steps, emphasis: values.emphasis, comma_backtrack: values.comma_backtrack, prompt_compatibility: values.prompt_compatibility,
+      checkpoint: values.checkpoint || models.list.default_checkpoint || "", steps: values.steps, emphasis: values.emphasis, comma_backtrack: values.comma_backtrack, prompt_compatibility: values.prompt_compatibility, read_as_words: values.read_as_words || "",
     });
     const count = async (json) => {
       try {
@@ -18,13 +18,15 @@
         output.title = `${plural(count, "token", "tokens")}; ${plural(Math.max(1, limit / 75), "chunk", "chunks")} of 75`;
       } catch { setText(output, ""); }
     };
-    form.listeners.push((values) => {
+    const show = (values) => {
       const json = asked(values), key = JSON.stringify(json);
       if (key === shown) return;
       shown = key;
       clearTimeout(timer);
       timer = setTimeout(() => count(json), 150);
-    });
+    };
+    form.listeners.push(show);
+    models.listeners.push(() => { shown = null; show(form.values); }); // an embedding may have come or gone
   }
   latent.piece("tokens-prompt", (element) => tokenCounter(element, "prompt"));
   latent.piece("tokens-negative_prompt", (element) => tokenCounter(element, "negative_prompt"));
