@@ -216,6 +216,18 @@ def test_H106_nobody_changes_what_is_somebody_elses(address: str, body: Callable
     assert site.jobs.taken == []
 
 
+def test_an_administrator_is_told_whose_pictures_there_are(site: Site) -> None:
+    for user in ("ben", "", "anna", "ben"):
+        site.studio.save_for(user)
+    assert site.get("/history/users", "admin").json() == [
+        {"user": "", "count": 1},
+        {"user": "anna", "count": 1},
+        {"user": "ben", "count": 2},
+    ]
+    assert site.get("/history/users", "ben").json() == [{"user": "ben", "count": 2}]
+    assert [card["user"] for card in site.get("/history", "admin", params={"q": 'user:""'}).json()["cards"]] == [""]
+
+
 def test_lists_hold_only_what_is_the_viewers(site: Site) -> None:
     site.studio.save_for("anna", seed=1, prompt="annas secret")
     site.history.change_tags("anna", [1], add=["annas tag"])
@@ -224,6 +236,7 @@ def test_lists_hold_only_what_is_the_viewers(site: Site) -> None:
         "/history/days",
         "/history/ids",
         "/history/tags",
+        "/history/users",
         "/history/prompts",
         "/history/export",
     ):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import painting
 import pytest
 from history_studio import Studio
 from running_server import RunningServer
@@ -323,6 +324,34 @@ def test_what_is_typed_is_there_in_another_browser(new_page: NewPage, studio_ser
     assert first.evaluate("latent.drafts.wins({data: {}, updated: 5}, {seen: 4, typed: 0})")
     assert not first.evaluate("latent.drafts.wins({data: {}, updated: 5}, {seen: 4, typed: 6})")
     assert not first.evaluate("latent.drafts.wins({data: null, updated: null}, {seen: 0, typed: 0})")
+
+
+def test_an_inpainting_is_there_in_another_browser_with_its_picture_and_mask(
+    new_page: NewPage, studio_server: RunningServer
+) -> None:
+    def wait_for_draft(**wanted: str) -> None:
+        deadline = time.monotonic() + WAIT / 1000
+        while not wanted.items() <= (draft := studio_server.json("/history/drafts/txt2img")["data"] or {}).items():
+            assert time.monotonic() < deadline, draft
+            time.sleep(0.1)
+
+    first = new_page()
+    painting.open_tab(first, "inpaint")
+    painting.choose(first, painting.picture())
+    painting.stroke(first, (40, 40), (90, 60))
+    first.locator("#f-prompt textarea").fill("half a wall")
+    mask = painting.mask_of(first)
+    first.wait_for_function("latent.form.values['inpaint.mask']")
+    references = first.evaluate("[latent.form.values['init.image'], latent.form.values['inpaint.mask']]")
+    wait_for_draft(**{"mode": "inpaint", "prompt": "half a wall", "inpaint.mask": references[1]})
+    second = new_page()
+    second.wait_for_function("latent.form.values.mode === 'inpaint' && latent.form.values.prompt === 'half a wall'")
+    second.locator("#tab-img2img-button").click()
+    second.wait_for_function("latent.canvas?.surface?.data.some(Boolean)")
+    assert painting.mask_of(second).tobytes() == mask.tobytes()
+    assert second.evaluate("[latent.form.values['init.image'], latent.form.values['inpaint.mask']]") == references
+    second.evaluate("latent.form.set({ mode: 'txt2img', 'init.image': '', 'inpaint.mask': '' }, true)")
+    wait_for_draft(**{"mode": "txt2img", "init.image": ""})
 
 
 def test_the_tab_says_when_the_history_cannot_be_written(page: Any) -> None:

@@ -74,6 +74,24 @@ def test_each_sees_their_own_jobs_and_pictures_and_an_administrator_all(pages: A
         page.locator("#styles").get_by_text("No styles yet.").wait_for()
         assert page.get_by_role("button", name="New from the prompt").is_visible() == may
         page.keyboard.press("Escape")
+    set_values(root, prompt="mine", steps=1, width=64, height=64)
+    wait_for_end(root, generate(root))
+    for page in (bob, root):
+        page.get_by_role("tab", name="History").click()
+    whose = root.get_by_label("Whose pictures")
+    whose.wait_for()
+    assert whose.locator("option").all_inner_texts() == ["Everybody's pictures", "ann (1)", "My pictures (1)"]
+    root.locator(".history-grid [data-id]").nth(1).wait_for()
+    assert root.get_by_role("gridcell", name="a picture of ann's, by ann").count() == 1
+    whose.select_option("ann")
+    root.wait_for_function("document.querySelectorAll('.history-grid [data-id]').length === 1")
+    assert root.get_by_label("Search the history").input_value() == "user:ann"
+    whose.select_option("Everybody's pictures")
+    root.wait_for_function("document.querySelectorAll('.history-grid [data-id]').length === 2")
+    bob.locator(".history-empty").get_by_text("No pictures yet").wait_for()
+    assert bob.get_by_label("Whose pictures").is_hidden()
+    assert root.evaluate("latent.history.withUser('user:ann castle', 'bob b')") == 'user:"bob b" castle'
+    assert root.evaluate("latent.history.withUser('castle user:\"bob b\" fog')") == "castle fog"
     assert bob.locator("#tab-settings-button").is_hidden()
     assert root.locator("#tab-settings-button").is_visible()
     saved = bob.evaluate(

@@ -71,6 +71,7 @@ def test_a_minus_excludes_a_word_a_phrase_and_a_field() -> None:
         ("-fav:no", FlagTerm("favourite")),
         ("is:missing", FlagTerm("missing")),
         ("user:Anna", TextTerm("user", "Anna")),
+        ('user:""', TextTerm("user", "")),
         ("job:0a1b", TextTerm("job", "0a1b")),
     ],
 )

@@ -84,6 +84,14 @@ def test_a_link_has_a_sensible_time(days: float, studio: Studio, history: Histor
 # --- drafts ----------------------------------------------------------------------------------------------------------
 
 
+def test_the_pictures_that_a_draft_starts_from_are_needed(history: History) -> None:
+    picture, mask = "1" * 64, "2" * 64
+    history.save_draft("anna", "txt2img", {"init.image": picture, "inpaint.mask": mask, "prompt": "3" * 64 + "!"})
+    assert history.inputs() == {picture, mask}
+    history.drop_draft("anna", "txt2img")
+    assert history.inputs() == set()
+
+
 def test_a_draft_is_kept_as_typed_for_each_user_and_form(history: History) -> None:
     typed = {"prompt": "half a (wor", "steps": "2", "nested": [1, None, {"a": 0.5}]}
     assert history.draft("anna", "txt2img") is None

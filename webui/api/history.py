@@ -51,6 +51,7 @@ from webui.api.history_responses import (
     TagChange,
     TagView,
     TrashEmptying,
+    UserView,
     card_view,
     family_view,
     page_view,
@@ -156,6 +157,12 @@ def _finding(history: History) -> APIRouter:
         """Every tag in use, the most used first."""
         response.headers.update(NO_STORE)
         return [TagView(tag=tag, count=count) for tag, count in history.tags(viewer.scope)]
+
+    @router.get("/users")
+    def users(response: Response, viewer: CurrentViewer) -> list[UserView]:
+        """Whose pictures there are: for an administrator everybody's, for others their own; "" is nobody by name."""
+        response.headers.update(NO_STORE)
+        return [UserView(user=user, count=count) for user, count in history.users(viewer.scope)]
 
     return router
 

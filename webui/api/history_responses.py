@@ -72,6 +72,11 @@ class TagView(BaseModel):
     count: int
 
 
+class UserView(BaseModel):
+    user: str
+    count: int
+
+
 class ModelUse(BaseModel):
     kind: str
     name: str

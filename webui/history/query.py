@@ -7,7 +7,8 @@
     seed:7  seed:100..200  steps:20     a number or a range
     size:512x768  size:1024             both sides, or either side, in pixels
     date:2026-11  date:today  date:2026-11-01..2026-11-07
-    fav:  fav:no  tag:cats  is:missing  (also unsaved, imported, replay)  job:ID  user:NAME
+    fav:  fav:no  tag:cats  is:missing  (also unsaved, imported, replay)  job:ID
+    user:NAME                           made by that user; user:"" without a name
 
 Every term must hold. Case does not matter. A tag matches from its beginning, or as a whole when it is quoted. A field
 whose value is not finished yet has no effect, so that a search can run at every key.
@@ -135,7 +136,8 @@ def _term(field: str, value: str, exclude: bool, quoted: bool, today: datetime.d
     if field in _TEXT_FIELDS:
         kind = _TEXT_FIELDS[field]
         folded = value if kind in ("job", "user") else fold(value)
-        return TextTerm(kind, folded, exclude, quoted and kind == "tag") if folded else None
+        nobody = kind == "user" and quoted  # user:"" are the pictures that nobody made by name
+        return TextTerm(kind, folded, exclude, quoted and kind == "tag") if folded or nobody else None
     value = value.strip().lower()
     if field == "fav":
         if value in ("", "yes", "y", "true", "1"):

@@ -203,6 +203,13 @@ def cards_of(db: sqlite3.Connection, user: str | None, picture_ids: Sequence[int
     return [found[picture_id] for picture_id in picture_ids if picture_id in found]
 
 
+def users(db: sqlite3.Connection, user: str | None) -> list[tuple[str, int]]:
+    """Everybody whose pictures the user may see, with their number, by name; "" is nobody by name."""
+    where, values = _joined(_visible(user, False))
+    rows = db.execute(f"SELECT p.user, count(*) AS count FROM pictures p WHERE {where} GROUP BY p.user", values)
+    return sorted(((row["user"], row["count"]) for row in rows), key=lambda one: one[0].casefold())
+
+
 def tags(db: sqlite3.Connection, user: str | None) -> list[tuple[str, int]]:
     """Every tag with the number of pictures that carry it, the most used first."""
     where, values = _joined(_visible(user, False))

@@ -95,10 +95,10 @@ class History:
     # Finding
 
     def inputs(self) -> set[str]:
-        """References of the pictures that any picture here was made from, the trash included."""
+        """References of the pictures that any picture here was made from, the trash included, or that a draft holds."""
         with self._database.read() as db:
-            texts = (row["params"] for row in db.execute("SELECT params FROM details WHERE params <> ''"))
-            return set().union(*map(references_in, texts))
+            texts = db.execute("SELECT params FROM details WHERE params <> '' UNION ALL SELECT data FROM drafts")
+            return set().union(*(references_in(text) for (text,) in texts))
 
     def made_from(self, user: str, reference: str) -> bool:
         """Whether a picture of this user was made from that one of the inputs, the trash included."""
@@ -162,6 +162,11 @@ class History:
         """Every tag in use with its count."""
         with self._database.read() as db:
             return search.tags(db, user)
+
+    def users(self, user: str | None) -> list[tuple[str, int]]:
+        """Everybody whose pictures the user may see, with their number."""
+        with self._database.read() as db:
+            return search.users(db, user)
 
     # Files
 

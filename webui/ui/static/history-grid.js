@@ -301,14 +301,15 @@ latent.history.grid = (() => {
       cell.removeAttribute("aria-busy");
       const picked = this.selected.has(card.id);
       cell.setAttribute("aria-selected", String(picked));
-      const label = [card.prompt.slice(0, 160) || "No prompt", card.seed === null ? "" : `seed ${card.seed}`, card.favourite ? "favourite" : "", card.state === "missing" ? "file missing" : ""];
+      const by = card.user && card.user !== latentBoot.viewer.name ? `by ${card.user}` : "";
+      const label = [card.prompt.slice(0, 160) || "No prompt", by, card.seed === null ? "" : `seed ${card.seed}`, card.favourite ? "favourite" : "", card.state === "missing" ? "file missing" : ""];
       cell.setAttribute("aria-label", label.filter(Boolean).join(", "));
       if (cell.dataset.id !== String(card.id)) {
         cell.dataset.id = card.id;
         const picture = el("img", { src: card.thumbnail, alt: "", loading: "lazy", decoding: "async", draggable: "false" });
         picture.addEventListener("error", () => { cell.dataset.state ||= "missing"; picture.remove(); }, { once: true });
         cell.replaceChildren(picture, el("span", { class: "tick", "data-tick": true, "aria-hidden": "true" }, icon("check")), el("span", { class: "marks", "aria-hidden": "true" }));
-        cell.title = card.prompt;
+        cell.title = [card.prompt, by].filter(Boolean).join("\n");
       }
       cell.dataset.state = card.state === "present" || card.state === "trashed" ? "" : card.state;
       cell.lastElementChild.replaceChildren(...(card.favourite ? [icon("star-full")] : []), ...(card.parent ? [icon("recycle")] : []));

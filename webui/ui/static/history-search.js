@@ -52,6 +52,14 @@ latent.history = (() => {
   }
   const hasTerm = (text, term) => text.toLowerCase().split(/\s+/).includes(term);
 
+  /* Whose pictures a search asks for: undefined for everybody's, "" for those that nobody made by name. */
+  const USER = /(?:^|\s)user:(?:"([^"]*)"?|(\S+))/i;
+  const userOf = (text) => { const found = text.match(USER); return found ? found[1] ?? found[2] : undefined; };
+  function withUser(text, name) {
+    const rest = text.replace(USER, " ").trim().replace(/\s+/g, " ");
+    return name === undefined ? rest : [`user:${name === "" ? '""' : quoted(name)}`, rest].filter(Boolean).join(" ");
+  }
+
   /* The input with its list of suggestions. `changed(text)` is called as the text changes. */
   function searchBox(root, { known, changed }) {
     const input = find("#history-search", root), list = find("#history-suggestions", root), clear = find("[data-act=clear]", root);
@@ -123,5 +131,5 @@ latent.history = (() => {
     host.replaceChildren(el("ul", {}, ...words.map(row), ...fields.map(row)));
   }
 
-  return { termAt, suggest, complete, withTerm, hasTerm, searchBox, searchHelp };
+  return { termAt, suggest, complete, withTerm, hasTerm, userOf, withUser, searchBox, searchHelp };
 })();

@@ -9,7 +9,7 @@
 
   let root = null, grid = null, box = null, settling = Promise.resolve();
   let trash = false, mark = null, hunting = 0; // `mark`: where a selection with Shift begins
-  let tags = [];
+  let tags = [], people = [];
   own.settled = () => settling;
   const part = (name) => find(`[data-part=${name}]`, root);
   const button_ = (act) => find(`[data-act=${act}]`, root);
@@ -37,6 +37,7 @@
     sampler: () => latentBoot.form.fields.sampler.choices,
     schedule: () => latentBoot.form.fields.schedule.choices,
     tag: () => tags,
+    user: () => people.map(({ user }) => user).filter(Boolean),
   };
 
   function search() {
@@ -75,6 +76,7 @@
       const words = trash ? ["The trash is empty", "What is deleted waits here until the trash is emptied."] : box.value ? ["Nothing found", "Fewer words find more. The filters are behind the button in the search field."] : ["No pictures yet", "Every picture that is made appears here, with all that is needed to make it again."];
       empty.replaceChildren(el("h3", {}, words[0]), el("p", {}, words[1]), ...(searching ? [button("Show all pictures", "reset", () => { setTrash(false, true); box.set(""); run(); })] : []));
     }
+    drawWhose();
     const fav = own.hasTerm(box.value, "fav:yes");
     button_("favourites").setAttribute("aria-pressed", String(fav));
     drawSelection();
@@ -218,6 +220,28 @@
     } catch { /* the page tells of a lost connection */ } finally { looking = false; }
   });
 
+  /* An administrator sees everybody's pictures, or one person's. Others, and one who is alone, have nothing to choose. */
+  const { viewer: me } = window.latentBoot;
+  const EVERYBODY = "*"; // no name has it
+  async function readPeople() {
+    if (me.admin) people = await call("history/users").catch(() => []);
+    drawWhose();
+  }
+  function drawWhose() {
+    const select = button_("whose"), now = own.userOf(box.value), known = people.some(({ user }) => user === now);
+    select.hidden = people.length < 2 && now === undefined;
+    if (select.hidden || document.activeElement === select) return;
+    const label = (user) => (user === "" ? "Without a name" : user === me.name ? "My pictures" : user);
+    const options = [[EVERYBODY, "Everybody's pictures"], ...people.map(({ user, count }) => [user, `${label(user)} (${count.toLocaleString()})`]), ...(known || now === undefined ? [] : [[now, label(now)]])];
+    select.replaceChildren(...options.map(([value, text]) => el("option", { value }, text)));
+    select.value = now ?? EVERYBODY;
+  }
+  function chooseWhose(event) {
+    const { value } = event.currentTarget;
+    box.set(own.withUser(box.value, value === EVERYBODY ? undefined : value), true);
+    run();
+  }
+
   async function readTags() { tags = (await call("history/tags").catch(() => [])).map(({ tag }) => tag); }
 
   /* While the history cannot be written, the tab says so, and so does the foot of the page. */
@@ -321,18 +345,18 @@
     });
     button_("favourites").addEventListener("click", () => { box.set(own.withTerm(box.value, "fav:yes", !own.hasTerm(box.value, "fav:yes")), true); run(); });
     button_("trash").addEventListener("click", () => setTrash(!trash));
+    button_("whose").addEventListener("change", chooseWhose);
     button_("size").addEventListener("click", () => {
       grid.setSize(SIZES[(SIZES.indexOf(grid.size) + 1) % SIZES.length]);
       say(`Pictures: ${grid.size}.`);
     });
     longPress(host);
     box.set(latent.tools.tabStore.get("history-search", ""), true);
-    readTags();
-    run();
+    run().then(() => { readTags(); readPeople(); }); // the pictures first
     let visible = isShown(root);
     new ResizeObserver(() => { // the tab came to the front
       const now = isShown(root);
-      if (now && !visible) refresh();
+      if (now && !visible) { refresh(); readPeople(); }
       visible = now;
     }).observe(root);
   }
