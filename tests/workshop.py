@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,14 +47,14 @@ class Workshop:
         return card.id
 
 
-@pytest.fixture(scope="module")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+@contextmanager
+def opened(root: Path, install: Callable[[Paths], None]) -> Iterator[Workshop]:
+    """A workshop below `root`, once `install` has put its checkpoints there."""
     from webui.engine import Engine
 
-    paths = Paths.under(tmp_path_factory.mktemp("workshop"))
+    paths = Paths.under(root)
     paths.make_folders()
-    for source in (EMBEDDED_CHECKPOINT, EMBEDDED_CHECKPOINT.with_suffix(".yaml")):
-        link_or_copy(source, paths.checkpoints[0] / source.name)
+    install(paths)
     catalog, recorder = Catalog(paths), Recorder(paths)
     engine = Engine(Settings(), paths, catalog, save_hook=recorder.saving)
     history = History(paths)
@@ -60,6 +62,16 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     history.stop()
     engine.close()
     catalog.close()
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    def install(paths: Paths) -> None:
+        for source in (EMBEDDED_CHECKPOINT, EMBEDDED_CHECKPOINT.with_suffix(".yaml")):
+            link_or_copy(source, paths.checkpoints[0] / source.name)
+
+    with opened(tmp_path_factory.mktemp("workshop"), install) as workshop:
+        yield workshop
 
 
 def params(**fields: Any) -> GenerationParams:
