@@ -277,6 +277,8 @@ def test_a_replay_says_that_the_pixels_are_identical_and_joins_the_family(
     viewer.get_by_text("Every pixel is the same.").wait_for(timeout=120_000)
     viewer.get_by_role("treeitem").nth(1).wait_for()
     assert viewer.get_by_role("treeitem").all_text_contents()[1].startswith("replay, identical")
+    asked = page.evaluate("latent.history.replay.request({ seed: '9007199254740993', steps: 2 }, false)")
+    assert json.loads(asked) == {"changes": {"seed": 2**53 + 1, "steps": 2}, "anyway": False}
     viewer.locator("summary", has_text="Replay with").click()
     viewer.get_by_role("textbox", name="Seed").fill("77")
     viewer.get_by_role("button", name="Make it").click()

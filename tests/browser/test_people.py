@@ -74,6 +74,7 @@ def test_each_sees_their_own_jobs_and_pictures_and_an_administrator_all(pages: A
         page.locator("#styles").get_by_text("No styles yet.").wait_for()
         assert page.get_by_role("button", name="New from the prompt").is_visible() == may
         page.keyboard.press("Escape")
+    root.get_by_role("tab", name="txt2img").click()
     set_values(root, prompt="mine", steps=1, width=64, height=64)
     wait_for_end(root, generate(root))
     for page in (bob, root):

@@ -199,7 +199,7 @@ latent.history.details = (() => {
       const changes = {};
       const seed = inputs.seed.value.trim();
       if (!/^-?\d{1,19}$/.test(seed)) { setText(problem, "The seed is not a whole number."); problem.hidden = false; inputs.seed.focus(); return; }
-      if (seed !== now.seed) changes.seed = Number(seed);
+      if (seed !== now.seed) changes.seed = seed;
       for (const name of ["checkpoint", "sampler"]) if (inputs[name].value && inputs[name].value !== now[name]) changes[name] = inputs[name].value;
       for (const name of ["width", "height"]) if (Number(inputs[name].value) !== now[name]) changes[name] = Number(inputs[name].value);
       if (!Object.keys(changes).length) { setText(problem, "Nothing is changed yet. Change a value, or use Replay."); problem.hidden = false; return; }
