@@ -37,6 +37,7 @@ latent.drafts = (() => {
       sent = draft.data;
       store.set("draft-seen", draft.updated);
       if (!same(draft.data, kept(latent.form.values))) {
+        latent.tabs.adopt(draft.data);
         await latent.form.set(draft.data, true);
         if (known.seen) say("The form is as you left it elsewhere.");
       }

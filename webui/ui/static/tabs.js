@@ -18,6 +18,14 @@ latent.tabs = (() => {
       this.go(mode === "txt2img" ? "txt2img" : "img2img");
       if (mode !== "txt2img") this.chooseMode(mode);
     },
+    /* A form that was typed elsewhere: what img2img did there, and at which size, is what it does here. */
+    adopt({ mode, width, height }) {
+      if (mode === "txt2img" || !form.spec.fields.mode.choices.includes(mode)) return;
+      this.mode = mode;
+      store.set("img2img-mode", mode);
+      store.set("sizes", { ...store.get("sizes", {}), img2img: { width, height } });
+      if (this.loading) this.chooseMode(mode);
+    },
     /* The making tabs share one form, which stands below all tabs (ui/making.py). */
     show(id) {
       this.current = id;
