@@ -3,8 +3,9 @@
     python benchmarks/load.py [--clients 20] [--jobs 500] [--steps 2] [--side 64] [--minutes 11] [--json FILE]
 
 Each client is a user of its own and does its jobs one after the other, of two checkpoints in turn: four of five through
-/jobs, of which some are interrupted, the fifth through /sdapi/v1 with options of its own. An administrator changes
-options and selects models meanwhile, and somebody loads the page every half second. At the end it is checked that
+/jobs, of which some are interrupted while they wait or run, the fifth through /sdapi/v1 with options of its own. An
+administrator changes options and selects models meanwhile, and somebody loads the page every half second. At the end it
+is checked that
 
 - every job is in exactly one final state, and the events of each told exactly one end, though listeners went away in
   the middle and came back with the last number that they had seen: no picture and no number is missing or told twice;
@@ -20,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import contextlib
 import http.client
 import io
 import json
@@ -32,7 +32,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +53,8 @@ CHECKPOINTS = (EMBEDDED_CHECKPOINT.stem, "second")
 GROWTH = 1.1  # of the memory late in the run over that early in it
 SLOW_PAGE = 0.3  # seconds
 SAY_EVERY = 10.0  # seconds
+LONG = 60  # steps of a job that is interrupted while it runs
+PATIENCE = 20.0  # seconds, until the last process has ended
 
 
 @dataclass
@@ -108,8 +110,9 @@ class Client:
                 result.refused += 1
             time.sleep(1)
 
-    def listen(self, job: str, rng: random.Random, result: Result) -> list[dict[str, Any]]:
-        """The job's events, with breaks in the middle; what came before a break is not asked for again."""
+    def listen(self, job: str, rng: random.Random, result: Result, begun: Callable[[], None]) -> list[dict[str, Any]]:
+        """The job's events, with breaks in the middle; what came before a break is not asked for again. `begun` is
+        called at each step."""
         told: list[dict[str, Any]] = []
         while not told or told[-1]["kind"] not in ("finished", "failed"):
             connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=300)
@@ -124,6 +127,8 @@ class Client:
                     if line.startswith(b"data: "):
                         told.append(json.loads(line[6:]))
                         patience -= 1
+                        if told[-1]["kind"] == "step":
+                            begun()
                     if patience <= 0:
                         with result.lock:
                             result.breaks += 1
@@ -149,17 +154,24 @@ def through_jobs(client: Client, number: int, checkpoint: str, options: argparse
     rng = random.Random(number)
     wanted = {"prompt": f"picture {number} of {client.name}", "seed": number, "checkpoint": checkpoint}
     size = {"width": options.side, "height": options.side, "steps": options.steps, "sampler": "Euler a"}
+    fate = rng.choices(("left alone", "interrupted at once", "interrupted at work"), (80, 10, 10))[0]
+    if fate == "interrupted at work":
+        size["steps"] = LONG
     status, body = client.insist("/jobs", {**wanted, **size}, result)
     if status != 201:
         result.fault(f"{number}: not taken: {status} {body[:200]!r}")
         return
     job = json.loads(body)["id"]
-    interrupts = threading.Timer(rng.random() * 5, interrupt, (client, job, result))
-    interrupts.daemon = True
-    if rng.random() < 0.15:
-        interrupts.start()
-    told = client.listen(job, rng, result)
-    interrupts.cancel()
+    if fate == "interrupted at once":
+        interrupt(client, job, result)
+    stopped: list[str] = []
+
+    def begun() -> None:
+        if fate == "interrupted at work" and not stopped:
+            stopped.append(job)
+            interrupt(client, job, result)
+
+    told = client.listen(job, rng, result, begun)
     view = json.loads(client.ask("GET", f"/jobs/{job}?wait=60")[1])
     with result.lock:
         result.states[view["state"]] += 1
@@ -173,15 +185,19 @@ def through_jobs(client: Client, number: int, checkpoint: str, options: argparse
         result.fault(f"{number}: events {len(ends)} ends, pictures {images} of {len(view['images'])}")
     if view["state"] == "done" and len(images) != 1:
         result.fault(f"{number}: done with {len(images)} pictures")
+    others = {one["user"] for one in json.loads(client.ask("GET", "/jobs?limit=20")[1])["jobs"]} - {client.name}
+    if others:
+        result.fault(f"{number}: {client.name} sees jobs of {others}")
     for image in view["images"]:
         check_picture(client.ask("GET", f"/outputs/{image['path']}")[1], number, wanted, 1, result)
 
 
 def interrupt(client: Client, job: str, result: Result) -> None:
-    with contextlib.suppress(OSError, http.client.HTTPException):  # the job is over, and so may the server be
-        client.ask("POST", f"/jobs/{job}/interrupt", {})
-        with result.lock:
-            result.interrupts += 1
+    status, body = client.ask("POST", f"/jobs/{job}/interrupt", {})
+    with result.lock:
+        result.interrupts += 1
+    if status != 200:
+        result.fault(f"interrupting: {status} {body[:200]!r}")
 
 
 def through_sdapi(client: Client, number: int, checkpoint: str, options: argparse.Namespace, result: Result) -> None:
@@ -283,7 +299,9 @@ def run(options: argparse.Namespace) -> Result:
             server.wait_until_ready(worker=True)
             processes = [server.pid, *server.children()]
             work(server, tokens, options, result, stop)
-        left = [pid for pid in processes if resident(pid)]
+        until = time.monotonic() + PATIENCE
+        while (left := [pid for pid in processes if resident(pid)]) and time.monotonic() < until:
+            time.sleep(0.1)
         if left:
             result.fault(f"processes are left: {left}")
     return result

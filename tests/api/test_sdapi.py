@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -582,7 +583,9 @@ def test_a_picture_tells_its_parameters(house: Atelier) -> None:
 
 
 def test_progress_is_zero_at_rest_and_grows_while_a_job_runs(house: Atelier) -> None:
-    idle = house.client.get(f"{API}/progress").json()
+    answer = house.client.get(f"{API}/progress")
+    assert re.fullmatch(r"\d+\.\d{4}", answer.headers["x-process-time"])
+    idle = answer.json()
     assert (idle["progress"], idle["eta_relative"], idle["current_image"]) == (0, 0, None)
     assert idle["state"]["job_count"] == 0
     house.hold()

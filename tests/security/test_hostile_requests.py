@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -15,26 +18,54 @@ from PIL import Image
 
 
 @pytest.mark.parametrize(
-    "overrides",
+    ("overrides", "status"),
     [
-        {"no_such_option": 1},
-        {"outdir_samples": "/etc", "outdir_txt2img_samples": "~/x", "samples_filename_pattern": "../[prompt]"},
-        {"__class__": "x", "sd_model_checkpoint.__class__": 1},
-        {"sd_model_checkpoint": {"a": 1}},
-        {"sd_model_checkpoint": "../../etc/passwd"},
-        {"CLIP_stop_at_last_layers": 99},
-        {"eta_noise_seed_delta": float("1e300")},
+        ({"no_such_option": 1}, 200),
+        ({"outdir_samples": "/etc", "outdir_txt2img_samples": "~/x", "samples_filename_pattern": "../[prompt]"}, 422),
+        ({"samples_filename_pattern": "[prompt]"}, 422),
+        ({"__class__": "x", "sd_model_checkpoint.__class__": 1}, 200),
+        ({"sd_model_checkpoint": {"a": 1}}, 422),
+        ({"sd_model_checkpoint": "../../etc/passwd"}, 422),
+        ({"CLIP_stop_at_last_layers": 99}, 422),
+        ({"eta_noise_seed_delta": float("1e300")}, 422),
+        ({"CLIP_stop_at_last_layers": 2, "samples_format": "webp", "randn_source": "NV"}, 200),
     ],
 )
-def test_H097_options_of_a_request_are_let_be_refused_or_hold_for_it_alone(house: Atelier, overrides: Any) -> None:
+def test_H097_options_of_a_request_are_let_be_refused_or_hold_for_it_alone(
+    house: Atelier, overrides: Any, status: int
+) -> None:
     root = {"x-user": "root"}
     before = house.client.get("/sdapi/v1/options", headers=root).json()
     files = set(house.paths.data_dir.parent.rglob("*.png"))
     answer = sdapi(house, "txt2img", {**SMALL, "prompt": "x", "override_settings": overrides})
-    assert answer.status_code in (200, 404, 422), answer.text
+    assert answer.status_code == status, answer.text
     assert house.client.get("/sdapi/v1/options", headers=root).json() == before
     new = set(house.paths.data_dir.parent.rglob("*.png")) - files
     assert all(path.is_relative_to(house.paths.outputs) for path in new), new
+
+
+def test_H097_options_of_a_request_end_with_it_when_it_fails_and_when_it_is_ended(house: Atelier) -> None:
+    root = {"x-user": "root"}
+    before = house.client.get("/sdapi/v1/options", headers=root).json()
+    options = {"override_settings": {"CLIP_stop_at_last_layers": 2, "samples_format": "webp"}}
+    assert sdapi(house, "txt2img", {**SMALL, "prompt": "fail", **options}).status_code == 503
+    assert house.client.get("/sdapi/v1/options", headers=root).json() == before
+    house.hold()
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(sdapi, house, "txt2img", {**SMALL, "prompt": "held", **options})
+        while not sdapi_progress(house)["state"]["job_count"]:
+            assert not held.done(), held.result().text
+            time.sleep(0.01)
+        sdapi(house, "interrupt", {})
+        house.let_go()
+        assert held.result().status_code == 200
+    assert house.client.get("/sdapi/v1/options", headers=root).json() == before
+    after = sdapi(house, "txt2img", {**SMALL, "prompt": "x"}).json()
+    assert json.loads(after["info"])["clip_skip"] == 1
+
+
+def sdapi_progress(house: Atelier) -> Any:
+    return house.client.get("/sdapi/v1/progress", headers={"x-user": "ann"}).json()
 
 
 def test_H097_no_option_that_names_a_place_can_be_set(house: Atelier) -> None:

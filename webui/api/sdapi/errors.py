@@ -6,6 +6,7 @@ There: `{"error": class, "detail": text, "body": "", "errors": text}`, and for a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -18,12 +19,12 @@ from webui.errors import InvalidParams, WebUIError, printable
 
 
 class SdapiRoute(APIRoute):
-    """A route whose errors have that form."""
+    """A route whose errors have that form, and whose answers tell their seconds, as there."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
-        async def handled(request: Request) -> Response:
+        async def answered(request: Request) -> Response:
             try:
                 return await handle(request)
             except WebUIError as error:
@@ -32,7 +33,13 @@ class SdapiRoute(APIRoute):
             except RequestValidationError as error:
                 return AsciiJSON(_invalid(error), status_code=422)
 
-        return handled
+        async def timed(request: Request) -> Response:
+            began = time.perf_counter()
+            response = await answered(request)
+            response.headers["x-process-time"] = f"{time.perf_counter() - began:.4f}"
+            return response
+
+        return timed
 
 
 def _invalid(error: RequestValidationError) -> dict[str, Any]:
