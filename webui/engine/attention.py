@@ -125,6 +125,7 @@ class AttentionProcessor:
         encoder_hidden_states: torch.Tensor | None = None,  # (B, tokens of the prompt, D)
         attention_mask: torch.Tensor | None = None,
         temb: torch.Tensor | None = None,  # noqa: ARG002 (part of the interface)
+        plus: torch.Tensor | None = None,  # (B, tokens, C), added to the result
     ) -> torch.Tensor:
         if attention_mask is not None:
             raise NotImplementedError("attention masks")
@@ -139,7 +140,8 @@ class AttentionProcessor:
             t.view(t.shape[0], t.shape[1], heads, -1).transpose(1, 2)
             for t in (attn.to_q(x), attn.to_k(context), attn.to_v(context))
         )
-        out: torch.Tensor = attn.to_out[0](self._attention(q, k, v).transpose(1, 2).flatten(2))
+        attended = self._attention(q, k, v).transpose(1, 2).flatten(2)
+        out: torch.Tensor = attn.to_out[0](attended) if plus is None else attn.to_out[0](attended, plus)
         if len(picture_shape) == 4:
             out = out.transpose(1, 2).reshape(picture_shape)
         if attn.residual_connection:

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 
 from webui.catalog import Catalog, ModelFile
+from webui.engine.allocator import keep_pages
 from webui.engine.attention import Attention
 from webui.engine.control import Control
 from webui.engine.device import DeviceReport, choose_device
@@ -61,6 +62,8 @@ class Engine:
         extensions: Host | None = None,
     ) -> None:
         self.device = choose_device(settings.device)
+        if self.device.kind == "cpu":
+            keep_pages()
         self.attention = Attention(self.device.device, self.device.dtype, settings.device.attention)
         catalog = catalog or Catalog(paths)
         vram = int(settings.device.vram_limit_gb * 1e9) if self.device.kind == "cuda" else 0

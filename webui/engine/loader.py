@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from webui.engine.attention import Attention, AttentionProcessor
+from webui.engine.blocks import with_own_blocks
 from webui.engine.dims import TextDims, UnetDims, VaeDims
 from webui.engine.keys import WHOLE, Part, text_names, text_part, unet_names, vae_names
 from webui.engine.weights import Weights
@@ -82,7 +83,7 @@ def meta_unet(dims: UnetDims) -> Any:
     with _without_xformers():
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     with torch.device("meta"):
-        return UNet2DConditionModel(**dims.diffusers_config())
+        return with_own_blocks(UNet2DConditionModel(**dims.diffusers_config()))
 
 
 def meta_vae(dims: VaeDims) -> Any:
@@ -90,7 +91,7 @@ def meta_vae(dims: VaeDims) -> Any:
     with _without_xformers():
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     with torch.device("meta"):
-        return AutoencoderKL(**dims.diffusers_config())
+        return with_own_blocks(AutoencoderKL(**dims.diffusers_config()))
 
 
 def meta_text_encoder(dims: TextDims) -> Any:
