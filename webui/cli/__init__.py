@@ -1,4 +1,5 @@
-"""The commands: serve (when none is named), generate, upscale, history, models, extension, mcp, users, doctor, test.
+"""The commands: serve (when none is named), generate, upscale, history, models, extension, mcp, users, doctor, bench,
+test.
 
 Reading a command line costs what that one command needs: its module is imported when it is asked for, and torch by
 none of them before the work begins.
@@ -15,7 +16,7 @@ import typer
 from webui import __version__
 from webui.errors import WebUIError
 
-COMMANDS = ("serve", "generate", "upscale", "history", "models", "extension", "mcp", "users", "doctor", "test")
+COMMANDS = ("serve", "generate", "upscale", "history", "models", "extension", "mcp", "users", "doctor", "bench", "test")
 _TOP_LEVEL = ("--help", "--version")
 
 
@@ -102,6 +103,10 @@ def command_line(wanted: str) -> typer.Typer:
         from webui.cli.doctor import doctor
 
         app.command()(doctor)
+    if every or wanted == "bench":
+        from webui.cli.bench import bench
+
+        app.command()(bench)
     if every or wanted == "test":
         from webui.cli.check import test
 

@@ -1,0 +1,300 @@
+"""Who is measured: this engine, and diffusers as it comes and as its users tune it. Each runs in a process of its own,
+with its own allocator and its own peak of memory; the processes are asked in turn.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import traceback
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.measuring import cost, matmul_ceiling
+from webui import settings as stored
+from webui.catalog import Catalog, ModelFile
+from webui.cli.bench import CaseKind, PeerKind
+from webui.engine import Engine
+from webui.engine.attention import Attention
+from webui.engine.begin import pixels_of
+from webui.engine.denoise import Sizes, UnetEvaluator
+from webui.engine.device import DeviceChoice, choose_device, dtype_name
+from webui.engine.loader import Target, fill, import_libraries, plan_vae, use_attention
+from webui.engine.memory import PeakMeter, give_back
+from webui.engine.reading import Plans, open_checkpoint, plan_checkpoint, trained_sigmas
+from webui.engine.text import Conditioning, Encoded, Schedule
+from webui.events import Failed
+from webui.params import make_params
+from webui.paths import PACKAGE_DATA, Paths
+
+PROMPT, TOKENS, GUIDANCE = "a red apple on a wooden table", 77, 7.0
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is measured. `side` in pixels, of a square picture; `steps` of a whole run."""
+
+    kind: CaseKind
+    side: int
+    batch: int = 1
+    steps: int = 0
+
+    @property
+    def name(self) -> str:
+        size = f"{self.side}x{self.side}"
+        return {
+            CaseKind.unet: f"UNet step {size}, batch {self.batch}",
+            CaseKind.text: "text encode, 2 prompts",
+            CaseKind.decode: f"VAE decode {size}",
+            CaseKind.encode: f"VAE encode {size}",
+            CaseKind.picture: f"whole run {size}, {self.steps} steps",
+        }[self.kind]
+
+
+class Ours:
+    """The engine: its loader, its evaluation of the UNet, its jobs."""
+
+    def __init__(self, paths: Paths, checkpoint: str, use_cpu: bool) -> None:
+        settings, _ = stored.load(paths.config_file)
+        self._settings = stored.changed(settings, {"device.use_cpu": use_cpu, "preview.enabled": False})
+        self._paths, self._checkpoint = paths, checkpoint
+        self._engine = Engine(self._settings, paths)
+        self.device: DeviceChoice = self._engine.device
+        self.dtype = self.device.dtype
+
+    @property
+    def name(self) -> str:
+        return f"ours, {dtype_name(self.dtype)}"
+
+    @lru_cache(maxsize=1)  # noqa: B019 (one a process)
+    def _networks(self) -> tuple[Any, Any, Any]:
+        plans, vae_plan = planned(self._paths, self._checkpoint)
+        attention = Attention(self.device.device, self.dtype, self._settings.device.attention)
+        unet = fill(plans.unet, Target(self.device.device, self.dtype))
+        vae = fill(vae_plan, Target(self.device.device, self.device.vae_dtype))
+        for network in (unet, vae):
+            use_attention(network, attention)
+        return unet, vae, fill(plans.texts[0][0], Target(self.device.device, self.dtype))
+
+    def work(self, case: Case) -> Callable[[], object]:
+        if case.kind is CaseKind.picture:
+            return lambda: self._picture(case)
+        unet, vae, text = self._networks()
+        if case.kind is not CaseKind.unet:
+            return part_of(case, vae, text, self.device.device)
+        x, prompts, pooled, sizes = given(unet, case)
+        said = [Schedule(((0, Encoded(tokens, pooled)),)) for tokens in prompts]
+        evaluate = UnetEvaluator(
+            unet,
+            Conditioning(((1.0, said[0]),), said[1]),
+            trained_sigmas(None, False),
+            "eps",
+            dtype=self.dtype,
+            quantize=False,
+            check=lambda: None,
+            sizes=None if sizes is None else Sizes(sizes, sizes),
+        )
+        x, sigma = x.to(self.device.device), torch.full((case.batch,), 5.0, device=self.device.device)
+        return lambda: evaluate(x, sigma, 0, True)
+
+    def _picture(self, case: Case) -> None:
+        wanted = {"prompt": PROMPT, "checkpoint": self._checkpoint, "sampler": "Euler", "cfg_scale": GUIDANCE}
+        size = {"width": case.side, "height": case.side, "steps": case.steps, "seed": 1}
+        last = list(self._engine.generate(make_params({**wanted, **size})))[-1]
+        if isinstance(last, Failed):
+            raise RuntimeError(last.error["message"])
+
+
+class Diffusers:
+    """diffusers' networks and pipeline on the same weights."""
+
+    def __init__(self, paths: Paths, checkpoint: str, use_cpu: bool, tuned: bool) -> None:
+        settings, _ = stored.load(paths.config_file)
+        self.device: DeviceChoice = choose_device(stored.changed(settings, {"device.use_cpu": use_cpu}).device)
+        on_gpu = self.device.kind != "cpu"
+        self.dtype = torch.float16 if on_gpu else self.device.dtype if tuned else torch.float32
+        self._tuned = tuned
+        self._paths, self._checkpoint = paths, checkpoint
+
+    @property
+    def name(self) -> str:
+        return f"diffusers{' tuned' if self._tuned else ''}, {dtype_name(self.dtype)}"
+
+    @lru_cache(maxsize=1)  # noqa: B019 (one a process)
+    def _networks(self) -> tuple[Any, Any, tuple[Any, ...]]:
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+        plans, vae_plan = planned(self._paths, self._checkpoint)
+        target = Target(self.device.device, self.dtype, channels_last=self._tuned)
+        networks = []
+        for kind, plan in ((UNet2DConditionModel, plans.unet), (AutoencoderKL, vae_plan)):
+            weights = fill(plan, target).state_dict()
+            with torch.device("meta"):
+                network = kind.from_config(dict(plan.module.config))
+            network.load_state_dict(weights, assign=True)
+            networks.append(network.eval().requires_grad_(False))
+        texts = tuple(fill(plan, target) for plan, _ in plans.texts)
+        return networks[0], networks[1], texts
+
+    def work(self, case: Case) -> Callable[[], object]:
+        unet, vae, texts = self._networks()
+        if case.kind is CaseKind.picture:
+            return self._picture(case)
+        if case.kind is not CaseKind.unet:
+            return part_of(case, vae, texts[0], self.device.device)
+        x, prompts, pooled, sizes = given(unet, case)
+        device = self.device.device
+        x = torch.cat([x, x]).to(device, self.dtype)
+        if self._tuned:
+            x = x.contiguous(memory_format=torch.channels_last)
+        context = torch.cat([tokens.expand(case.batch, -1, -1) for tokens in prompts]).to(device, self.dtype)
+        added = None
+        if pooled is not None and sizes is not None:
+            rows = (2 * case.batch, -1)
+            added = {
+                "text_embeds": pooled.expand(rows).to(device, self.dtype),
+                "time_ids": sizes.expand(rows).to(device),
+            }
+        t = torch.tensor(500, device=device)
+        return lambda: unet(x, t, encoder_hidden_states=context, added_cond_kwargs=added, return_dict=False)
+
+    def _picture(self, case: Case) -> Callable[[], object]:
+        import diffusers
+        import transformers
+
+        unet, vae, texts = self._networks()
+        words = PACKAGE_DATA / "clip"
+
+        def tokenizer(padding: str) -> Any:
+            files = (str(words / "vocab.json"), str(words / "merges.txt"))
+            return transformers.CLIPTokenizer(*files, model_max_length=TOKENS, pad_token=padding)
+
+        scheduler = diffusers.EulerDiscreteScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+        )
+        shared = {"unet": unet, "vae": vae, "scheduler": scheduler, "text_encoder": texts[0], "feature_extractor": None}
+        first = tokenizer("<|endoftext|>")
+        if len(texts) > 1:
+            pipeline: Any = diffusers.StableDiffusionXLPipeline(
+                **shared, tokenizer=first, text_encoder_2=texts[1], tokenizer_2=tokenizer("!"), add_watermarker=False
+            )
+        else:
+            pipeline = diffusers.StableDiffusionPipeline(
+                **shared, tokenizer=first, safety_checker=None, requires_safety_checker=False
+            )
+        pipeline.set_progress_bar_config(disable=True)
+
+        def make() -> None:
+            made = pipeline(
+                PROMPT,
+                width=case.side,
+                height=case.side,
+                num_inference_steps=case.steps,
+                guidance_scale=GUIDANCE,
+                generator=torch.Generator().manual_seed(1),
+            )
+            with tempfile.TemporaryDirectory() as folder:
+                made.images[0].save(Path(folder) / "picture.png")
+
+        return make
+
+
+Peer = Ours | Diffusers
+
+
+def serve(connection: Connection, kind: str, paths: Paths, checkpoint: str, use_cpu: bool, threads: int) -> None:
+    """A peer's process: answers each message with (True, result) or (False, why not) until "stop" comes."""
+    if threads:
+        torch.set_num_threads(threads)
+    peer: Peer | None = None
+    works: dict[Case, Callable[[], object]] = {}
+    meter: PeakMeter | None = None
+    while (message := connection.recv()) != "stop":
+        try:
+            with torch.inference_mode():
+                if peer is None:
+                    import_libraries()
+                    ours = kind == PeerKind.ours
+                    peer = (
+                        Ours(paths, checkpoint, use_cpu)
+                        if ours
+                        else Diffusers(paths, checkpoint, use_cpu, kind == PeerKind.tuned)
+                    )
+                device = peer.device.device
+                if message == "facts":
+                    answer: object = (peer.name, str(device), peer.device.name, torch.get_num_threads())
+                elif message == "ceiling":
+                    answer = matmul_ceiling(device, peer.dtype)
+                elif message == "peak":
+                    answer = meter.peak if meter else 0
+                elif message in works:
+                    answer = cost(works[message], device)
+                else:
+                    give_back(device)
+                    meter = PeakMeter(device)
+                    works = {message: peer.work(message)}
+                    answer = cost(works[message], device)
+            connection.send((True, answer))
+        except Exception as error:  # whatever a peer fails with is a result: that it cannot do the case
+            line = traceback.format_exception_only(error)[-1].strip()
+            connection.send((False, line[:200]))
+
+
+def model_file(paths: Paths, name: str) -> ModelFile:
+    """Raises `ModelNotFound`."""
+    with closing(Catalog(paths)) as catalog:
+        return catalog.find_checkpoint(name)
+
+
+def planned(paths: Paths, name: str) -> tuple[Plans, Any]:
+    """The plans of a checkpoint and of the VAE in it."""
+    file = model_file(paths, name)
+    opened = open_checkpoint(file, allow_pickle=False, cache_dir=paths.cache_dir)
+    plans = plan_checkpoint(opened, file)
+    if plans.baked is None:
+        raise ValueError(f"{file.name} holds no VAE")
+    return plans, plan_vae(opened.vae, plans.baked)
+
+
+def given(unet: Any, case: Case) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor | None, Tensor | None]:
+    """What a guided step is given, in fp32: latents (batch, C, h, w), two prompts (77, D); for SDXL more."""
+    generator = torch.Generator().manual_seed(0)
+    config = unet.config
+    cells = case.side // 8
+    x = torch.randn(case.batch, config.in_channels, cells, cells, generator=generator)
+    prompts = torch.randn(2, TOKENS, config.cross_attention_dim, generator=generator)
+    if not config.addition_embed_type:
+        return x, (prompts[0], prompts[1]), None, None
+    sizes = 6
+    pooled = config.projection_class_embeddings_input_dim - sizes * config.addition_time_embed_dim
+    return x, (prompts[0], prompts[1]), torch.zeros(pooled), torch.full((sizes,), float(case.side))
+
+
+def part_of(case: Case, vae: Any, text: Any, device: torch.device) -> Callable[[], object]:
+    """The cases besides UNet and whole run, which are the same for all."""
+    first = next(vae.parameters())
+    if case.kind is CaseKind.text:
+        tokens = torch.full((2, TOKENS), 320, device=device)
+        return lambda: text(input_ids=tokens)
+    if case.kind is CaseKind.encode:
+        from PIL import Image
+
+        pixels = pixels_of(Image.new("RGB", (case.side, case.side), "teal")).to(device, first.dtype)
+        return lambda: vae.encode(pixels, return_dict=False)
+    shape = (case.batch, vae.config.latent_channels, case.side // 8, case.side // 8)
+    latents = torch.zeros(shape, device=device, dtype=first.dtype)
+    return lambda: vae.decode(latents, return_dict=False)
+
+
+def quiet_environment() -> None:
+    """For the children: no network, and threads that wait asleep, so that waiting is not counted as work."""
+    os.environ.update({"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"})
