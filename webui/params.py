@@ -104,8 +104,12 @@ class GenerationParams(Plain):
     negative_guidance_min_sigma: float = Field(0.0, ge=0.0, le=1e6)
     negative_guidance_all_steps: bool = False
     skip_early_cfg: Unit = 0.0  # share of the steps that run without guidance at the start
+    guidance_end: Unit = 1.0  # share of the steps after which there is none any more
     dynamic_thresholding_percentile: Unit = 0.0  # 0 = off; 0.995 is usual
     dynamic_thresholding_mimic_scale: float = Field(7.0, ge=0.0, le=100.0)
+
+    # Faster, not exact
+    feature_reuse: int = Field(1, ge=1, le=10)  # denoiser calls for which the UNet's deep features are kept; 1 = none
 
     # Noise
     seed: Seed = -1

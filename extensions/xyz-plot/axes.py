@@ -250,5 +250,7 @@ AXES: tuple[Axis, ...] = (
     Axis("Size", _sizes, _put_size, show=lambda size: f"{size[0]}x{size[1]}"),
     Axis("CFG rescale", _reals, _field("cfg_rescale")),
     Axis("Skip early CFG", _reals, _field("skip_early_cfg")),
+    Axis("Guidance end", _reals, _field("guidance_end")),
+    Axis("Feature reuse", _integers, _field("feature_reuse")),
     Axis("Emphasis mode", _choices("Original", "No norm", "Ignore", "None"), _field("emphasis")),
 )

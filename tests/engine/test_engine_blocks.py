@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from block_models import CPU, SMALL, ours, stock_unet, stock_vae, unet_call, with_weights
 from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -16,69 +17,11 @@ from webui.engine.attention import Attention
 from webui.engine.blocks import Residual, SpatialTransformer
 from webui.engine.dims import UnetDims, VaeDims
 from webui.engine.layers import Convolution, GatedLinear, Linear, fuses
-from webui.engine.loader import import_libraries, meta_unet, meta_vae, use_attention
+from webui.engine.loader import meta_unet, meta_vae, use_attention
 from webui.engine.seamless import seamless
 
-CPU = torch.device("cpu")
 BF16 = torch.bfloat16
-SMALL = UnetDims(
-    in_channels=4,
-    out_channels=4,
-    channels=(32, 64, 64),
-    depths=(1, 2, 0),
-    heads=(4, 4, 4),
-    layers=1,
-    mid_depth=1,
-    context_dim=24,
-    linear=False,
-    groups=8,
-    ldm=True,
-)
 needs_fusion = pytest.mark.skipif(not fuses(), reason="this processor or build of torch does not fuse in bf16")
-
-
-def stock_unet(dims: UnetDims) -> Any:
-    import_libraries()
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
-    with torch.device("meta"):
-        return UNet2DConditionModel(**dims.diffusers_config())
-
-
-def stock_vae(dims: VaeDims) -> Any:
-    import_libraries()
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
-    with torch.device("meta"):
-        return AutoencoderKL(**dims.diffusers_config())
-
-
-def with_weights(network: Any, dtype: torch.dtype = torch.float32) -> Any:
-    """Random weights that keep what flows through at the size of 1, the same for equal names and shapes."""
-    generator = torch.Generator().manual_seed(0)
-    state = {}
-    for name, tensor in sorted(network.state_dict().items()):
-        values = torch.randn(tensor.shape, generator=generator)
-        fan_in = max(1, tensor[0].numel()) if tensor.ndim > 1 else 1
-        values = values / fan_in**0.5 if tensor.ndim > 1 else 0.1 * values + float(name.endswith("weight"))
-        state[name] = values.to(dtype)
-    network.load_state_dict(state, assign=True)
-    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-
-
-def unet_call(unet: Any, dtype: torch.dtype, side: int = 16) -> Tensor:
-    generator = torch.Generator().manual_seed(1)
-    x = torch.randn(2, 4, side, side, generator=generator).to(dtype, memory_format=torch.channels_last)
-    context = torch.randn(2, 77, int(unet.config.cross_attention_dim), generator=generator).to(dtype)
-    with torch.inference_mode():
-        out: Tensor = unet(x, torch.tensor([500.0, 500.0]), encoder_hidden_states=context, return_dict=False)[0]
-    return out
-
-
-def ours(dims: UnetDims, dtype: torch.dtype = torch.float32) -> Any:
-    unet = with_weights(meta_unet(dims), dtype)
-    use_attention(unet, Attention(CPU, dtype))
-    return unet
 
 
 def error(got: Tensor, wanted: Tensor) -> float:
@@ -131,6 +74,12 @@ def test_our_blocks_learn_as_diffusers_do() -> None:
         layer(x).float().sum().backward()
         assert layer.weight.grad is not None
         assert float(layer.weight.grad.abs().sum()) > 0
+
+
+def test_weights_in_fp32_serve_numbers_in_bf16_under_autocast() -> None:
+    x = torch.randn(2, 8).bfloat16()
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert Linear(8, 6)(x).dtype is GatedLinear(8, 6)(x).dtype is BF16
 
 
 # One layer, in bf16 -------------------------------------------------------------------------------------------------
@@ -252,3 +201,4 @@ def test_a_fused_step_passes_over_memory_a_third_as_often() -> None:
     stock, own = counted(with_weights(stock_unet(SMALL), BF16), BF16), counted(ours(SMALL, BF16), BF16)
     passes = ("add", "mul", "div", "gelu", *COPIES)
     assert sum(own[name] for name in passes) * 3 <= sum(stock[name] for name in passes)
+    assert own["unbind"] == 0, "no tensor is read as a list, which is how torch looks for an overload"

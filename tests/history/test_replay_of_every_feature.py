@@ -34,6 +34,7 @@ CASES: dict[str, dict[str, Any]] = {
     "another VAE": {"vae": "None"},
     "oblong": {"width": 40, "height": 64},
     "several batches": {"batch_count": 2},
+    "faster": {"guidance_end": 0.6, "feature_reuse": 2},
     "guidance": {
         "cfg_scale": 3.5,
         "cfg_rescale": 0.7,

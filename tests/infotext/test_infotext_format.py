@@ -174,6 +174,8 @@ valid = st.fixed_dictionaries(
         "negative_guidance_min_sigma": positive,
         "negative_guidance_all_steps": st.booleans(),
         "skip_early_cfg": st.floats(0.0, 1.0),
+        "guidance_end": st.floats(0.0, 1.0),
+        "feature_reuse": st.integers(1, 10),
         "dynamic_thresholding_percentile": st.floats(0.0, 1.0),
         "dynamic_thresholding_mimic_scale": st.floats(0.0, 100.0),
         "seed": st.integers(-1, MAX_SEED),

@@ -39,7 +39,8 @@ def test_a_job_runs_and_its_view_has_all_that_the_page_shows(service: JobService
     assert [image["path"] for image in view["images"]] == ["txt2img-images/00000-5.png", "txt2img-images/00001-6.png"]
     assert view["images"][1]["infotext"] == "a red apple"
     assert view["warnings"] == [{"code": "note", "text": "a note"}]
-    assert view["seconds"] == {"sample": 0.5, "total": 1.0}
+    waited = view["started"] - view["created"]
+    assert view["seconds"] == {"queue": waited, "sample": 0.5, "total": 1.0}, "the wait, and what the engine told"
     assert view["peak_memory"] == 120
     assert (view["step"], view["steps"], view["batch"], view["batches"]) == (3, 3, 2, 2)
     assert view["progress"] == 1.0

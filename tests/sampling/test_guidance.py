@@ -16,6 +16,7 @@ from webui.sampling import (
     CondOutputs,
     DynamicThresholding,
     GaussianMixture,
+    GuidanceEnd,
     GuidanceHook,
     GuidanceStep,
     GuidedDenoiser,
@@ -169,6 +170,15 @@ def test_the_first_share_of_the_calls_runs_without_guidance(share: float, skippe
     for _ in range(10):
         denoiser(evaluate.uncond, SIGMA)
     assert [with_uncond for _, with_uncond in evaluate.asked] == [False] * skipped + [True] * (10 - skipped)
+
+
+@pytest.mark.parametrize(("share", "guided_calls"), [(1.0, 10), (0.7, 7), (0.25, 3), (0.0, 0)])
+def test_after_its_end_there_is_no_guidance(share: float, guided_calls: int) -> None:
+    evaluate = Evaluator()
+    denoiser = guided(evaluate, 7.0, GuidanceEnd(share))
+    for _ in range(10):
+        denoiser(evaluate.uncond, SIGMA)
+    assert [with_uncond for _, with_uncond in evaluate.asked] == [True] * guided_calls + [False] * (10 - guided_calls)
 
 
 def test_where_the_negative_prompt_rests_the_first_condition_stands_in_for_it() -> None:

@@ -70,10 +70,11 @@ class UnetEvaluator:
         sizes: Sizes | None = None,
         channels: Tensor | None = None,
         guidance: Tensor | None = None,
+        begin: Callable[[int], None] | None = None,
     ) -> None:
         """`sizes`: for SDXL. `channels` (1, C, H/8, W/8), shared by all pictures, go into the UNet behind the latents,
         not scaled with them: mask and masked picture of inpainting models. `guidance` (1, width): for an LCM, which
-        guides itself; it is never asked about the negative prompt.
+        guides itself; it is never asked about the negative prompt. `begin` is told the number of each call first.
         """
         self._unet = unet
         self._conditioning = conditioning
@@ -81,6 +82,7 @@ class UnetEvaluator:
         self._check = check
         self._sizes = sizes
         self._channels = channels
+        self._begin = begin
         self._guidance = guidance
         self._context: Tensor | None = None
         self._added: dict[str, Tensor] | None = None
@@ -89,6 +91,8 @@ class UnetEvaluator:
     def __call__(self, x: Tensor, sigma: Tensor, call: int, with_uncond: bool) -> CondOutputs:
         """See `webui.sampling.guidance.Evaluate`. Raises whatever `check` raises, before anything is computed."""
         self._check()
+        if self._begin is not None:
+            self._begin(call)
         if self._conditioning.prepare is not None:
             self._conditioning.prepare(call)
         prompts, uncond = self._conditioning.at(call, with_uncond and self._guidance is None)

@@ -16,8 +16,9 @@ from webui.engine.models import LoadedCheckpoint
 from webui.engine.passes import Batch, Pass
 from webui.engine.preview import PreviewClock, render
 from webui.engine.progress import Progress
-from webui.engine.refiner import Resident, Switch, refining
+from webui.engine.refiner import Switch, refining
 from webui.engine.reporting import Reporting
+from webui.engine.reuse import ReusingUnet
 from webui.engine.sampling_plan import Start
 from webui.engine.seamless import Axes, seamless
 from webui.engine.shared import Tools
@@ -101,18 +102,24 @@ class Drawing:
             sizes = size_conditioning(one.params, drawing, width=cells[1] * SCALE, height=cells[0] * SCALE)
             channels = self._channels(draw, cells) if drawing.extra_channels else None
             width = drawing.guidance_dim
-            return lambda conditioning: UnetEvaluator(
-                Resident(drawing.unet, tools.residency),
-                conditioning,
-                table,
-                drawing.prediction,
-                dtype=tools.device.dtype,
-                quantize=one.params.quantize_timesteps,
-                check=self.reporting.check,
-                sizes=sizes,
-                channels=channels,
-                guidance=guidance_embedding(one.params.cfg_scale, width) if width else None,
-            )
+
+            def of(conditioning: Conditioning) -> UnetEvaluator:
+                unet = ReusingUnet(drawing.unet, tools.residency, one.params.feature_reuse)
+                return UnetEvaluator(
+                    unet,
+                    conditioning,
+                    table,
+                    drawing.prediction,
+                    dtype=tools.device.dtype,
+                    quantize=one.params.quantize_timesteps,
+                    check=self.reporting.check,
+                    sizes=sizes,
+                    channels=channels,
+                    guidance=guidance_embedding(one.params.cfg_scale, width) if width else None,
+                    begin=unet.begin,
+                )
+
+            return of
 
         base = evaluator_of(one.checkpoint, one.sampling.table)
         if one.refiner is None:

@@ -5,6 +5,8 @@ writing its results: for a bias, for the sum with what went around the layer, fo
 computes with there, can do all of that while a result is still in the registers; it rounds once, then, instead of
 after each. Everywhere else these layers are torch's own.
 
+Each overload is named: torch would else try one after the other, and read whole tensors as lists for it.
+
 They have torch's names and parameters, so that weights, adapters and hooks find them as usual. Which
 operation is taken follows from the shapes of a call and from what the call is given, never from earlier ones.
 """
@@ -23,7 +25,7 @@ class Linear(torch.nn.Linear):
     """y = x W^T + b, and `plus` (shaped like y) added where it is given."""
 
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
-        if _fused(x):
+        if _fused(x, self.weight):
             return _product(x, self.weight, self.bias, plus)
         y = functional.linear(x, self.weight, self.bias)
         return y if plus is None else y + plus
@@ -33,12 +35,12 @@ class GatedLinear(torch.nn.Linear):
     """GEGLU (Shazeer 2020): the first half of the outputs times the GELU of the second, (..., in) to (..., out / 2)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not _fused(x):
+        if not _fused(x, self.weight):
             value, gate = functional.linear(x, self.weight, self.bias).chunk(2, dim=-1)
             return value * functional.gelu(gate)
         (value_weight, gate_weight), (value_bias, gate_bias) = self.weight.chunk(2), _halves(self.bias)
-        gate = torch.ops.mkldnn._linear_pointwise(x, gate_weight, gate_bias, "gelu", [], "none")
-        gated: Tensor = torch.ops.mkldnn._linear_pointwise(x, gate, value_weight, value_bias, "mul")
+        gate = torch.ops.mkldnn._linear_pointwise.default(x, gate_weight, gate_bias, "gelu", [], "none")
+        gated: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, gate, value_weight, value_bias, "mul")
         return gated
 
 
@@ -46,7 +48,12 @@ class Convolution(torch.nn.Conv2d):
     """A convolution (B, C, H, W) to (B, O, h, w), with `plus` (shaped like the result) and `shift` (B, O) added."""
 
     def forward(self, x: Tensor, plus: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-        if _fused(x) and self.groups == 1 and self.padding_mode == "zeros" and not isinstance(self.padding, str):
+        if (
+            _fused(x, self.weight)
+            and self.groups == 1
+            and self.padding_mode == "zeros"
+            and not isinstance(self.padding, str)
+        ):
             return self._fused(x.contiguous(memory_format=torch.channels_last), plus, shift)
         y: Tensor = super().forward(x)
         if shift is not None:
@@ -68,9 +75,9 @@ class Convolution(torch.nn.Conv2d):
         ops = torch.ops.mkldnn
         geometry = (list(self.padding), list(self.stride), list(self.dilation), self.groups)
         if plus is None:
-            y: Tensor = ops._convolution_pointwise(x, self.weight, bias, *geometry, "none", [], "")
+            y: Tensor = ops._convolution_pointwise.default(x, self.weight, bias, *geometry, "none", [], "")
         else:
-            y = ops._convolution_pointwise(x, plus, self.weight, bias, *geometry, "add", 1.0, None, [], None)
+            y = ops._convolution_pointwise.binary(x, plus, self.weight, bias, *geometry, "add", 1.0, None, [], None)
         return y
 
     def _is_product(self, x: Tensor) -> bool:
@@ -133,8 +140,8 @@ def fuses() -> bool:
         return torch.allclose(got.float(), x.float() @ w.float().T + plus.float(), atol=0.1, rtol=0.02)
 
 
-def _fused(x: Tensor) -> bool:
-    on_cpu = x.device.type == "cpu" and x.dtype is torch.bfloat16
+def _fused(x: Tensor, weight: Tensor) -> bool:
+    on_cpu = x.device.type == "cpu" and x.dtype is torch.bfloat16 and weight.dtype is torch.bfloat16
     return on_cpu and not torch.is_grad_enabled() and fuses()
 
 
@@ -142,9 +149,9 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None, plus: Tensor | None
     """x (..., K) times weight (N, K), transposed, in one pass with bias and sum."""
     ops: Any = torch.ops.mkldnn
     if plus is None:
-        y: Tensor = ops._linear_pointwise(x, weight, bias, "none", [], "")
+        y: Tensor = ops._linear_pointwise.default(x, weight, bias, "none", [], "")
     else:
-        y = ops._linear_pointwise(x, plus.contiguous(), weight, bias, "add")
+        y = ops._linear_pointwise.binary(x, plus.contiguous(), weight, bias, "add")
     return y
 
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
 from webui.engine.models import LoadedCheckpoint
 from webui.engine.prompts import PicturePrompts
-from webui.engine.residency import Residency
 from webui.engine.sampling_plan import SamplingPlan
 from webui.engine.text import Conditioning
 from webui.errors import UnsupportedModel
@@ -74,18 +72,6 @@ class RefinedEvaluate:
         self._refining = self._refining or self._switch.reached(float(sigma.max()), call)
         chosen = self._refiner if self._refining else self._base
         return chosen(x, sigma, call, with_uncond)
-
-
-class Resident:
-    """A network that comes to the device whenever it is called: two of them take turns in one picture."""
-
-    def __init__(self, network: Any, residency: Residency) -> None:
-        self._network = network
-        self._residency = residency
-
-    def __call__(self, *inputs: Any, **named: Any) -> Any:
-        with self._residency.using(self._network) as network:
-            return network(*inputs, **named)
 
 
 def refining(

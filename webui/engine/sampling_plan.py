@@ -19,6 +19,7 @@ from webui.prompt import denoiser_calls
 from webui.sampling import (
     CfgRescale,
     DynamicThresholding,
+    GuidanceEnd,
     GuidanceHook,
     NegativeGuidanceMinSigma,
     PictureNoise,
@@ -100,6 +101,8 @@ class SamplingPlan:
         chosen: list[GuidanceHook] = []
         if params.skip_early_cfg:
             chosen.append(SkipEarlyCfg(params.skip_early_cfg))
+        if params.guidance_end < 1:
+            chosen.append(GuidanceEnd(params.guidance_end))
         if params.negative_guidance_min_sigma:
             chosen.append(
                 NegativeGuidanceMinSigma(params.negative_guidance_min_sigma, params.negative_guidance_all_steps)

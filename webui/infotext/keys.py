@@ -92,6 +92,8 @@ EXTRA_KEYS = (
     Key("NGMS", "negative_guidance_min_sigma", real),
     Key("NGMS all steps", "negative_guidance_all_steps", flag),
     Key("Skip Early CFG", "skip_early_cfg", real),
+    Key("Guidance end", "guidance_end", real),
+    Key("Feature reuse", "feature_reuse", integer),
     Key("CFG rescale", "cfg_rescale", real, ("CFG Rescale", "CFG Rescale Phi")),
     Key("Sigma churn", "s_churn", real),
     Key("Sigma tmin", "s_tmin", real),

@@ -198,10 +198,17 @@ def as_dict(record: JobRecord, live: Live, position: int | None) -> dict[str, An
         "preview": live.preview,
         "images": [dict(image) for image in live.images],
         "warnings": [dict(warning) for warning in live.warnings],
-        "seconds": dict(live.seconds),
+        "seconds": _stages(record, live),
         "peak_memory": live.peak_memory,
         "error": dict(live.error) if live.error else None,
     }
+
+
+def _stages(record: JobRecord, live: Live) -> dict[str, float]:
+    """Seconds by stage: how long the job waited comes first, and is not in the total of what was done."""
+    if not live.seconds or record.started is None:
+        return dict(live.seconds)
+    return {"queue": max(0.0, record.started - record.created), **live.seconds}
 
 
 def end_of(record: JobRecord, live: Live) -> list[Event]:

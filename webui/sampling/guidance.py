@@ -167,6 +167,22 @@ class SkipEarlyCfg:
 
 
 @dataclass(frozen=True, slots=True)
+class GuidanceEnd:
+    """After this share of the calls, 0 to 1 (never), there is no guidance: half the work, and details less strict
+    (Kynkäänniemi et al. 2024 find that late guidance does little).
+    """
+
+    share: float
+
+    def before(self, step: GuidanceStep) -> None:
+        if step.call >= self.share * step.total_calls:
+            step.cfg_scale, step.with_uncond = 1.0, False
+
+    def after(self, step: GuidanceStep) -> None:
+        """Nothing to do."""
+
+
+@dataclass(frozen=True, slots=True)
 class CfgRescale:
     """Lin et al. 2023, section 3.4, equations 15 and 16: give the guided output the spread of the conditional one.
 

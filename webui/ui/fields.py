@@ -151,6 +151,19 @@ MORE_SAMPLING = Group(
             "Share of the first steps that run without guidance: faster, freer. Usual: 0.",
         ),
         number(
+            "guidance_end",
+            "Guidance end",
+            (0, 1, 0.01),
+            "Share of the steps after which guidance ends: each of the rest takes half as long. Usual: 1, or 0.7.",
+        ),
+        number(
+            "feature_reuse",
+            "Feature reuse",
+            (1, 10, 1),
+            "Keep what the UNet's deep levels say for so many calls (DeepCache): 2 to 3 is much faster, and the picture"
+            " differs a little. 1 is exact.",
+        ),
+        number(
             "negative_guidance_min_sigma",
             "Negative guidance min sigma",
             (0, 1e6, 0.01),

@@ -33,7 +33,7 @@ latent.stage = (() => {
 
     mount(element) {
       this.root = find("#stage", element);
-      for (const name of ["frame", "image", "center", "bar", "facts", "warnings", "strip", "actions", "infotext", "live"]) {
+      for (const name of ["frame", "image", "center", "bar", "facts", "times", "warnings", "strip", "actions", "infotext", "live"]) {
         this[name] = find(`[data-part=${name}]`, this.root);
       }
       this.text = find("pre", this.infotext);
@@ -79,6 +79,7 @@ latent.stage = (() => {
       this.setBar(0);
       this.message("Sending the job");
       setText(this.facts, "");
+      setText(this.times, "");
       this.drawStrip();
     },
     refused({ message, advice }) {
@@ -201,6 +202,7 @@ latent.stage = (() => {
       this.center.replaceChildren(el("div", { class: "problem", role: "alert" }, el("h3", {}, what), why ? el("p", {}, why) : null, next ? el("p", { class: "next" }, next) : null, again));
       this.center.hidden = false;
       setText(this.facts, "");
+      setText(this.times, "");
     },
     async retry() {
       try { this.submitted((await call(`jobs/${this.view.id}/retry`, { method: "POST" })).id); } catch (error) { complain(error); }
@@ -307,8 +309,8 @@ latent.stage = (() => {
       } else if (view.seconds?.total && OVER.has(view.state)) parts.push(duration(view.seconds.total));
       if (others) parts.push(`${others} more waiting`);
       setText(this.facts, parts.join(" · "));
-      const stages = Object.entries(view.seconds ?? {}).map(([name, s]) => `${name} ${s.toFixed(2)} s`).join(", ");
-      this.facts.title = OVER.has(view.state) ? stages : "";
+      const stages = Object.entries(view.seconds ?? {}).filter(([name, s]) => name !== "total" && s >= 0.005);
+      setText(this.times, OVER.has(view.state) ? stages.map(([name, s]) => `${name} ${s < 10 ? s.toFixed(2) : s.toFixed(1)} s`).join(" · ") : "");
     },
     drawWarnings() {
       const lines = this.view.warnings.map((w) => w.text);
