@@ -38,6 +38,8 @@ def test_a_prompt_becomes_a_picture_and_the_shown_file_is_the_saved_one(page: An
     facts = page.locator("#stage .facts").inner_text()
     assert "128 × 128" in facts
     assert "peak memory" in facts
+    times = page.locator("#stage .times").inner_text()
+    assert all(f"{stage} " in times for stage in ("sample", "decode", "save")), times
     until(lambda: page.title() == "Latent WebUI")
     copies = [p for p in (server.data_dir / "cache" / "gradio").rglob("*") if p.is_file()]
     assert copies == []

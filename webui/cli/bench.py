@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +19,7 @@ import typer
 from webui.paths import REPO_ROOT
 
 
-class CaseKind(StrEnum):
+class CaseKind(Enum):
     unet = "unet"
     text = "text"
     decode = "decode"
@@ -65,7 +65,8 @@ class Options:
     def from_json(cls, text: str) -> Options:
         """What `to_json` wrote."""
         data: dict[str, Any] = json.loads(text)
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
+        data |= {name: tuple(value) for name, value in data.items() if isinstance(value, list)}
+        return cls(**data)
 
 
 def bench(
@@ -101,7 +102,7 @@ def bench(
         random=random or "",
         scratch=there(scratch),
         data_dir=there(data_dir),
-        case=tuple(case or CaseKind),
+        case=tuple(kind.value for kind in case or CaseKind),
         peer=tuple(peer or PeerKind),
         side=tuple(side or ()),
         batch=tuple(batch or (1,)),
