@@ -93,10 +93,11 @@ def test_whoever_brings_a_picture_may_use_it_until_it_is_cleaned_away(store: Inp
         assert rights.may_use(Viewer(name), reference) == may, name
     assert rights.may_use(OWNER, reference)
     assert not rights.may_use(Viewer("ann"), "../../etc/passwd")
-    params = make_params({"init": {"image": reference}})
-    rights.require(Viewer("ann"), params)
-    with pytest.raises(NotFound) as refused:
-        rights.require(Viewer("bob"), params)
+    for asked in ({"init": {"image": reference}}, {"extras": {}, "sources": ({"image": reference},)}):
+        params = make_params(asked)
+        rights.require(Viewer("ann"), params)
+        with pytest.raises(NotFound) as refused:
+            rights.require(Viewer("bob"), params)
     make_old(store.path(reference))
     assert store.clean(set()).removed == 1
     assert not rights.may_use(Viewer("ann"), reference)
