@@ -1,7 +1,7 @@
 /* The Merge tab: a form for POST /models/tools, and how the work goes. */
 "use strict";
 (() => {
-  const { el, call, find, say, complain, setText, sleep, fillSelect } = latent.tools;
+  const { call, find, say, complain, setText, sleep, fillSelect } = latent.tools;
   const { models } = latent;
   const FORMULAS = { "weighted-sum": "x in (1 - x) A + x B", slerp: "x on the arc from A to B", "add-difference": "x in A + x (B - C)" };
 

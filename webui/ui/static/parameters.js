@@ -5,7 +5,6 @@ latent.parameters = (() => {
   const { el, button, iconButton, call, say, complain, find, plural, widgetValues } = latent.tools;
   const { form } = latent;
   const MAX_SHOWN = 160; // characters of a value
-  const KIND = { checkpoint: "checkpoint", vae: "VAE", lora: "LoRA", embedding: "embedding" };
   const LOOKS = /(?:^|[\n,]\s*)Steps: ?\d|^\s*\{[\s\S]*\}\s*$/; // what a parameters text has, and a prompt hardly ever
 
   /* The form's values that a reading asks for, as far as the form can hold them, and what had to be changed. */
