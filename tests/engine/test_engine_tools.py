@@ -205,19 +205,21 @@ from webui.engine.memory import PeakMeter, resident_set
 from webui.engine.tools.merging import Recipe, Source, merge
 from webui.engine.weights import Weights
 folder = Path(sys.argv[1])
-torch.ones(4).half().double() @ torch.ones(4).double()
-a, b = (Source(Weights(folder / f"{name}.safetensors"), name) for name in "ab")
-before, meter = resident_set(), PeakMeter(torch.device("cpu"))
-merge(folder / "m.safetensors", Recipe("slerp", 0.5), a, b)
-print((meter.peak - before) / (folder / "a.safetensors").stat().st_size)
+for name in ("small", "large"):
+    a, b = (Source(Weights(folder / f"{name}-{half}.safetensors"), half) for half in "ab")
+    before, meter = resident_set(), PeakMeter(torch.device("cpu"))
+    merge(folder / f"{name}.safetensors", Recipe("slerp", 0.5), a, b)
+print((meter.peak - before) / a.weights.path.stat().st_size)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is Linux's own")
 def test_a_merge_needs_far_less_memory_than_its_files_and_than_their_largest_tensors(tmp_path: Path) -> None:
-    for name in "ab":
+    for half in "ab":
         tensors = {f"model.block.{i}.weight": torch.full((4096, 2048), float(i)).half() for i in range(4)}
-        save_file(tensors, tmp_path / f"{name}.safetensors")  # 67 MB, 17 MB a tensor
+        save_file(tensors, tmp_path / f"large-{half}.safetensors")  # 67 MB, 17 MB a tensor
+        small = {"model.block.0.weight": torch.ones(512, 1024).half()}
+        save_file(small, tmp_path / f"small-{half}.safetensors")  # merged first, for what its code takes by itself
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, str(tmp_path)], cwd=REPO_ROOT, capture_output=True, text=True, check=True
     )
