@@ -89,3 +89,22 @@ def test_a_lycoris_file_acts_as_lycoris_does(case: str, tmp_path: Path) -> None:
     assert not torch.allclose(before_text, expected_text, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(unet_output(unet), expected, rtol=2e-4, atol=2e-4)
     torch.testing.assert_close(text_output(encoder), expected_text, rtol=2e-4, atol=2e-4)
+
+
+def test_glora_in_the_order_of_its_first_files_is_the_same_network(tmp_path: Path) -> None:
+    """LyCORIS once called the factors the other way round: W a2 a1 + b2 b1."""
+    tensors = trained(small_unet(), "lora_unet", algo="glora").state_dict()
+    swapped = {"a1": "a2", "a2": "a1", "b1": "b2", "b2": "b1"}
+
+    def renamed(name: str) -> str:
+        layer, role, rest = name.rsplit(".", 2) if name.endswith(".weight") else (name, "", "")
+        return f"{layer}.{swapped[role]}.{rest}" if role in swapped else name
+
+    results = []
+    for number, names in enumerate((tensors, {renamed(name): tensor for name, tensor in tensors.items()})):
+        unet = small_unet()
+        adapters = adapters_of(unet, small_text_encoder())
+        adapters.use("unet", [Strength(lora_file(tmp_path / f"{number}.safetensors", names), 1.0)])
+        results.append(unet_output(unet))
+    assert torch.equal(*results)
+    assert not torch.allclose(results[0], unet_output(small_unet()), rtol=1e-3, atol=1e-3)

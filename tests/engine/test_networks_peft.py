@@ -12,6 +12,7 @@ import torch
 from network_models import adapters_of, lora_file, randomised, small_text_encoder, small_unet, unet_output
 
 from webui.engine.networks.lora import Strength
+from webui.engine.networks.rotations import peft_boft
 
 peft = pytest.importorskip("peft")
 
@@ -30,7 +31,16 @@ CASES: dict[str, Callable[[], Any]] = {
     "LoKr": lambda: peft.LoKrConfig(r=2, alpha=4, target_modules=LAYERS, use_effective_conv2d=True),
     "IA3": lambda: peft.IA3Config(target_modules=[*ATTENTION, "conv1"], feedforward_modules=["to_v", "conv1"]),
     "OFT": lambda: peft.OFTConfig(r=0, oft_block_size=8, target_modules=ATTENTION),
+    "BOFT": lambda: peft.BOFTConfig(boft_block_size=4, target_modules=[*ATTENTION, "conv1"]),
 }
+
+
+@pytest.fixture(autouse=True)
+def _no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """peft tries to build an extension for BOFT, and has one stage where it cannot: what it does on most machines."""
+    from peft.tuners.boft import layer
+
+    monkeypatch.setattr(layer, "get_fbd_cuda", lambda: None)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -54,3 +64,22 @@ def test_a_diffusers_file_acts_as_peft_does(case: str, tmp_path: Path) -> None:
     assert (counts.skipped, counts.reasons) == (0, ())
     assert not torch.allclose(before, expected, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(unet_output(unet), expected, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize(("width", "size", "stages"), [(32, 4, 3), (24, 4, 2), (16, 2, 4)])
+def test_the_stages_of_boft_mix_the_rows_that_peft_mixes(width: int, size: int, stages: int) -> None:
+    """peft runs several stages with its extension alone; here they are put together from its own parts."""
+    from peft.tuners.boft.layer import BOFTLayer
+
+    generator = torch.Generator().manual_seed(6)
+    count = width // size
+    blocks = torch.randn(stages, count, size, size, generator=generator)
+    scale, weight = torch.randn(5, 1, generator=generator), torch.randn(5, width, generator=generator)
+    parts: Any = BOFTLayer.__new__(BOFTLayer)
+    expected = torch.eye(width)
+    for i in range(stages):
+        order = BOFTLayer.block_butterfly_perm(parts, width, count // 2**i, size // 2, stages - 1)
+        turn = BOFTLayer.perm2mat(parts, order)
+        expected = turn @ torch.block_diag(*BOFTLayer.cayley_batch(parts, blocks[i])) @ turn.t() @ expected
+    found = peft_boft({"boft_r": blocks, "boft_s": scale}, weight) + weight
+    torch.testing.assert_close(found, (expected @ weight.t()).t() * scale, rtol=1e-4, atol=1e-5)

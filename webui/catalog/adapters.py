@@ -25,6 +25,7 @@ _SCHEMES: tuple[tuple[str, str], ...] = (
     ("LoHa", r"\.hada_w[12]_[ab]$"),
     ("LoKr", r"\.lokr_w[12](_[ab])?$"),
     ("OFT", r"\.(oft_blocks|oft_diag|oft_R\.weight)$"),
+    ("BOFT", r"\.boft_R$"),
     ("IA3", r"\.(on_input|ia3_l)$"),
     ("GLoRA", r"^(lora_|lycoris_).*\.a1\.weight$"),
     ("full difference", r"^(lora_|lycoris_|diffusion_model\.).*\.diff(_b)?$"),
@@ -99,7 +100,7 @@ def lora_family(keys: _Keys) -> tuple[Family, int]:
     """(family, width of the prompt's vectors or 0): by block names, the cross-attention's width, the metadata."""
     for family, pattern in _MARKS:
         if keys.matching(pattern):
-            return family, 2048 if family is Family.SDXL else 0
+            return family, (_context_width(keys) or 2048) if family is Family.SDXL else 0
     context = _context_width(keys)
     if context in (1024, 2048):
         return (Family.SD2, context) if context == 1024 else (Family.SDXL, context)

@@ -43,6 +43,7 @@ FAMILIES = (
     _family("OFT", "oft_blocks", rotations.oft),
     _family("OFT", "oft_diag", rotations.oft),
     _family("OFT", "oft_r", rotations.peft_oft),
+    _family("BOFT", "boft_r", rotations.peft_boft),
     _family("IA3", "ia3 on_input", algebra.ia3),
     _family("IA3", "ia3_l", algebra.peft_ia3),
     _family("full difference", "diff", lambda t, weight: algebra.same_shape(t["diff"], weight)),

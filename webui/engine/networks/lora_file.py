@@ -51,6 +51,8 @@ ROLES: dict[str, str] = {
     ".b2.weight": "b2",
     ".bm.weight": "bm",
     ".oft_R.weight": "oft_r",
+    ".boft_R": "boft_r",
+    ".boft_s": "boft_s",
     ".weight": "ia3",  # last: every longer ending comes before it
 }
 _ENDINGS = sorted(ROLES, key=len, reverse=True)

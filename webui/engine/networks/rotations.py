@@ -75,6 +75,36 @@ def peft_oft(t: Tensors, weight: Tensor) -> Tensor:
     return turned.reshape(weight.shape) - weight
 
 
+def peft_boft(t: Tensors, weight: Tensor) -> Tensor:
+    """`boft_r` (stages, blocks, b, b) and `boft_s` (a number for each output): peft's BOFT rotates the inputs."""
+    stages, count, size, _ = t["boft_r"].shape
+    turned = weight.flatten(1).t()
+    if count * size != turned.shape[0]:
+        raise Misfit("of another width than the layer")
+    rotations = _cayley(t["boft_r"] / -2, 0.0)
+    for i in range(stages):
+        order = butterfly(turned.shape[0], size, i).to(weight.device)
+        placed = torch.empty_like(turned)
+        placed[order] = turned
+        blocks = torch.einsum("kmn,kno->kmo", rotations[i], placed.reshape(count, size, -1))
+        turned = blocks.reshape(turned.shape)[order]
+    scale = t["boft_s"].reshape(-1, 1) if "boft_s" in t else 1.0
+    return (turned.t() * scale).reshape(weight.shape) - weight
+
+
+def butterfly(width: int, size: int, stage: int) -> Tensor:
+    """Which row stands at each place in a stage of peft's BOFT: in each 2^stage blocks of `size` rows, taken in half
+    blocks, the even ones first, then the odd ones.
+    """
+    if stage == 0:
+        return torch.arange(width)
+    half, groups = size // 2, 2 ** (stage + 1)
+    if size % 2 or width % (half * groups):
+        raise Misfit("with more stages than the layer's width allows")
+    rows = torch.arange(width).reshape(-1, groups, half)
+    return torch.cat((rows[:, 0::2], rows[:, 1::2]), dim=1).flatten()
+
+
 def _constraint(t: Tensors, weight: Tensor) -> float:
     """The greatest length of Q; 0: none. Files keep it in `alpha`, divided by the layer's outputs."""
     return float(t["alpha"]) * weight.shape[0] if "alpha" in t else 0.0
