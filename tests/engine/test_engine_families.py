@@ -9,9 +9,12 @@ import torch
 from engine_runs import pixels_of, run
 from family_models import RECIPES, SIDE
 from family_runs import SHAPE, Models, condition, same_picture
+from safetensors.torch import load_file, save_file
 
 from webui import infotext
 from webui.engine.refiner import Switch
+from webui.engine.weights import Weights
+from webui.events import Loading
 from webui.sampling import sigma_table
 
 INPAINTING = ("sd1-inpainting", "sd2-inpainting", "sdxl-inpainting")
@@ -177,6 +180,28 @@ def test_the_channels_of_an_inpainting_unet_are_the_mask_and_the_hidden_picture(
     assert found[0, 0].tolist() == [[1.0] * 4 + [0.0] * 4] * 8
     torch.testing.assert_close(found[:, 1:], hidden, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(seen[:, 1:], whole, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("bias", "predicts", "words"), [(-3.0, "v", "velocity (v)"), (1.0, "eps", "noise (eps)")])
+def test_an_sd2_model_that_does_not_say_what_it_predicts_is_tried_once_it_is_loaded(
+    models: Models, bias: float, predicts: str, words: str
+) -> None:
+    tensors = load_file(models.files["sd2"])
+    tensors["model.diffusion_model.out.2.bias"] += bias
+    said = {key: value for key, value in Weights(models.files["sd2"]).metadata.items() if key != "prediction_type"}
+    folder = models.files["sd2"].parent
+    save_file(tensors, folder / f"silent-{predicts}.safetensors", said)
+    save_file(tensors, folder / f"marked-{predicts}.safetensors", {**said, "prediction_type": predicts})
+    models.engine._tools.catalog.refresh()
+    file = models.engine._tools.catalog.find_checkpoint(f"silent-{predicts}")
+    assert not file.prediction_known
+    assert "until then" in file.problems[0]
+    lines = [event.line for event in models.engine.load(file.name) if isinstance(event, Loading)]
+    assert any(f"tried, it is {words}" in line for line in lines)
+    small = {"width": SIDE, "height": SIDE, "steps": 2}
+    silent, marked = (run(models.engine, checkpoint=f"{n}-{predicts}", **small) for n in ("silent", "marked"))
+    assert silent.digests == marked.digests
+    assert not any("does not say what it predicts" in line for line in marked.lines)
 
 
 def test_a_refiner_goes_on_where_the_base_stopped_as_in_diffusers(models: Models) -> None:

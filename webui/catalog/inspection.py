@@ -50,8 +50,9 @@ _FOLDERS: dict[Kind, str] = {
     "controlnet": "models/ControlNet",
 }
 _PREDICTION_OPEN = (
-    'The file does not say whether its network predicts noise ("eps") or velocity ("v"). "{}" is assumed, as is usual '
-    'in its family; a {}.yaml beside it with the right "parameterization" decides.'
+    'The file does not say whether its network predicts noise ("eps") or velocity ("v"). That is tried when the model '
+    'is loaded; until then "{}" is assumed, as is usual in its family. A {}.yaml beside it with the right '
+    '"parameterization" decides, and with it the size for which the model was trained.'
 )
 _log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from webui.catalog import ModelFile, Sidecar, VaeChoice
 from webui.catalog.families import Family
 from webui.engine.attention import Attention
 from webui.engine.device import DeviceChoice
-from webui.engine.dims import SDXL_FAMILIES, VaeDims, vae_dims
+from webui.engine.dims import SD2_FAMILIES, SDXL_FAMILIES, VaeDims, vae_dims
 from webui.engine.loader import (
     Target,
     fill,
@@ -31,6 +31,7 @@ from webui.engine.loader import (
 )
 from webui.engine.memory import give_back
 from webui.engine.networks.lora import CheckpointAdapters
+from webui.engine.probe import probed_prediction
 from webui.engine.reading import Plans, open_checkpoint, plan_checkpoint, scale_factor, trained_sigmas
 from webui.engine.residency import Residency, network_bytes
 from webui.engine.text import TextEncoder
@@ -269,6 +270,10 @@ class ModelStore:
         encoders = tuple(TextEncoder(fill(plan, target), dims) for plan, dims in plans.texts)
         use_attention(unet, self.attention)
         clock.lap("load weights")
+        prediction = plans.prediction
+        if not plans.prediction_known and plans.family in SD2_FAMILIES:
+            prediction = self._probed(file, unet, emit)
+            clock.lap("try what it predicts")
         path, sidecar = opened.vae.path, opened.sidecar
         loaded = LoadedCheckpoint(
             file=file,
@@ -277,7 +282,7 @@ class ModelStore:
             unet=unet,
             text_encoders=encoders,
             table=trained_sigmas(sidecar, plans.zero_terminal_snr),
-            prediction=plans.prediction,
+            prediction=prediction,
             scale_factor=(sidecar.scale_factor if sidecar else None) or scale_factor(plans.family),
             sidecar=sidecar,
             vae_dims=plans.baked,
@@ -291,6 +296,15 @@ class ModelStore:
         clock.end()
         emit(Loaded("checkpoint", file.name, loaded.short_hash, str(file.path), seconds))
         return loaded
+
+    def _probed(self, file: ModelFile, unet: Any, emit: Emit) -> Prediction:
+        """What an SD2 model predicts that does not say so."""
+        with self.residency.using(unet) as network:
+            found = probed_prediction(network, self.device.device)
+        what, size = ("velocity (v)", 768) if found == "v" else ("noise (eps)", 512)
+        line = f"Its file does not say what it predicts; tried, it is {what}, as of the SD2 models for {size} pixels."
+        emit(Loading("checkpoint", file.name, line))
+        return found
 
     def _load_baked(self, checkpoint: LoadedCheckpoint, seconds: dict[str, float]) -> Vae:
         dims = checkpoint.vae_dims

@@ -46,6 +46,7 @@ class Plans:
 
     family: Family
     prediction: Prediction
+    prediction_known: bool  # False: the family's usual one is assumed
     zero_terminal_snr: bool
     unet: Plan
     texts: tuple[tuple[Plan, TextDims], ...]
@@ -83,10 +84,12 @@ def open_checkpoint(file: ModelFile, *, allow_pickle: bool, cache_dir: Path) -> 
 def plan_checkpoint(opened: Opened, file: ModelFile) -> Plans:
     """Raises `BadModelFile` for what does not fit together; nothing is read yet but headers."""
     sidecar, family, prediction, zero_snr = opened.sidecar, file.family, file.prediction, file.zero_terminal_snr
+    known = file.prediction_known
     if file.is_pickle:
         detected = detect(opened.unet.header, sidecar)
         family, zero_snr = detected.family, detected.zero_terminal_snr
-        prediction = file.prediction if file.prediction_known else detected.prediction
+        prediction = file.prediction if known else detected.prediction
+        known = known or detected.prediction_known
         if detected.reason:
             raise BadModelFile(f'The checkpoint "{file.name}" cannot be used: {detected.reason}')
     texts = []
@@ -99,7 +102,7 @@ def plan_checkpoint(opened: Opened, file: ModelFile) -> Plans:
     _check_context(unet, [dims for _, dims in texts])
     baked = vae_dims(opened.vae.shapes, sidecar) if file.has_vae and _has_vae(opened.vae) else None
     names = plan_vae(opened.vae, baked).used if baked else set()
-    return Plans(family, prediction, zero_snr, unet, tuple(texts), baked, names)
+    return Plans(family, prediction, known, zero_snr, unet, tuple(texts), baked, names)
 
 
 def _check_context(unet: Plan, texts: list[TextDims]) -> None:
