@@ -8,12 +8,17 @@ from typing import Any
 import pytest
 from embedded import EMBEDDED_CHECKPOINT, link_or_copy
 from faces import as_viewer
-from fake_jobs import FakeJobs
+from fake_jobs import FakeCatalog, FakeJobs
+from fastapi import Depends, FastAPI
+from fastapi.testclient import TestClient
+from test_card_routes import write_lora
 
-from webui.api.catalog import model_view
+from webui.api.catalog import catalog_routes, model_view
+from webui.api.viewer import identify_by
 from webui.catalog import Catalog
+from webui.identity import OWNER
 from webui.paths import Paths
-from webui.settings import Settings
+from webui.settings import Settings, SettingsStore
 
 
 def test_models_tell_size_family_and_why_one_cannot_run(web: Any) -> None:
@@ -98,3 +103,16 @@ def test_what_suits_a_distilled_model_is_told_with_it(tmp_path: Path) -> None:
     assert (told.kind, told.sampler, told.schedule, told.steps, told.cfg_scale) == (
         "Lightning", "Euler", "SGM Uniform", 2, 1.0,
     )  # fmt: skip
+
+
+def test_what_suits_a_lora_of_the_prompt_is_told_by_its_name(tmp_path: Path) -> None:
+    paths = Paths.under(tmp_path)
+    for name in ("film", "swift-lcm"):
+        write_lora(paths.loras[0] / f"{name}.safetensors")
+    app = FastAPI(dependencies=[Depends(identify_by(lambda _: OWNER))])
+    store = SettingsStore(Settings(), paths.config_file)
+    app.include_router(catalog_routes(FakeJobs(paths.outputs, FakeCatalog()), Catalog(paths), store, paths.outputs, ""))
+    client = TestClient(app)
+    told = client.get("/models/suggestion", params={"lora": ["film", "nothing", "SWIFT-lcm"]}).json()
+    assert (told["lora"], told["kind"], told["sampler"], told["cfg_scale"]) == ("SWIFT-lcm", "LCM", "LCM", 1.5)
+    assert client.get("/models/suggestion", params={"lora": "film"}).json() is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from model_files import folders, kohya_lora, sd1, sdxl, write_model
+from model_files import UNET, folders, kohya_lora, sd1, sdxl, write_model
 
 from webui.catalog import Catalog
 from webui.catalog.suggestions import suggestion_for
@@ -22,6 +22,7 @@ from webui.params import make_params
         ("sdxl_lightning_8step", "Lightning", 8, 1.0),
         ("juggernaut-Lightning-4Steps", "Lightning", 4, 1.0),
         ("Hyper-SDXL-1step", "Hyper-SD", 1, 1.0),
+        ("Hyper-SD15-8steps-CFG", "Hyper-SD with guidance", 8, 5.0),
         ("dmd2_sdxl_4step", "DMD2", 4, 1.0),
     ],
 )
@@ -42,6 +43,14 @@ def test_a_name_that_only_resembles_one_suggests_nothing(tmp_path: Path, name: s
     paths = folders(tmp_path)
     write_model(paths.checkpoints[0] / f"{name}.safetensors", sd1())
     assert suggestion_for(Catalog(paths).checkpoints[0]) is None
+
+
+def test_an_lcm_that_is_told_its_guidance_is_known_by_its_tensors(tmp_path: Path) -> None:
+    paths = folders(tmp_path)
+    write_model(paths.checkpoints[0] / "m.safetensors", {**sd1(), f"{UNET}time_embed.cond_proj.weight": (320, 256)})
+    found = suggestion_for(Catalog(paths).checkpoints[0])
+    assert found is not None
+    assert (found.kind, found.sampler, found.cfg_scale) == ("LCM", "LCM", 8.0)
 
 
 def test_a_lora_is_known_by_its_metadata(tmp_path: Path) -> None:

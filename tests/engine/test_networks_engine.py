@@ -159,6 +159,19 @@ def test_a_lora_of_another_family_is_refused_with_its_family_named(
     assert said in done.warnings[0].text
 
 
+def test_a_guidance_that_burns_the_pictures_of_a_distilled_lora_is_said_below_them(engine: Engine) -> None:
+    write_lora(engine, "film-lcm", seed=4, size=0.01)
+
+    def said(tag: str, cfg_scale: float) -> list[str]:
+        done = run(engine, prompt=f"{PROMPT} {tag}", steps=1, width=64, height=64, cfg_scale=cfg_scale)
+        return [w.text for w in done.warnings if w.code == "distilled"]
+
+    (text,) = said("<lora:film-lcm:1>", 7.0)
+    assert 'The LoRA "film-lcm" is made for few steps (LCM): a CFG scale of 7 is too strong' in text
+    assert "LCM, SGM Uniform, 6 steps and CFG scale 1.5 suit it" in text
+    assert said("<lora:film-lcm:1>", 2.0) == said("<lora:film-lcm:1:0>", 7.0) == said("", 7.0) == []
+
+
 def test_an_unknown_lora_is_named_with_its_nearest_and_the_picture_is_made(engine: Engine, plain: list[str]) -> None:
     done = run(engine, prompt=f"{PROMPT} <lora:fillm:1>")
     assert done.digests == plain

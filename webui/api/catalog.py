@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import StringConstraints
 
 from webui.api.common import ERRORS, JsonBody, fields_of
-from webui.api.responses import ActivityView, ModelList, ModelView, StatusView, SuggestionView, WorkerView
+from webui.api.responses import (
+    ActivityView,
+    LoraSuggestionView,
+    ModelList,
+    ModelView,
+    StatusView,
+    SuggestionView,
+    WorkerView,
+)
 from webui.api.viewer import AdminOnly, CurrentViewer
 from webui.catalog import can_run
 from webui.catalog.suggestions import suggestion_for
@@ -24,6 +33,8 @@ if TYPE_CHECKING:
     from webui.settings import Settings, SettingsStore
 
 RECENT, MAX_LISTED = 40, 500
+MAX_LORAS = 32
+LoraName = Annotated[str, StringConstraints(max_length=300)]
 LOOPBACK = ("127.", "::1")
 
 
@@ -106,6 +117,17 @@ def catalog_routes(jobs: JobService, catalog: Catalog, store: SettingsStore, out
         if viewer.admin:
             jobs.set_selected(model.name, vae)
         return model_view(model, store.current)
+
+    @router.get("/models/suggestion", response_model=LoraSuggestionView | None)
+    def suggestion(response: Response, lora: Annotated[list[LoraName], Query(max_length=MAX_LORAS)]) -> Any:
+        """Settings that suit the first of these LoRAs (`lora=NAME`, as in a prompt) that is made for few steps."""
+        response.headers["cache-control"] = "no-store"
+        for name in lora:
+            model = catalog.find_network("lora", name)
+            found = None if model is None else suggestion_for(model)
+            if found is not None:
+                return LoraSuggestionView(lora=name, **dataclasses.asdict(found))
+        return None
 
     @router.get("/status", response_model=StatusView)
     def status(request: Request, response: Response, viewer: CurrentViewer) -> StatusView:

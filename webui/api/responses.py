@@ -104,6 +104,12 @@ class SuggestionView(BaseModel):
     cfg_scale: float
 
 
+class LoraSuggestionView(SuggestionView):
+    """Settings that suit a LoRA, by the name that was asked for."""
+
+    lora: str
+
+
 class ModelView(BaseModel):
     """A model file. `reason` says why it cannot be used, "" when it can."""
 

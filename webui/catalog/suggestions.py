@@ -31,6 +31,7 @@ _KNOWN: tuple[tuple[str, Suggestion], ...] = (
     (r"lcm", Suggestion("LCM", "LCM", "SGM Uniform", 6, 1.5)),
     (r"dmd2?", Suggestion("DMD2", "LCM", "SGM Uniform", 4, 1.0)),
     (r"tcd", Suggestion("TCD", "TCD", "SGM Uniform", 8, 1.0)),
+    (r"hyper(?:sd)?(?![a-z]).*(?<![a-z])cfg", Suggestion("Hyper-SD with guidance", "DDIM", "SGM Uniform", 8, 5.0)),
     (r"hyper(?:sd)?", Suggestion("Hyper-SD", "TCD", "SGM Uniform", 8, 1.0)),
     (r"lightning", Suggestion("Lightning", "Euler", "SGM Uniform", 4, 1.0)),
     (r"turbo", Suggestion("Turbo", "Euler a", "SGM Uniform", 4, 1.0)),
@@ -38,6 +39,9 @@ _KNOWN: tuple[tuple[str, Suggestion], ...] = (
 _GUIDED = Suggestion("LCM", "LCM", "SGM Uniform", 4, 8.0)  # Luo et al. 2023: trained for scales of 3 to 15
 _SAYS = ("modelspec.title", "modelspec.architecture", "modelspec.implementation", "ss_output_name")
 _STEPS = re.compile(r"(?<!\d)(\d{1,2})[ _-]?steps?(?![a-z])")
+
+
+TOO_STRONG = 2.0  # times the suggested CFG scale: from there on pictures are burnt
 
 
 def suggestion_for(model: ModelFile) -> Suggestion | None:

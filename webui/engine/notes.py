@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from webui.catalog import ModelFile
+from webui.catalog.suggestions import TOO_STRONG, suggestion_for
 from webui.engine.models import LoadedCheckpoint
 from webui.events import Warning
 from webui.params import GenerationParams
@@ -12,9 +14,16 @@ from webui.prompt import PromptPlan
 
 
 def notes_on(
-    params: GenerationParams, plan: PromptPlan, checkpoint: LoadedCheckpoint, networks: Sequence[Warning]
+    params: GenerationParams,
+    plan: PromptPlan,
+    checkpoint: LoadedCheckpoint,
+    networks: Sequence[Warning],
+    loras: Sequence[ModelFile] = (),
 ) -> list[Warning]:
-    """Said under the picture, in this order: the prompt's own problems, what `networks` says, settings."""
+    """Said under the picture, in this order: the prompt's own problems, what `networks` says, settings.
+
+    `loras`: those that act on the UNet.
+    """
     notes = [*plan.warnings, *networks]
     layers = min(encoder.dims.layers + encoder.dims.dropped for encoder in checkpoint.text_encoders)
     if params.clip_skip > layers:
@@ -25,7 +34,25 @@ def notes_on(
         if checkpoint.guidance_dim:
             why = "this model is an LCM that was trained with its guidance, and reads none."
         notes.append(Warning("negative", f"The negative prompt had no effect: {why}"))
-    return notes
+    too_strong = _too_strong(params, checkpoint, loras)
+    return [*notes, too_strong] if too_strong is not None else notes
+
+
+def _too_strong(params: GenerationParams, checkpoint: LoadedCheckpoint, loras: Sequence[ModelFile]) -> Warning | None:
+    """A guidance that burns the pictures of models that were distilled to few steps."""
+    for model, what in (*((lora, "LoRA") for lora in loras), (checkpoint.file, "checkpoint")):
+        found = suggestion_for(model)
+        if found is not None:
+            if params.cfg_scale <= TOO_STRONG * found.cfg_scale:
+                return None
+            steps = f"{found.steps} {'step' if found.steps == 1 else 'steps'}"
+            return Warning(
+                "distilled",
+                f'The {what} "{model.stem}" is made for few steps ({found.kind}): a CFG scale of {params.cfg_scale:g} '
+                f"is too strong for it. {found.sampler}, {found.schedule}, {steps} and CFG scale {found.cfg_scale:g} "
+                f"suit it.",
+            )
+    return None
 
 
 def _negative_cancels(params: GenerationParams, plan: PromptPlan) -> bool:

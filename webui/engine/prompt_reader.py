@@ -64,7 +64,8 @@ class PromptReader:
             for lora, text, whole in active.report()
             if not whole
         ]
-        self._notes += notes_on(params, plan, self._checkpoint, [*active.warnings, *partly, *unused])
+        drawing = [lora.model for lora in active.loras if lora.tag.unet_weight]
+        self._notes += notes_on(params, plan, self._checkpoint, [*active.warnings, *partly, *unused], drawing)
         return EncodedPrompts(conditioning, self._library.used(active, embeddings))
 
     def _condition(
