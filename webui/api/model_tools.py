@@ -13,7 +13,7 @@ from webui.jobs.model_tools import ModelTools
 
 
 class ToolView(BaseModel):
-    """The merge or prune that runs or ran last: its last words, its exit code when it is done, the new file's name."""
+    """What runs or ran last: its last words, its exit code when it is done, the new file's name."""
 
     running: bool
     lines: list[str]
@@ -32,9 +32,11 @@ def model_tool_routes(tools: ModelTools) -> APIRouter:
 
     @router.post("/models/tools", response_model=ToolView)
     def start(body: JsonBody) -> ToolView:
-        """Merge or prune: `{"tool": "merge", "a": ..., "b": ..., "method": "slerp", "alpha": 0.5, "output": "mixed"}`.
+        """Merge, prune or convert: `{"tool": "merge", "a": ..., "b": ..., "method": "slerp", "alpha": 0.5, ...}`.
 
-        `c` is the third model of add-difference, `vae` one to put inside, `precision` fp16, bf16, fp32 or keep.
+        `output` is the new file's name in the checkpoint folder, `c` the third model of add-difference, `vae` one to
+        put inside, `precision` fp16, bf16, fp32 or keep. Convert takes a .ckpt file as `a` and lays the new one beside
+        it where no `output` is given.
         """
         return ToolView(**dataclasses.asdict(tools.start(fields_of(body))))
 

@@ -16,7 +16,7 @@ import typer
 from webui.catalog import Catalog, ModelFile
 from webui.cli.flags import Folders, expanded
 from webui.cli.models import human_size, models
-from webui.errors import InvalidParams, UnsupportedModel
+from webui.errors import InvalidParams, ModelNotFound, UnsupportedModel
 from webui.paths import Paths, write_new
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def merge(
             _source(catalog, paths, catalog.find_vae(vae)) if vae else None,
             progress=_report,
         )
-        _copy_configuration(first, target)
+        _copy_configuration(first.path, target)
     finally:
         catalog.close()
     for note in done.notes:
@@ -100,7 +100,9 @@ def merge(
 @models.command()
 @expanded()
 def convert(
-    model: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A .ckpt, .pt or .bin file.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A .ckpt, .pt or .bin file: a checkpoint's name, or a path.")
+    ],
     folders: Folders,
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="NAME", help="The new file (NAME.safetensors).")
@@ -108,13 +110,20 @@ def convert(
     precision: _Precision = FormatFlag.keep,
 ) -> None:
     """Read a pickle-based file in a process of its own, within limits, and write it as .safetensors."""
+    paths = folders.paths()
+    catalog = Catalog(paths)
+    try:
+        source = _pickle(catalog, model)
+    finally:
+        catalog.close()
     from webui.engine.tools.rewriting import check_target
     from webui.engine.tools.rewriting import convert as converted
 
-    paths = folders.paths()
-    target = _target(output, paths) if output else model.absolute().with_suffix(".safetensors")
+    target = _target(output, paths) if output else source.with_suffix(".safetensors")
     check_target(target)
-    _done(converted(_opened(model, paths), target, precision=precision.value, progress=_report))
+    done = converted(_opened(source, paths), target, precision=precision.value, progress=_report)
+    _copy_configuration(source, target)
+    _done(done)
 
 
 @models.command()
@@ -137,7 +146,7 @@ def prune(
         check_target(target)
         file = _checkpoint(catalog, model)
         done = pruned(_opened(file.path, paths), target, precision=precision.value, use_ema=ema, progress=_report)
-        _copy_configuration(file, target)
+        _copy_configuration(file.path, target)
     finally:
         catalog.close()
     _say(f"{done.left_out} of {done.tensors + done.left_out} tensors were left out.")
@@ -150,6 +159,17 @@ def _checkpoint(catalog: Catalog, name: str) -> ModelFile:
     if file.is_folder:
         raise UnsupportedModel(f'"{file.name}" is a diffusers folder.', "Merging and pruning take single files.")
     return file
+
+
+def _pickle(catalog: Catalog, name: str) -> Path:
+    """The file to convert: a checkpoint of that name, else a file at that path. Raises `ModelNotFound`."""
+    found = next((file for file in catalog.checkpoints if file.is_pickle and file.name == name), None)
+    if found is not None:
+        return found.path
+    path = Path(name).absolute()
+    if not path.is_file():
+        raise ModelNotFound(f'There is no file "{name}".', "Give a .ckpt, .pt or .bin file.")
+    return path
 
 
 def _source(catalog: Catalog, paths: Paths, file: ModelFile) -> Source:
@@ -175,9 +195,9 @@ def _target(output: str, paths: Paths) -> Path:
     return paths.checkpoints[-1] / name
 
 
-def _copy_configuration(source: ModelFile, target: Path) -> None:
+def _copy_configuration(source: Path, target: Path) -> None:
     """A NAME.yaml beside the first model describes the new one, too."""
-    beside = source.path.with_name(f"{source.stem}.yaml")
+    beside = source.with_suffix(".yaml")
     copy = target.with_suffix(".yaml")
     if beside.is_file() and not copy.exists():
         write_new(copy, beside.read_bytes())

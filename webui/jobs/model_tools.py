@@ -1,4 +1,4 @@
-"""Merging and pruning from the page: the command line's own commands, in a process of their own, one at a time."""
+"""Merging, pruning and converting from the page: the command line's commands, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ MAX_LINES = 30  # of the command's own words, the last ones
 _NAME = re.compile(r"[^/\\\x00-\x1f]{1,120}(/[^/\\\x00-\x1f]{1,120}){0,4}")
 _METHODS = ("weighted-sum", "add-difference", "slerp")
 _PRECISIONS = ("keep", "fp16", "bf16", "fp32")
+PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class ModelTools:
         self._reader: threading.Thread | None = None
 
     def start(self, request: Mapping[str, Any]) -> ToolState:
-        """Run a merge or prune. Raises `InvalidParams` for a bad request, and while another one runs."""
+        """Run a merge, prune or convert. Raises `InvalidParams` for a bad request, and while another one runs."""
         words, output = arguments(request)
         folders = [f"--data-dir={self._paths.data_dir}"]
         folders += [f"--ckpt-dir={folder}" for folder in self._paths.checkpoints if folder.is_dir()]
@@ -93,11 +94,12 @@ def arguments(request: Mapping[str, Any]) -> tuple[list[str], str]:
     if unknown:
         raise InvalidParams(f'There is no field "{unknown[0][:80]}".', f"Known: {', '.join(sorted(known))}.")
     tool = request.get("tool")
-    if tool not in ("merge", "prune"):
-        raise InvalidParams("tool: must be merge or prune.", "Convert works on the command line.")
+    if tool not in ("merge", "prune", "convert"):
+        raise InvalidParams("tool: must be merge, prune or convert.")
+    if tool == "convert":
+        return _convert(request)
     output = _text(request, "output")
-    if not _NAME.fullmatch(output) or any(part.strip(". ") == "" for part in output.split("/")):
-        raise InvalidParams(f'"{output[:80]}" is no name for a new file.', "Give a name such as mixed or anime/mixed.")
+    _check_name(output)
     words = [tool, f"--output={output}", f"--precision={_one_of(request, 'precision', _PRECISIONS, 'fp16')}"]
     if tool == "prune":
         return [*words, *(["--ema"] if request.get("ema") is True else []), "--", _text(request, "a")], output
@@ -107,6 +109,24 @@ def arguments(request: Mapping[str, Any]) -> tuple[list[str], str]:
     words += [f"--method={_one_of(request, 'method', _METHODS, _METHODS[0])}", f"--alpha={alpha!r}"]
     words += [f"--{name}={_text(request, name)}" for name in ("c", "vae") if request.get(name)]
     return [*words, "--", _text(request, "a"), _text(request, "b")], output
+
+
+def _convert(request: Mapping[str, Any]) -> tuple[list[str], str]:
+    """Without a name for the new file it lies beside the old one, under its name."""
+    source = _text(request, "a")
+    if not source.lower().endswith(PICKLE_SUFFIXES) or not _NAME.fullmatch(source) or ".." in source.split("/"):
+        raise InvalidParams(f'"{source[:80]}" is no .ckpt file of the list.', "Choose one in the checkpoint folder.")
+    words = ["convert", f"--precision={_one_of(request, 'precision', _PRECISIONS, 'keep')}"]
+    if not request.get("output"):
+        return [*words, "--", source], source.rpartition(".")[0]
+    output = _text(request, "output")
+    _check_name(output)
+    return [*words, f"--output={output}", "--", source], output
+
+
+def _check_name(output: str) -> None:
+    if not _NAME.fullmatch(output) or any(part.strip(". ") == "" for part in output.split("/")):
+        raise InvalidParams(f'"{output[:80]}" is no name for a new file.', "Give a name such as mixed or anime/mixed.")
 
 
 def _text(request: Mapping[str, Any], name: str) -> str:

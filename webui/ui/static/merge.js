@@ -11,18 +11,30 @@
 
     function shape() {
       const tool = field("tool").value, method = field("method").value;
+      const before = element.dataset.tool;
+      element.dataset.tool = tool;
+      if (before !== tool) { field("precision").value = tool === "convert" ? "keep" : "fp16"; choices(); }
+      setText(find('[data-part="first"]', form), tool === "merge" ? "Model A" : "Model");
+      field("output").required = tool !== "convert";
+      field("output").placeholder = tool === "convert" ? field("a").value.replace(/\.[^.]+$/, "") : "mixed";
       for (const node of form.querySelectorAll("[data-tool]")) node.hidden = node.dataset.tool !== tool;
       for (const node of form.querySelectorAll("[data-method]")) node.hidden = tool !== "merge" || node.dataset.method !== method;
       setText(find('[data-part="formula"]', form), FORMULAS[method]);
     }
     function choices() {
       const names = (list) => list.filter((m) => m.runnable).map((m) => [m.name, m.name.replace(/\.[^.]+$/, "")]);
-      for (const name of ["a", "b", "c"]) fillSelect(field(name), names(models.list.checkpoints), field(name).value || undefined);
+      const old = models.list.checkpoints.filter((m) => /\.(ckpt|pt|pth|bin)$/i.test(m.name)).map((m) => [m.name, m.name]);
+      const converting = field("tool").value === "convert", none = converting && !old.length;
+      const first = none ? [["", "There is no .ckpt file in the checkpoint folder"]] : converting ? old : names(models.list.checkpoints);
+      const kept = first.some(([name]) => name === field("a").value) ? field("a").value : first[0]?.[0];
+      fillSelect(field("a"), first, kept);
+      for (const name of ["b", "c"]) fillSelect(field(name), names(models.list.checkpoints), field(name).value || undefined);
       fillSelect(field("vae"), [["", "A's own"], ...names(models.list.vaes)], field("vae").value);
     }
     function request() {
       const tool = field("tool").value;
       const read = { tool, a: field("a").value, precision: field("precision").value, output: field("output").value.trim() };
+      if (tool === "convert") return read;
       if (tool === "prune") return { ...read, ema: field("ema").checked };
       Object.assign(read, { b: field("b").value, method: field("method").value, alpha: Number(field("alpha").value) });
       if (read.method === "add-difference") read.c = field("c").value;
