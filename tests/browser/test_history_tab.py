@@ -212,6 +212,18 @@ def test_the_viewer_walks_tells_and_returns_the_focus(page: Any) -> None:
     viewer.get_by_text("5 of 12").wait_for()
     viewer.get_by_role("cell", name="107", exact=True).wait_for()  # the seed
     assert "picture=8" in page.url
+    plain, more = page.evaluate(
+        """async () => { const picture = await (await fetch('history/8')).json(), { details } = latent.history;
+        const plain = details.parameterRows(picture);
+        picture.params.hires = { scale: 1.5, steps: 9, upscaler: 'Lanczos', sampler: null };
+        const { fields } = latentBoot.form;
+        const asked = [[fields['hires.on'].label, 'on'], [fields['hires.scale'].label, '1.5'],
+          [fields['hires.steps'].label, '9'], [fields['hires.upscaler'].label, 'Lanczos']];
+        const known = plain.map(([name]) => name);
+        return [plain, [asked, details.parameterRows(picture).filter(([name]) => !known.includes(name))]]; }"""
+    )
+    assert [row for row in plain if "object" in row[1]] == []
+    assert sorted(more[1]) == sorted(more[0])
     page.keyboard.press("f")
     page.wait_for_selector("[data-act=favourite][aria-pressed=true]")
     page.keyboard.press("f")

@@ -24,9 +24,11 @@ latent.history.details = (() => {
       ...picture.networks.map((network) => [network.kind === "lora" ? "LoRA" : network.kind, network.name + short(network.sha256)]),
     ];
     const told = new Set(["prompt", "negative_prompt", "seed", "sampler", "schedule", "steps", "cfg_scale", "checkpoint", "vae", "width", "height", "batch_count", "batch_size"]);
-    for (const [name, value] of Object.entries(picture.params ?? {})) {
-      if (told.has(name) || !fields[name] || isDefault(name, value) || (name.startsWith("variation_seed") && !picture.params.variation_strength)) continue;
-      rows.push([fields[name].label, Array.isArray(value) ? value.join(", ") : value]);
+    const shown = (value) => (value === true ? "on" : value === false ? "off" : value);
+    for (const [name, value] of Object.entries(latent.tools.widgetValues(picture.params ?? {}))) { // groups by their paths
+      const field = fields[name];
+      if (told.has(name) || !field || field.kind === "picture" || isDefault(name, value) || (name.startsWith("variation_seed") && !picture.params.variation_strength)) continue;
+      rows.push([field.label, shown(value)]);
     }
     return rows.filter(([, value]) => value !== null && value !== undefined && value !== "").map(([name, value]) => [name, String(value)]);
   }
