@@ -13,7 +13,9 @@ A full-size model of random weights (--random) is as fast as a trained one: no o
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import multiprocessing
 import platform
 import sys
@@ -24,7 +26,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 import webui
 from benchmarks import make_sd15, make_sdxl
@@ -55,6 +59,7 @@ class Row:
     ratio: float = 0.0  # how many times as fast as the first peer
     of_ceiling: float = 0.0
     peak_bytes: int = 0  # of the peer's process or, on a GPU, of its tensors
+    difference: float = 0.0  # of the picture from the exact one of the same seed: PSNR in dB, higher is nearer
     error: str = ""
 
 
@@ -127,6 +132,17 @@ def measured(case: Case, peers: dict[str, PeerProcess], rounds: int) -> dict[str
     return rows
 
 
+def compared(rows: dict[str, Row], peers: dict[str, PeerProcess]) -> None:
+    """How far the picture that is not exact is from the exact one."""
+    if PeerKind.ours in rows and PeerKind.fast in rows and not rows[PeerKind.fast].error:
+        exact, near = (
+            np.asarray(Image.open(io.BytesIO(peers[kind].ask("picture"))).convert("RGB"), dtype=np.float64)
+            for kind in (PeerKind.ours, PeerKind.fast)
+        )
+        error = float(np.mean((exact - near) ** 2))
+        rows[PeerKind.fast].difference = 10 * math.log10(255**2 / max(error, 1e-6))
+
+
 def counted(case: Case, paths: Paths, checkpoint: str) -> int:
     """Floating-point operations of a case, by running it without numbers."""
     plans, vae_plan = planned(paths, checkpoint)
@@ -173,7 +189,8 @@ def bench(options: Options, paths: Paths, checkpoint: str) -> Report:
     side = model_file(paths, checkpoint).native_size
     with ExitStack() as stack:
         peers: dict[str, PeerProcess] = {}
-        for kind in options.peer:
+        whole = CaseKind.picture.value in options.case
+        for kind in (kind for kind in options.peer if kind != PeerKind.fast or whole):
             peers[kind] = PeerProcess(kind, paths, checkpoint, options.use_cpu, options.threads)
             stack.callback(peers[kind].close)
         facts = {kind: peer.ask("facts") for kind, peer in peers.items()}
@@ -191,10 +208,11 @@ def bench(options: Options, paths: Paths, checkpoint: str) -> Report:
         report = Report(machine, checkpoint, {names[kind]: peer.ask("ceiling") for kind, peer in peers.items()})
         print(heading(report), flush=True)
         for case in cases_of(options, side):
-            rows, work = (
-                measured(case, peers, 1 if options.quick else options.rounds),
-                counted(case, paths, checkpoint),
-            )
+            able = {kind: p for kind, p in peers.items() if kind != PeerKind.fast or case.kind is CaseKind.picture}
+            rows = measured(case, able, 1 if options.quick else options.rounds)
+            work = counted(case, paths, checkpoint)
+            if case.kind is CaseKind.picture:
+                compared(rows, able)
             first = next(iter(rows.values()))
             for kind, row in rows.items():
                 row.peer = names[kind]
@@ -226,7 +244,8 @@ def line(row: Row) -> str:
         return f"{row.case:<34}{row.peer:<24}  {row.error}"
     share = f"{row.of_ceiling:.0%}" if row.of_ceiling else ""
     figures = f"{row.seconds:>9.3f}{row.wall:>9.3f}{row.ratio:>8.2f}{share:>16}"
-    return f"{row.case:<34}{row.peer:<24}{figures}{human_size(row.peak_bytes):>10}"
+    away = f"  {row.difference:.1f} dB from exact" if row.difference else ""
+    return f"{row.case:<34}{row.peer:<24}{figures}{human_size(row.peak_bytes):>10}{away}"
 
 
 @contextmanager

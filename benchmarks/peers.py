@@ -31,10 +31,11 @@ from webui.engine.loader import Target, fill, import_libraries, plan_vae, use_at
 from webui.engine.memory import PeakMeter, give_back
 from webui.engine.reading import Plans, open_checkpoint, plan_checkpoint, trained_sigmas
 from webui.engine.text import Conditioning, Encoded, Schedule
-from webui.events import Failed
+from webui.events import Failed, Image
 from webui.params import make_params
 from webui.paths import PACKAGE_DATA, Paths
 
+FAST = {"feature_reuse": 2, "guidance_end": 0.7}
 PROMPT, TOKENS, GUIDANCE = "a red apple on a wooden table", 77, 7.0
 
 
@@ -60,19 +61,21 @@ class Case:
 
 
 class Ours:
-    """The engine: its loader, its evaluation of the UNet, its jobs."""
+    """The engine: its loader, its evaluation of the UNet, its jobs. `fast`: with the options that are not exact."""
 
-    def __init__(self, paths: Paths, checkpoint: str, use_cpu: bool) -> None:
+    def __init__(self, paths: Paths, checkpoint: str, use_cpu: bool, fast: bool) -> None:
         settings, _ = stored.load(paths.config_file)
         self._settings = stored.changed(settings, {"device.use_cpu": use_cpu, "preview.enabled": False})
         self._paths, self._checkpoint = paths, checkpoint
         self._engine = Engine(self._settings, paths)
         self.device: DeviceChoice = self._engine.device
         self.dtype = self.device.dtype
+        self._options: dict[str, Any] = FAST if fast else {}
+        self.picture = b""  # the last one, as a PNG file
 
     @property
     def name(self) -> str:
-        return f"ours, {dtype_name(self.dtype)}"
+        return f"ours{', not exact' if self._options else ''}, {dtype_name(self.dtype)}"
 
     @lru_cache(maxsize=1)  # noqa: B019 (one a process)
     def _networks(self) -> tuple[Any, Any, Any]:
@@ -107,10 +110,12 @@ class Ours:
 
     def _picture(self, case: Case) -> None:
         wanted = {"prompt": PROMPT, "checkpoint": self._checkpoint, "sampler": "Euler", "cfg_scale": GUIDANCE}
-        size = {"width": case.side, "height": case.side, "steps": case.steps, "seed": 1}
-        last = list(self._engine.generate(make_params({**wanted, **size})))[-1]
-        if isinstance(last, Failed):
-            raise RuntimeError(last.error["message"])
+        size = {"width": case.side, "height": case.side, "steps": case.steps, "seed": 1, "save": False}
+        for event in self._engine.generate(make_params({**wanted, **size, **self._options})):
+            if isinstance(event, Failed):
+                raise RuntimeError(event.error["message"])
+            if isinstance(event, Image):
+                self.picture = event.png
 
 
 class Diffusers:
@@ -122,6 +127,7 @@ class Diffusers:
         on_gpu = self.device.kind != "cpu"
         self.dtype = torch.float16 if on_gpu else self.device.dtype if tuned else torch.float32
         self._tuned = tuned
+        self.picture = b""  # other noise than ours: nothing to compare
         self._paths, self._checkpoint = paths, checkpoint
 
     @property
@@ -218,15 +224,14 @@ def serve(connection: Connection, kind: str, paths: Paths, checkpoint: str, use_
     peer: Peer | None = None
     works: dict[Case, Callable[[], object]] = {}
     meter: PeakMeter | None = None
-    while (message := connection.recv()) != "stop":
+    while (message := _next(connection)) != "stop":
         try:
             with torch.inference_mode():
                 if peer is None:
                     import_libraries()
-                    ours = kind == PeerKind.ours
                     peer = (
-                        Ours(paths, checkpoint, use_cpu)
-                        if ours
+                        Ours(paths, checkpoint, use_cpu, kind == PeerKind.fast)
+                        if kind in (PeerKind.ours, PeerKind.fast)
                         else Diffusers(paths, checkpoint, use_cpu, kind == PeerKind.tuned)
                     )
                 device = peer.device.device
@@ -234,6 +239,8 @@ def serve(connection: Connection, kind: str, paths: Paths, checkpoint: str, use_
                     answer: object = (peer.name, str(device), peer.device.name, torch.get_num_threads())
                 elif message == "ceiling":
                     answer = matmul_ceiling(device, peer.dtype)
+                elif message == "picture":
+                    answer = peer.picture
                 elif message == "peak":
                     answer = meter.peak if meter else 0
                 elif message in works:
@@ -247,6 +254,14 @@ def serve(connection: Connection, kind: str, paths: Paths, checkpoint: str, use_
         except Exception as error:  # whatever a peer fails with is a result: that it cannot do the case
             line = traceback.format_exception_only(error)[-1].strip()
             connection.send((False, line[:200]))
+
+
+def _next(connection: Connection) -> Any:
+    """The next message; "stop" where nobody asks any more."""
+    try:
+        return connection.recv()
+    except EOFError:
+        return "stop"
 
 
 def model_file(paths: Paths, name: str) -> ModelFile:

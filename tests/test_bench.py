@@ -31,16 +31,17 @@ def bench(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=REPO_ROOT, capture_output=True, text=True, timeout=900, check=False)
 
 
+@pytest.mark.timeout(900)  # four processes that import torch and diffusers
 def test_a_quick_run_measures_ours_beside_diffusers(models: Path, tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
-    peers = ("--peer", "diffusers", "--peer", "ours")
+    peers = ("--peer", "diffusers", "--peer", "ours", "--peer", "fast")
     cases = ("--case", "unet", "--case", "picture")
     done = bench("--quick", "--use-cpu", "--data-dir", str(models), "--json", str(file), *peers, *cases)
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    rows = {(row["case"], row["peer"].split(",")[0]): row for row in report["rows"]}
-    assert {peer for _, peer in rows} == {"diffusers", "ours"}
-    assert len(rows) == 4
+    rows = {(row["case"], row["peer"].rpartition(", ")[0]): row for row in report["rows"]}
+    assert {peer for _, peer in rows} == {"diffusers", "ours", "ours, not exact"}
+    assert len(rows) == 5, "what is not exact concerns whole runs"
     for (case, peer), row in rows.items():
         assert not row["error"], row
         assert row["seconds"] > 0, row
@@ -48,6 +49,9 @@ def test_a_quick_run_measures_ours_beside_diffusers(models: Path, tmp_path: Path
         assert row["of_ceiling"] > 0, row
         assert case in done.stdout
         assert peer in done.stdout
+    away = {peer: row["difference"] for (_, peer), row in rows.items() if row["difference"]}
+    assert set(away) == {"ours, not exact"}
+    assert 5 < away["ours, not exact"] < 99, "the picture differs, and is the same picture"
     firsts = [row["ratio"] for (_, peer), row in rows.items() if peer == "diffusers"]
     assert firsts == [1.0, 1.0]
     assert report["machine"]["device"] == "cpu"

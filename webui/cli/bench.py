@@ -31,6 +31,7 @@ class PeerKind(StrEnum):
     diffusers = "diffusers"
     tuned = "tuned"
     ours = "ours"
+    fast = "fast"  # ours with the options that are not exact; whole runs alone
 
 
 class RandomModel(StrEnum):
