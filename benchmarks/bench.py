@@ -210,7 +210,7 @@ def bench(options: Options, paths: Paths, checkpoint: str) -> Report:
         for case in cases_of(options, side):
             able = {kind: p for kind, p in peers.items() if kind != PeerKind.fast or case.kind is CaseKind.picture}
             rows = measured(case, able, 1 if options.quick else options.rounds)
-            work = counted(case, paths, checkpoint)
+            work = 0 if options.quick else counted(case, paths, checkpoint)
             if case.kind is CaseKind.picture:
                 compared(rows, able)
             first = next(iter(rows.values()))
