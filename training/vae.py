@@ -173,6 +173,18 @@ def align(vae: AutoencoderKL, teacher: AutoencoderKL, images: np.ndarray) -> Non
 
 
 @torch.no_grad()
+def match_signs(vae: AutoencoderKL, teacher: AutoencoderKL, images: np.ndarray) -> None:
+    """Turn over the latent channels that say the opposite of the teacher's on these pictures.
+
+    Trained from the same warm start, two VAEs end with nearly the same latents but for signs, which nothing decides.
+    With the signs of another's, a UNet can begin with what that one's UNet knows.
+    """
+    ours, theirs = (encoded(v, images).movedim(1, 0).flatten(1) for v in (vae, teacher))
+    together = ((ours - ours.mean(1, keepdim=True)) * (theirs - theirs.mean(1, keepdim=True))).mean(1)
+    change_latents(vae, torch.diag(torch.where(together < 0, -1.0, 1.0)), torch.zeros(len(together)))
+
+
+@torch.no_grad()
 def encoded(vae: AutoencoderKL, images: np.ndarray, size: int = 16) -> Tensor:
     """The encoder's means for uint8 pictures, (N, 4, h, w)."""
     parts = []
@@ -254,6 +266,8 @@ def train(args: argparse.Namespace) -> None:
             saved = time.monotonic()
     if not args.decoder and teacher is None:
         normalise(vae, images)
+    if args.signs_of:
+        match_signs(vae, open_checkpoint(args.signs_of).vae, images[:STATISTICS])
     keep()
     print(f"{step} steps, {box.elapsed:.0f} s; after: {psnr(vae, kept_apart).mean():.2f} dB", flush=True)
 
@@ -266,6 +280,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--like", type=Path, help="a checkpoint whose latents are to be met")
+    parser.add_argument("--signs-of", type=Path, help="a checkpoint whose latents' signs are to be met at the end")
     parser.add_argument("--decoder", action="store_true", help="only the decoder, with MSE")
     train(parser.parse_args())
 

@@ -14,7 +14,7 @@ from training.muon import Muon, orthogonalised, split
 from training.parallel import Replicas
 from training.progress import TimeBox, learning_rate
 from training.unet import noised, spoil
-from training.vae import align, change_latents, encoded, new_vae, normalise, psnr, to_tensor
+from training.vae import align, change_latents, encoded, match_signs, new_vae, normalise, psnr, to_tensor
 from webui.prompt.tokenizer import BOS, EOS, ClipTokenizer
 from webui.sampling import ModelDenoiser, sigma_table
 
@@ -111,6 +111,14 @@ def test_a_vae_is_brought_into_the_latent_space_of_another() -> None:
     pictures = np.stack([disc(64, (200, 40, 40), x) for x in (0.3, 0.5, 0.7)])
     align(vae, teacher, pictures)
     assert torch.allclose(encoded(vae, pictures), encoded(teacher, pictures), atol=0.15)
+
+
+def test_latents_that_say_the_opposite_are_turned_over_and_no_others() -> None:
+    vae, teacher = new_vae(), new_vae()
+    change_latents(vae, torch.diag(torch.tensor([2.0, -2, 2, -2])), torch.zeros(4))
+    pictures = np.stack([disc(64, (200, 40, 40), x) for x in (0.3, 0.5, 0.7)])
+    match_signs(vae, teacher, pictures)
+    assert torch.allclose(encoded(vae, pictures), 2 * encoded(teacher, pictures), atol=0.15)
 
 
 def test_pixels_become_numbers_from_minus_one_to_one() -> None:
