@@ -236,8 +236,10 @@ def test_settings_are_saved_found_reset_and_refused_at_the_field(page: Any, serv
 @pytest.mark.parametrize("width", [390, 768])
 def test_on_a_phone_the_picture_comes_right_below_generate(pages: Any, width: int) -> None:
     page = pages.open(viewport={"width": width, "height": 844}, has_touch=True, is_mobile=True)
-    before = page.locator("#generate").bounding_box()
     set_values(page, prompt="a turtle", steps=100, **SLOW)
+    # the prompt's field takes the height of its text in the frame after
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    before = page.locator("#generate").bounding_box()
     job = generate(page)
     wait_for_step(page, job)
     page.locator("#activity").wait_for(state="visible")
