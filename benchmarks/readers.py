@@ -117,16 +117,14 @@ def look(python: Path, reader: Reader, file: Path) -> str:
     return ", ".join(different) or "same"
 
 
-def files(folder: Path) -> dict[str, Path]:
-    """A picture of ours in every format."""
+def write(folder: Path, name: str) -> Path:
+    """A picture of ours in a format, with all that we write beside the parameters text."""
     text = infotext.format(
         make_params(PARAMS), model_name="emoji", model_hash="0123456789", extra=[("TI hashes", "a: 1, b: 2")]
     )
-    made = {}
-    for name, suffix in pictures.SUFFIXES.items():
-        made[name] = folder / f"picture{suffix}"
-        made[name].write_bytes(pictures.encode(Image.new("RGB", (64, 48)), name, 90, text))
-    return made
+    path = folder / f"picture{pictures.SUFFIXES[name]}"
+    path.write_bytes(pictures.encode(Image.new("RGB", (64, 48)), name, 90, text, {"latent-webui": "{}"}))
+    return path
 
 
 def main() -> int:
@@ -135,7 +133,7 @@ def main() -> int:
     options = parser.parse_args()
     faults = 0
     with tempfile.TemporaryDirectory() as temporary:
-        made = files(Path(temporary))
+        made = {name: write(Path(temporary), name) for name in pictures.SUFFIXES}
         print(f"{'':18}" + "".join(f"{name:8}" for name in made))
         for reader in READERS:
             python = environment(options.environments or Path(temporary) / "environments", reader)

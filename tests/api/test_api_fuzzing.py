@@ -37,6 +37,18 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Atelier]:
         yield found
 
 
+def examples(count: int) -> settings:
+    """So many requests of each kind, the same ones at every run."""
+    return settings(
+        max_examples=count,
+        phases=[Phase.generate],
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
 def operations(house: Atelier) -> list[Any]:
     schema = schemathesis.openapi.from_asgi("/openapi.json", house.app)
     return [found.ok() for found in schema.get_all_operations()]
@@ -63,14 +75,7 @@ def test_no_request_makes_the_server_fail(house: Atelier, mode: str) -> None:
         strategy = operation.as_strategy(schemathesis.GenerationMode(mode))
 
         @given(case=strategy)
-        @settings(
-            max_examples=EXAMPLES[mode],
-            phases=[Phase.generate],
-            derandomize=True,
-            database=None,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        )
+        @examples(EXAMPLES[mode])
         def ask(case: Any) -> None:
             nonlocal asked
             asked += 1
@@ -123,14 +128,7 @@ def test_no_request_about_something_that_exists_makes_the_server_fail(house: Ate
         strategy = operation.as_strategy(schemathesis.GenerationMode.POSITIVE)
 
         @given(case=strategy)
-        @settings(
-            max_examples=2,
-            phases=[Phase.generate],
-            derandomize=True,
-            database=None,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        )
+        @examples(2)
         def ask(case: Any) -> None:
             path = case.operation.path
             case.path_parameters = {name: existing.get(path, existing[name]) for name in re.findall(r"\{(\w+)\}", path)}

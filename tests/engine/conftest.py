@@ -12,9 +12,15 @@ from webui.engine import Engine
 
 
 @pytest.fixture(scope="session")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder of `engine`."""
     root = tmp_path_factory.mktemp("engine")
     install_embedded(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def engine(root: Path) -> Iterator[Engine]:
     engine = make_engine(root)
     yield engine
     engine.close()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from engine_runs import install_embedded, make_engine, run, run_until
+from engine_runs import run, run_until
 from picture_inputs import keep, scene
 
 from webui.catalog import Catalog
@@ -22,20 +22,6 @@ from webui.paths import Paths
 from webui.settings import Settings
 
 NAMES = ("first.png", "second.png", "third.png")
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("folders")
-    install_embedded(root)
-    return root
-
-
-@pytest.fixture(scope="module")
-def engine(root: Path) -> Any:
-    engine = make_engine(root)
-    yield engine
-    engine.close()
 
 
 def folder(root: Path, seed: int = 0) -> list[dict[str, str]]:

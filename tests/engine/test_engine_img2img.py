@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine_runs import Run, install_embedded, make_engine, pixels_of, run, run_until
+from engine_runs import Run, pixels_of, run, run_until
 from picture_inputs import array, box_mask, keep, scene
 from PIL import Image, ImageFilter
 
@@ -15,20 +15,6 @@ from webui.engine import Engine
 from webui.events import Step
 
 BOX = (40, 32, 96, 88)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("img2img")
-    install_embedded(root)
-    return root
-
-
-@pytest.fixture(scope="module")
-def engine(root: Path) -> Any:
-    engine = make_engine(root)
-    yield engine
-    engine.close()
 
 
 @pytest.fixture(scope="module")

@@ -14,29 +14,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from webui import infotext, pictures
-from webui.params import make_params
-
-PARAMS = {
-    "prompt": "a cat, (fluffy:1.2) <lora:film:0.8>",
-    "negative_prompt": "blurry, lowres",
-    "width": 64,
-    "height": 48,
-    "seed": 77,
-    "steps": 12,
-    "cfg_scale": 6.5,
-    "sampler": "DPM++ 2M",
-    "schedule": "Karras",
-}
-
-
-def write(folder: Path, kind: str) -> Path:
-    text = infotext.format(
-        make_params(PARAMS), model_name="emoji", model_hash="0123456789", extra=[("TI hashes", "a: 1, b: 2")]
-    )
-    path = folder / f"picture.{kind}"
-    path.write_bytes(pictures.encode(Image.new("RGB", (64, 48)), kind, 90, text, {"latent-webui": "{}"}))
-    return path
+from benchmarks.readers import PARAMS, write
+from webui import pictures
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])

@@ -1,6 +1,7 @@
 """What model files exist, what each of them is, and which one a name means. No torch."""
 
-from webui.catalog.catalog import Catalog, can_run
+from webui.catalog.catalog import Catalog
+from webui.catalog.completion import can_run
 from webui.catalog.families import Family
 from webui.catalog.header import Header, TensorInfo, read_header
 from webui.catalog.models import ModelFile, VaeChoice

@@ -12,10 +12,11 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from webui.catalog.aliases import looks_like_hash
 from webui.catalog.cache import Cache
+from webui.catalog.completion import Completion
 from webui.catalog.hasher import Hasher
 from webui.catalog.inspection import needs_pickle
 from webui.catalog.lookup import find_network, with_hash
@@ -23,11 +24,10 @@ from webui.catalog.models import ModelFile, VaeChoice
 from webui.catalog.scan import SUFFIXES, VAE_ENDINGS, Role, find_models, look_again
 from webui.catalog.snapshot import Key, Reading, Seen, Snapshot, take_snapshot
 from webui.catalog.vae_choice import NONE, canonical_selection, choose_vae, find_vae, near
-from webui.errors import InvalidParams, ModelNotFound, UnsupportedModel, near_matches
+from webui.errors import ModelNotFound, UnsupportedModel, near_matches
 from webui.inputs import InputStore
-from webui.names import AUTOMATIC, LATENT_UPSCALERS, PIXEL_UPSCALERS
-from webui.operations import Extras, Hires, SdUpscale
-from webui.params import SIDE_MULTIPLE, GenerationParams
+from webui.names import AUTOMATIC, PIXEL_UPSCALERS
+from webui.params import GenerationParams
 from webui.paths import Paths
 from webui.settings import Settings
 
@@ -158,6 +158,21 @@ class Catalog:
             return found
         return next((m for m in self.checkpoints if m.runnable), None)
 
+    def checkpoint_for(self, alias: str | None, settings: Settings) -> ModelFile:
+        """The checkpoint of that title, name, stem or hash; without one the settings' own, or the first that runs.
+
+        Raises `ModelNotFound` as `find_checkpoint`, and when there is none to take.
+        """
+        if alias:
+            return self.find_checkpoint(alias)
+        preferred, allow_pickle = settings.model.checkpoint, settings.model.allow_pickle
+        default = self.default_checkpoint(preferred, allow_pickle=allow_pickle)
+        if default is None and self._rescan(""):
+            default = self.default_checkpoint(preferred, allow_pickle=allow_pickle)
+        if default is None:
+            raise self._no_checkpoint("")
+        return self._as_it_is(default, "checkpoint")
+
     def find_vae(self, name: str) -> ModelFile:
         """The VAE of that file name, relative path, stem or hash. Raises `ModelNotFound` with near matches."""
         try:
@@ -254,88 +269,7 @@ class Catalog:
         Raises `ModelNotFound` for a checkpoint or VAE that is not there, `UnsupportedModel` for one that cannot run,
         `NotFound` for a picture to start from that is not there, `InvalidParams` when none was chosen.
         """
-        self._inputs.require(params)
-        if params.sources:
-            one = self.resolve(params.for_source(0), settings)
-            extras = one.extras and {**one.extras.model_dump(), "image": None}
-            own = {"sources": params.sources, "init": params.init, "width": params.width, "height": params.height}
-            return one.changed(**own, extras=extras)
-        if params.init is not None and params.init.image is None:
-            raise InvalidParams("There is no picture to start from.", "Choose one, or leave init out.")
-        if params.extras is not None and params.extras.image is None:
-            raise InvalidParams("There is no picture to enlarge.", "Choose one, or leave extras out.")
-        if params.extras is not None:
-            return params.changed(extras=self._with_upscalers(params.extras)).with_fixed_seeds()
-        checkpoint = self._requested(params, settings)
-        if not can_run(checkpoint, settings):
-            raise UnsupportedModel(
-                f'The checkpoint "{checkpoint.name}" cannot be used: {checkpoint.reason}', "Choose another checkpoint."
-            )
-        vae = canonical_selection(params.vae)
-        if vae == AUTOMATIC:
-            vae = canonical_selection(settings.model.vae)
-        elif vae != NONE:
-            file = self.find_vae(vae)
-            first = find_vae(self.snapshot.vae_order, file.path.name)
-            vae = file.path.name if first.path == file.path else file.name
-        self.resolve_vae(
-            checkpoint, vae, settings.model.vae_overrides_preferences, allow_pickle=settings.model.allow_pickle
-        )
-        width, height = self._size(params, checkpoint)
-        complete = params.changed(
-            checkpoint=checkpoint.name,
-            vae=vae,
-            refiner=self._refiner(params, settings),
-            width=width,
-            height=height,
-            hires=self._hires(params, settings),
-            sd_upscale=self._with_upscalers(params.sd_upscale),
-        ).with_fixed_seeds()
-        if complete.hires is not None:
-            complete.second_pass()  # refused here when it is too large
-        return complete
-
-    def _hires(self, params: GenerationParams, settings: Settings) -> dict[str, Any] | None:
-        """The second pass with its checkpoint and upscaler under the catalog's own names."""
-        fields = self._with_upscalers(params.hires)
-        if params.hires is None or fields is None or params.hires.checkpoint is None:
-            return fields
-        file = self._requested(params.changed(checkpoint=params.hires.checkpoint, hires=None), settings)
-        if not can_run(file, settings):
-            raise UnsupportedModel(
-                f'The checkpoint "{file.name}" of the hires pass cannot be used: {file.reason}', "Choose another one."
-            )
-        return {**fields, "checkpoint": file.name}
-
-    def _with_upscalers(self, group: Hires | SdUpscale | Extras | None) -> dict[str, Any] | None:
-        """A group's fields, upscalers under their own names. Raises `ModelNotFound`, `UnsupportedModel`."""
-        if group is None:
-            return None
-        built_in = (*PIXEL_UPSCALERS, *(LATENT_UPSCALERS if isinstance(group, Hires) else ()))
-        fields = group.model_dump()
-        for key in ("upscaler", "upscaler_2"):
-            if key not in fields:
-                continue
-            known = next((name for name in built_in if name.casefold() == fields[key].strip().casefold()), None)
-            fields[key] = known or self._runnable_upscaler(fields[key]).stem
-        return fields
-
-    def _runnable_upscaler(self, name: str) -> ModelFile:
-        found = self.find_upscaler(name)
-        if found.kind not in ("upscaler", "unknown"):
-            raise UnsupportedModel(f'The upscaler "{found.name}" cannot be used: {found.reason}', "Choose another one.")
-        return found
-
-    def _refiner(self, params: GenerationParams, settings: Settings) -> str | None:
-        """The refiner under the catalog's own name. Raises as `resolve` does."""
-        if params.refiner is None:
-            return None
-        refiner = self.find_checkpoint(params.refiner)
-        if not can_run(refiner, settings):
-            raise UnsupportedModel(
-                f'The refiner "{refiner.name}" cannot be used: {refiner.reason}', "Choose another one, or none."
-            )
-        return refiner.name
+        return Completion(self, self._inputs, settings).of(params)
 
     # Hashes -------------------------------------------------------------------------------------------------------
 
@@ -358,32 +292,6 @@ class Catalog:
             self._hasher.sha256(model, wait=False)
 
     # Inside -------------------------------------------------------------------------------------------------------
-
-    def _size(self, params: GenerationParams, checkpoint: ModelFile) -> tuple[int, int]:
-        """(width, height) as asked for; what is left open is the picture's own, or the checkpoint's native size."""
-        width = height = checkpoint.native_size
-        init, hires = params.init, params.hires
-        if params.sd_upscale is not None:  # the size is that of the tiles
-            return params.width or width, params.height or height
-        given = (init and init.image) or (hires and hires.first_pass)
-        if given and not (params.width and params.height):
-            picture, frame = self._inputs.look(given), init.frame if init else None
-            width, height = picture.width, picture.height
-            if frame is not None:
-                width, height = width + frame.left + frame.right, height + frame.top + frame.bottom
-            width, height = (max(2, side // SIDE_MULTIPLE) * SIDE_MULTIPLE for side in (width, height))
-        return params.width or width, params.height or height
-
-    def _requested(self, params: GenerationParams, settings: Settings) -> ModelFile:
-        if params.checkpoint:
-            return self.find_checkpoint(params.checkpoint)
-        preferred, allow_pickle = settings.model.checkpoint, settings.model.allow_pickle
-        default = self.default_checkpoint(preferred, allow_pickle=allow_pickle)
-        if default is None and self._rescan(""):
-            default = self.default_checkpoint(preferred, allow_pickle=allow_pickle)
-        if default is None:
-            raise self._no_checkpoint("")
-        return self._as_it_is(default, "checkpoint")
 
     def _no_checkpoint(self, alias: str) -> ModelNotFound:
         index = self.snapshot.index
@@ -447,8 +355,3 @@ class Catalog:
         if self._snapshot != snapshot:
             self._revision += 1
         self._snapshot = snapshot
-
-
-def can_run(model: ModelFile, settings: Settings) -> bool:
-    """Whether the engine can use it under these settings (pickle-based files need the user's leave)."""
-    return model.runnable or (settings.model.allow_pickle and needs_pickle(model))
