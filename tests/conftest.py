@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from embedded import EMBEDDED_CHECKPOINT, link_or_copy
+from embedded import install_embedded
 from hypothesis import HealthCheck, settings
 
 os.environ.update(
@@ -70,10 +70,7 @@ def _no_network() -> Iterator[None]:
 def data_dir(tmp_path: Path) -> Path:
     """A fresh data folder that holds the embedded checkpoint and nothing else."""
     root = tmp_path / "data"
-    checkpoints = root / "models" / "Stable-diffusion"
-    checkpoints.mkdir(parents=True)
-    for source in (EMBEDDED_CHECKPOINT, EMBEDDED_CHECKPOINT.with_suffix(".yaml")):
-        link_or_copy(source, checkpoints / source.name)
+    install_embedded(root)
     return root
 
 

@@ -11,6 +11,15 @@ from webui.paths import REPO_ROOT
 EMBEDDED_CHECKPOINT = REPO_ROOT / "models" / "Stable-diffusion" / "emoji-proto-128.safetensors"
 
 
+def install_embedded(root: Path, name: str = EMBEDDED_CHECKPOINT.stem) -> Path:
+    """Put the embedded checkpoint into a data folder, under a name; returns its file there."""
+    folder = root / "models" / "Stable-diffusion"
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix in (".safetensors", ".yaml"):
+        link_or_copy(EMBEDDED_CHECKPOINT.with_suffix(suffix), folder / f"{name}{suffix}")
+    return folder / f"{name}.safetensors"
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """A hard link where the file system allows it: the embedded model is 42 MB."""
     try:

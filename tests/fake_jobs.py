@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from embedded import EMBEDDED_CHECKPOINT
 from PIL import Image, ImageFilter, PngImagePlugin
 
 from webui.errors import ModelNotFound, NotFound, QueueFull
@@ -21,7 +22,7 @@ GB = 2**30
 
 @dataclass(frozen=True)
 class FakeModel:
-    name: str = "emoji-proto-128.safetensors"
+    name: str = EMBEDDED_CHECKPOINT.name
     family: str = "SD1"
     size: int = 42_500_000
     native_size: int = 128
@@ -316,7 +317,7 @@ class FakeJobs:
             f"{params.prompt}\nNegative prompt: {params.negative_prompt}\nSteps: {params.steps}, "
             f"Sampler: {params.sampler}, "
             f"Schedule type: {params.schedule}, CFG scale: {params.cfg_scale:g}, Seed: {seed}, "
-            f"Size: {params.width}x{params.height}, Model hash: 0a1b2c3d4e, Model: emoji-proto-128"
+            f"Size: {params.width}x{params.height}, Model hash: 0a1b2c3d4e, Model: {EMBEDDED_CHECKPOINT.stem}"
         )
         path = self.outputs / "txt2img-images" / "2026-11-23" / f"{self._count:05d}-{seed}.png"
         self._count += 1

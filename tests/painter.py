@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedded import EMBEDDED_CHECKPOINT, link_or_copy
+from embedded import install_embedded
 from PIL import Image as Picture
 
 from webui import infotext, pictures
@@ -151,10 +151,7 @@ class Atelier:
 
 def with_checkpoint(root: Path) -> Path:
     """A data folder that holds the embedded checkpoint."""
-    folder = root / "models" / "Stable-diffusion"
-    folder.mkdir(parents=True)
-    for source in (EMBEDDED_CHECKPOINT, EMBEDDED_CHECKPOINT.with_suffix(".yaml")):
-        link_or_copy(source, folder / source.name)
+    install_embedded(root)
     return root
 
 

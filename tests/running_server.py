@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import os
-import shutil
 import signal
 import socket
 import ssl
@@ -17,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from embedded import EMBEDDED_CHECKPOINT, install_embedded
+
 REPO_ROOT = Path(__file__).resolve().parent.parent
-EMBEDDED_CHECKPOINT = REPO_ROOT / "models" / "Stable-diffusion" / "emoji-proto-128.safetensors"
 
 # Serves until a signal; exit code 3 for an error in words. Prints the modules that matter at the first answer.
 _PROGRAM = """
@@ -107,11 +107,8 @@ class RunningServer:
 
     def start(self, *, log: bool = False) -> None:
         """Start the process; its output goes to a file (`log`) or to the pipe."""
-        checkpoints = self.data_dir / "models" / "Stable-diffusion"
-        checkpoints.mkdir(parents=True, exist_ok=True)
-        for source in (EMBEDDED_CHECKPOINT, EMBEDDED_CHECKPOINT.with_suffix(".yaml")):
-            if not (checkpoints / source.name).exists():
-                shutil.copyfile(source, checkpoints / source.name)
+        if not (self.data_dir / "models" / "Stable-diffusion" / EMBEDDED_CHECKPOINT.name).exists():
+            install_embedded(self.data_dir)
         program = self.data_dir / "serve_for_test.py"
         program.write_text(_PROGRAM)
         output: Any = self._log.open("w") if log else subprocess.PIPE

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from embedded import EMBEDDED_CHECKPOINT, link_or_copy
+from embedded import install_embedded
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -109,10 +109,7 @@ def test_upscale_enlarges_a_folder_and_prints_the_paths(folder: Path, tmp_path: 
 
 
 def test_img2img_of_a_folder_starts_from_each_picture(folder: Path, tmp_path: Path) -> None:
-    models = tmp_path / "data" / "models" / "Stable-diffusion"
-    models.mkdir(parents=True)
-    for suffix in (".safetensors", ".yaml"):
-        link_or_copy(EMBEDDED_CHECKPOINT.with_suffix(suffix), models / f"m{suffix}")
+    install_embedded(tmp_path / "data", "m")
     line = ["generate", "an apple", "--init-folder", str(folder), "--steps", "2", "--seed", "7", "--cfg", "1"]
     line += ["--width", "64", "--height", "64", "--denoising-strength", "0.3", "--data-dir", str(tmp_path / "data")]
     done = CliRunner().invoke(cli.command_line("generate"), line)

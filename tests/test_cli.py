@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from embedded import EMBEDDED_CHECKPOINT
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -386,8 +387,8 @@ def test_models_lists_files_with_family_size_and_hash_and_says_what_cannot_be_us
     assert done.exit_code == 0, done.output
     rows = done.stdout.splitlines()
     assert rows[0].split() == ["kind", "name", "family", "size", "hash", "remark"]
-    good = next(row for row in rows if "emoji-proto-128" in row).split()
-    assert good[:4] == ["checkpoint", "emoji-proto-128.safetensors", "SD1", "42"]
+    good = next(row for row in rows if EMBEDDED_CHECKPOINT.stem in row).split()
+    assert good[:4] == ["checkpoint", EMBEDDED_CHECKPOINT.name, "SD1", "42"]
     assert re.fullmatch(r"[0-9a-f]{10}", good[5])
     torn = next(row for row in rows if "torn" in row)
     assert len(torn.split()) > 6
@@ -429,7 +430,7 @@ def test_doctor_reports_what_a_bug_report_needs_and_not_where_the_user_lives(dat
         r"^  precision  (bf16|fp32) \(VAE (bf16|fp32)\)\. \w.+\.$",
         r"^  attention  sdpa: available, in use",
         r"^  attention  xformers: (available|not available: .+)",
-        r"^  checkpoint  emoji-proto-128\.safetensors",
+        rf"^  checkpoint  {re.escape(EMBEDDED_CHECKPOINT.name)}",
         r"^  outputs  ~/data/outputs: .+ free",
         r"^  device\.use_cpu = True",
         r"^  gradio 6\.",
@@ -451,7 +452,7 @@ def test_a_torch_that_crashes_costs_one_section_and_not_the_report(
     text, healthy = doctor.report(Settings(), Paths.under(data_dir))
     assert not healthy
     assert "was ended by the system" in text
-    assert "emoji-proto-128" in text
+    assert EMBEDDED_CHECKPOINT.stem in text
 
 
 def test_doctor_names_a_package_that_is_missing_or_too_old(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from embedded import EMBEDDED_CHECKPOINT, link_or_copy
+from embedded import install_embedded
 
 from webui import events
 from webui.catalog import Catalog
@@ -67,8 +67,7 @@ def opened(root: Path, install: Callable[[Paths], None]) -> Iterator[Workshop]:
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     def install(paths: Paths) -> None:
-        for source in (EMBEDDED_CHECKPOINT, EMBEDDED_CHECKPOINT.with_suffix(".yaml")):
-            link_or_copy(source, paths.checkpoints[0] / source.name)
+        install_embedded(paths.data_dir)
 
     with opened(tmp_path_factory.mktemp("workshop"), install) as workshop:
         yield workshop

@@ -24,11 +24,11 @@ from webui.settings import Settings, SettingsStore
 def test_models_tell_size_family_and_why_one_cannot_run(web: Any) -> None:
     found = web.get("/models").json()
     by_name = {m["name"]: m for m in found["checkpoints"]}
-    assert by_name["emoji-proto-128.safetensors"]["runnable"] is True
-    assert by_name["emoji-proto-128.safetensors"]["native_size"] == 128
+    assert by_name[EMBEDDED_CHECKPOINT.name]["runnable"] is True
+    assert by_name[EMBEDDED_CHECKPOINT.name]["native_size"] == 128
     assert by_name["sdxl-base.safetensors"]["runnable"] is False
     assert by_name["sdxl-base.safetensors"]["reason"]
-    assert found["default_checkpoint"] == "emoji-proto-128.safetensors"
+    assert found["default_checkpoint"] == EMBEDDED_CHECKPOINT.name
     assert found["vaes"][0]["size"] > 0
 
 
@@ -39,9 +39,9 @@ def test_refresh_looks_again(web: Any, fake_jobs: FakeJobs) -> None:
 
 
 def test_a_chosen_model_is_loaded_ahead(web: Any, fake_jobs: FakeJobs) -> None:
-    answer = web.post("/models/select", json={"checkpoint": "emoji-proto-128.safetensors", "vae": "None"})
-    assert answer.json()["name"] == "emoji-proto-128.safetensors"
-    assert fake_jobs.selected == ("emoji-proto-128.safetensors", "None")
+    answer = web.post("/models/select", json={"checkpoint": EMBEDDED_CHECKPOINT.name, "vae": "None"})
+    assert answer.json()["name"] == EMBEDDED_CHECKPOINT.name
+    assert fake_jobs.selected == (EMBEDDED_CHECKPOINT.name, "None")
 
 
 @pytest.mark.parametrize("body", [{"checkpoint": "nope"}, {"checkpoint": 5}, {"checkpoint": "sdxl-base.safetensors"}])

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from embedded import EMBEDDED_CHECKPOINT, install_embedded
 from painter import Atelier, atelier, with_checkpoint
 from PIL import Image
 from starlette.requests import Request
@@ -34,9 +35,7 @@ def viewer_of(request: Request) -> Viewer:
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Atelier]:
     root = with_checkpoint(tmp_path_factory.mktemp("sdapi"))
-    folder = root / "models" / "Stable-diffusion"
-    (folder / "second.safetensors").write_bytes((folder / "emoji-proto-128.safetensors").read_bytes())
-    (folder / "second.yaml").write_bytes((folder / "emoji-proto-128.yaml").read_bytes())
+    install_embedded(root, "second")
     (root / "styles.csv").write_text('name,prompt,negative_prompt\nink,"{prompt}, ink drawing",photo\n')
     with atelier(root, viewer_of=viewer_of) as found:
         yield found
@@ -87,7 +86,7 @@ def test_the_answer_has_pictures_the_request_and_info_in_that_programs_words(hou
     assert info["all_negative_prompts"] == ["blurry"] * 4
     assert (info["sampler_name"], info["steps"], info["width"], info["clip_skip"]) == ("Euler a", 2, 64, 1)
     assert info["index_of_first_image"] == 0
-    assert info["sd_model_name"] == "emoji-proto-128"
+    assert info["sd_model_name"] == EMBEDDED_CHECKPOINT.stem
     assert len(info["infotexts"]) == 4
     assert [picture(image).info["parameters"] for image in answer["images"]] == info["infotexts"]
     assert {"denoising_strength", "extra_generation_params", "styles", "job_timestamp", "version"} <= set(info)
@@ -298,7 +297,7 @@ def test_an_infotext_fills_what_was_not_given(house: Atelier) -> None:
     assert (params["prompt"], params["negative_prompt"], params["steps"]) == ("a pear", "rotten", 2)
     assert (params["sampler"], params["schedule"], params["cfg_scale"]) == ("Euler", "Karras", 5.5)
     assert (params["seed"], params["width"], params["height"], params["clip_skip"]) == (77, 96, 64, 2)
-    assert params["checkpoint"] == "emoji-proto-128.safetensors"  # the text's is not here
+    assert params["checkpoint"] == EMBEDDED_CHECKPOINT.name  # the text's is not here
 
 
 def test_the_second_pass_has_its_own_choices(house: Atelier) -> None:
@@ -342,13 +341,13 @@ def test_options_of_a_request_end_with_it(house: Atelier) -> None:
     assert failed.status_code == 503
     assert failed.json()["error"] == "OutOfMemory"
     after = params_of(house, txt2img(house))
-    assert (after["clip_skip"], after["checkpoint"], after["ensd"]) == (1, "emoji-proto-128.safetensors", 0)
+    assert (after["clip_skip"], after["checkpoint"], after["ensd"]) == (1, EMBEDDED_CHECKPOINT.name, 0)
     assert house.client.get(f"{API}/options").json() == before
 
 
 def test_many_requests_with_options_of_their_own_do_not_mix(house: Atelier) -> None:
     def ask(number: int) -> tuple[Any, Any]:
-        name = ("emoji-proto-128", "second")[number % 2]
+        name = (EMBEDDED_CHECKPOINT.stem, "second")[number % 2]
         skip = number % 3 + 1
         overrides = {"sd_model_checkpoint": name, "CLIP_stop_at_last_layers": skip}
         answer = txt2img(house, prompt=f"number {number}", steps=1, override_settings=overrides)
@@ -700,7 +699,7 @@ def test_lists_have_the_shapes_that_clients_read(house: Atelier) -> None:
     karras = next(one for one in get("/schedulers") if one["label"] == "Karras")
     assert (karras["name"], karras["default_rho"]) == ("karras", 7.0)
     models = get("/sd-models")
-    assert {model["model_name"] for model in models} == {"emoji-proto-128", "second"}
+    assert {model["model_name"] for model in models} == {EMBEDDED_CHECKPOINT.stem, "second"}
     assert set(models[0]) == {"title", "model_name", "hash", "sha256", "filename", "config"}
     assert [one["name"] for one in get("/upscalers")][:3] == ["None", "Lanczos", "Nearest"]
     assert {"name": "Latent"} in get("/latent-upscale-modes")

@@ -6,6 +6,7 @@ import io
 from typing import Any
 
 import pytest
+from embedded import EMBEDDED_CHECKPOINT
 from PIL import Image, PngImagePlugin
 from running_server import RunningServer
 from steps import SLOW, generate, ready, set_values, until, wait_for_end, wait_for_step
@@ -60,7 +61,7 @@ def test_kept_values_that_are_no_longer_possible_fall_back(page: Any) -> None:
     ready(page)
     values = page.evaluate("latent.form.values")
     assert values["prompt"] == "still here"
-    assert values["checkpoint"] == "emoji-proto-128.safetensors"
+    assert values["checkpoint"] == EMBEDDED_CHECKPOINT.name
     assert (values["vae"], values["sampler"], values["steps"], values["width"]) == ("Automatic", "DPM++ 2M", 20, 2048)
     page.evaluate(
         "clearTimeout(latent.form.saving); localStorage.setItem('latent.form', 'no json {');latent.form.ready = false"
@@ -90,7 +91,7 @@ def test_the_size_follows_the_checkpoint_until_the_user_sets_it(page: Any) -> No
     page.wait_for_function("latent.form.values.width === 512 && latent.form.values.checkpoint === 'big.safetensors'")
     set_values(page, width=640)
     choose(page, "emoji")
-    page.wait_for_function("latent.form.values.checkpoint === 'emoji-proto-128.safetensors'")
+    page.wait_for_function(f"latent.form.values.checkpoint === '{EMBEDDED_CHECKPOINT.name}'")
     assert page.evaluate("[latent.form.values.width, latent.form.values.height]") == [640, 512]
 
 
@@ -174,7 +175,7 @@ def test_model_names_are_shown_and_never_run(page: Any, server: RunningServer) -
     assert page.locator("#pick-checkpoint-list img").count() == 0
     assert option.locator("small").inner_text().strip()
     option.click(force=True)
-    assert page.evaluate("latent.form.values.checkpoint") == "emoji-proto-128.safetensors"
+    assert page.evaluate("latent.form.values.checkpoint") == EMBEDDED_CHECKPOINT.name
     (folder / name).unlink()
     page.get_by_role("button", name="Refresh the model lists").click()
     page.wait_for_function("latent.models.list.checkpoints.length === 1")

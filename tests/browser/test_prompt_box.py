@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from embedded import EMBEDDED_CHECKPOINT
 from PIL import Image, PngImagePlugin
 from running_server import RunningServer
 from steps import generate, set_values, wait_for_end
@@ -241,7 +242,7 @@ def test_a_text_of_another_program_fills_every_field_and_can_be_taken_back(page:
     expected = {"steps": 11, "sampler": "DPM++ 2M", "cfg_scale": 5.5, "seed": "965400086", "width": 64, "height": 96}
     assert {key: values[key] for key in expected} == expected
     assert (values["clip_skip"], values["negative_prompt"], values["rng"]) == (2, "blurry", "GPU")
-    assert values["checkpoint"] == "emoji-proto-128.safetensors"
+    assert values["checkpoint"] == EMBEDDED_CHECKPOINT.name
     words = taken.inner_text()
     assert "There is no checkpoint emoji-prto-128 [6ce0161689] here." in words
     assert 'There is no LoRA "filmgran" here.' in words

@@ -12,6 +12,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from embedded import EMBEDDED_CHECKPOINT
 from model_files import (
     folders,
     header_json,
@@ -66,7 +67,7 @@ def names(models: tuple[object, ...]) -> list[str]:
 def test_the_embedded_checkpoint_is_listed_and_runs(data_dir: Path):
     [model] = Catalog(Paths.under(data_dir)).checkpoints
     assert (model.name, model.family, model.runnable, model.reason) == (
-        "emoji-proto-128.safetensors",
+        EMBEDDED_CHECKPOINT.name,
         Family.SD1,
         True,
         "",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from embedded import EMBEDDED_CHECKPOINT
 from model_files import VAE, folders, kohya_lora, ldm_vae, sd1, sdxl, write_model
 from PIL import Image
 
@@ -49,7 +50,7 @@ def test_an_empty_request_becomes_complete(paths: Paths):
 
 def test_the_embedded_model_is_resolved_at_its_own_size(data_dir: Path):
     params = Catalog(Paths.under(data_dir)).resolve(make_params({"seed": 7}), Settings())
-    assert (params.checkpoint, params.width, params.height, params.seed) == ("emoji-proto-128.safetensors", 128, 128, 7)
+    assert (params.checkpoint, params.width, params.height, params.seed) == (EMBEDDED_CHECKPOINT.name, 128, 128, 7)
 
 
 def test_any_alias_becomes_the_name(paths: Paths):

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from engine_runs import install_embedded, make_engine
+from embedded import install_embedded
+from engine_runs import make_engine
 
 from webui.engine import Engine
 

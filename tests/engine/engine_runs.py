@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,20 +18,7 @@ from webui.params import make_params
 from webui.paths import Paths
 from webui.settings import Settings, changed
 
-EMBEDDED = Path(__file__).resolve().parents[2] / "models" / "Stable-diffusion" / "emoji-proto-128.safetensors"
 QUICK = {"prompt": "a red apple", "steps": 4, "seed": 7, "cfg_scale": 5.0, "sampler": "Euler"}
-
-
-def install_embedded(root: Path, name: str = EMBEDDED.stem) -> Path:
-    """Put the embedded checkpoint into a data folder, under a name; returns its file there."""
-    folder = root / "models" / "Stable-diffusion"
-    folder.mkdir(parents=True, exist_ok=True)
-    for suffix in (".safetensors", ".yaml"):
-        try:
-            os.link(EMBEDDED.with_suffix(suffix), folder / f"{name}{suffix}")
-        except OSError:
-            shutil.copyfile(EMBEDDED.with_suffix(suffix), folder / f"{name}{suffix}")
-    return folder / f"{name}.safetensors"
 
 
 @dataclass

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from embedded import EMBEDDED_CHECKPOINT
-from engine_runs import Run, install_embedded, pixels_of, run, run_until
+from embedded import EMBEDDED_CHECKPOINT, install_embedded
+from engine_runs import Run, pixels_of, run, run_until
 from extensions.extension_folders import host_of, write_extension
 
 from webui.engine import Engine

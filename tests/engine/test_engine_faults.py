@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine_runs import EMBEDDED, digest, install_embedded, make_engine, rewrite, run
+from embedded import EMBEDDED_CHECKPOINT, install_embedded
+from engine_runs import digest, make_engine, rewrite, run
 from PIL import Image as PillowImage
 
 from webui import pictures
@@ -69,7 +70,7 @@ def test_F03_no_memory_while_loading_leaves_nothing_half_loaded(
 ) -> None:
     install_embedded(data_dir, "other")
     engine = make_engine(data_dir)
-    run(engine, checkpoint="emoji-proto-128", **SMALL)
+    run(engine, checkpoint=EMBEDDED_CHECKPOINT.stem, **SMALL)
 
     def full(*_: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -93,7 +94,7 @@ def test_F07_H026_a_network_of_nan_is_named_and_nothing_is_saved(data_dir: Path)
                 unet = key.startswith("model.diffusion_model.") and tensor.is_floating_point()
                 yield key, torch.full_like(tensor, value) if unet else tensor
 
-        rewrite(EMBEDDED, folder / f"{name}.safetensors", poison)
+        rewrite(EMBEDDED_CHECKPOINT, folder / f"{name}.safetensors", poison)
     engine = make_engine(data_dir)
     for name in ("nan", "inf"):
         failed = run(engine, checkpoint=name, steps=10)
@@ -102,7 +103,7 @@ def test_F07_H026_a_network_of_nan_is_named_and_nothing_is_saved(data_dir: Path)
         assert "fp32" in failed.error["message"]
         assert failed.of(Step) == []  # at once, not after all steps
     assert not list((data_dir / "outputs").rglob("*.png"))
-    assert run(engine, checkpoint="emoji-proto-128", **SMALL).finished.pictures == 1
+    assert run(engine, checkpoint=EMBEDDED_CHECKPOINT.stem, **SMALL).finished.pictures == 1
     engine.close()
 
 
@@ -209,7 +210,7 @@ def test_the_save_hook_surrounds_each_file(data_dir: Path) -> None:
     assert [(when, exists) for when, _, exists in told] == [("before", False), ("after", True)] * 2
     picture = told[0][1]
     assert str(picture.path) == done.images[0].path
-    assert picture.models[0].name == "emoji-proto-128.safetensors"
+    assert picture.models[0].name == EMBEDDED_CHECKPOINT.name
     assert len(picture.models[0].sha256) == 64
     assert picture.environment.dtype == str(engine._tools.device.dtype).removeprefix("torch.")
     engine.close()

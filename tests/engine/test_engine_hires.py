@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine_runs import install_embedded, make_engine, pixels_of, run, run_until
+from embedded import install_embedded
+from engine_runs import make_engine, pixels_of, run, run_until
 from picture_inputs import keep, scene
 from PIL import Image, PngImagePlugin
 from safetensors.torch import save_file

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from engine_runs import EMBEDDED, make_engine, pixels_of, rewrite, run
+from embedded import EMBEDDED_CHECKPOINT
+from engine_runs import make_engine, pixels_of, rewrite, run
 
 from benchmarks.make_sd15 import TEXT, UNET, VAE, specs
 from webui.catalog.sidecar import read_metadata
@@ -36,7 +37,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Any:
     from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 
-    weights = Weights(EMBEDDED)
+    weights = Weights(EMBEDDED_CHECKPOINT)
     tensors = {name: weights.tensor(name).clone() for name in weights.tensors}
     configs = {key: json.loads(weights.metadata[key]) for key in ("unet_config", "vae_config", "text_config")}
     unet = UNet2DConditionModel.from_config(configs["unet_config"])
@@ -162,7 +163,7 @@ def test_dimensions_of_full_size_sd15_come_from_the_shapes_alone() -> None:
 
 
 def test_dimensions_of_the_embedded_model_come_from_its_metadata_and_shapes() -> None:
-    weights = Weights(EMBEDDED)
+    weights = Weights(EMBEDDED_CHECKPOINT)
     shapes = {name: info.shape for name, info in weights.tensors.items()}
     sidecar = read_metadata(weights.metadata)
     assert unet_dims(shapes, sidecar).heads == (4, 4, 4)
@@ -175,25 +176,25 @@ def test_dimensions_of_the_embedded_model_come_from_its_metadata_and_shapes() ->
 
 
 def test_weights_in_the_right_type_stay_memory_mapped_and_others_are_converted() -> None:
-    weights = Weights(EMBEDDED)
+    weights = Weights(EMBEDDED_CHECKPOINT)
     shapes = {name: info.shape for name, info in weights.tensors.items()}
     sidecar = read_metadata(weights.metadata)
     dims = text_dims(shapes, sidecar)
     as_stored = fill(plan_text_encoder(weights, dims), Target(torch.device("cpu"), torch.float16))
     assert live_from_file(as_stored, weights)
-    converted = fill(plan_text_encoder(Weights(EMBEDDED), dims), FP32)
+    converted = fill(plan_text_encoder(Weights(EMBEDDED_CHECKPOINT), dims), FP32)
     assert not live_from_file(converted, weights)
     for ours, theirs in zip(converted.parameters(), as_stored.parameters(), strict=True):
         assert torch.equal(ours, theirs.float())
     with torch.no_grad():
-        before = EMBEDDED.read_bytes()[-4096:]
+        before = EMBEDDED_CHECKPOINT.read_bytes()[-4096:]
         for parameter in as_stored.parameters():
             parameter.fill_(0.5)  # a private mapping: memory changes, the file does not
-    assert EMBEDDED.read_bytes()[-4096:] == before
+    assert EMBEDDED_CHECKPOINT.read_bytes()[-4096:] == before
 
 
 def test_convolutions_have_their_channels_last() -> None:
-    weights = Weights(EMBEDDED)
+    weights = Weights(EMBEDDED_CHECKPOINT)
     shapes = {name: info.shape for name, info in weights.tensors.items()}
     unet = fill(plan_unet(weights, unet_dims(shapes, read_metadata(weights.metadata))), FP32)
     assert unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
@@ -203,7 +204,9 @@ def test_convolutions_have_their_channels_last() -> None:
 
 @pytest.mark.parametrize("part", ["model.diffusion_model.out.2.bias", "first_stage_model.decoder.conv_out.bias"])
 def test_a_missing_tensor_is_named(tmp_path: Path, part: str) -> None:
-    path = rewrite(EMBEDDED, tmp_path / "model.safetensors", lambda ts: ((k, v) for k, v in ts.items() if k != part))
+    path = rewrite(
+        EMBEDDED_CHECKPOINT, tmp_path / "model.safetensors", lambda ts: ((k, v) for k, v in ts.items() if k != part)
+    )
     weights = Weights(path)
     shapes = {name: info.shape for name, info in weights.tensors.items()}
     sidecar = read_metadata(weights.metadata)
@@ -216,7 +219,7 @@ def test_a_missing_tensor_is_named(tmp_path: Path, part: str) -> None:
 
 def test_old_names_of_the_vaes_attention_are_known(tmp_path: Path) -> None:
     """The first VAE files in the diffusers layout say query, key, value and proj_attn."""
-    weights = Weights(EMBEDDED)
+    weights = Weights(EMBEDDED_CHECKPOINT)
     shapes = {name: info.shape for name, info in weights.tensors.items()}
     dims = vae_dims(shapes, read_metadata(weights.metadata))
     ours = fill(plan_vae(weights, dims), FP32).state_dict()
@@ -247,6 +250,6 @@ def test_a_diffusers_folder_makes_the_same_picture_as_the_single_file(
     folder = data_dir / "models" / "Stable-diffusion" / "as-folder"
     pipeline.save_pretrained(folder)
     engine = make_engine(data_dir)
-    single = run(engine, checkpoint="emoji-proto-128", width=64, height=64)
+    single = run(engine, checkpoint=EMBEDDED_CHECKPOINT.stem, width=64, height=64)
     assert run(engine, checkpoint="as-folder", width=64, height=64).digests == single.digests
     engine.close()

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from engine_runs import EMBEDDED, install_embedded, make_engine, pixels_of, rewrite, run
+from embedded import EMBEDDED_CHECKPOINT, install_embedded
+from engine_runs import make_engine, pixels_of, rewrite, run
 
 from webui.engine import Engine
 
@@ -27,7 +28,7 @@ def darker(tensors: dict[str, Any]) -> Any:
 def test_one_checkpoint_is_kept_by_default_and_the_old_one_is_really_gone(data_dir: Path) -> None:
     install_embedded(data_dir, "other")
     engine = make_engine(data_dir)
-    run(engine, checkpoint="emoji-proto-128", **SMALL)
+    run(engine, checkpoint=EMBEDDED_CHECKPOINT.stem, **SMALL)
     old = weakref.ref(next(iter(engine._tools.store._checkpoints.values())).unet)
     run(engine, checkpoint="other", **SMALL)
     assert engine.loaded == ("other.safetensors",)
@@ -40,14 +41,14 @@ def test_two_checkpoints_are_kept_where_the_settings_say_so(data_dir: Path) -> N
     for name in ("second", "third"):
         install_embedded(data_dir, name)
     engine = make_engine(data_dir, model__checkpoints_in_memory=2)
-    first = run(engine, checkpoint="emoji-proto-128", **SMALL)
+    first = run(engine, checkpoint=EMBEDDED_CHECKPOINT.stem, **SMALL)
     run(engine, checkpoint="second", **SMALL)
-    back = run(engine, checkpoint="emoji-proto-128", **SMALL)
+    back = run(engine, checkpoint=EMBEDDED_CHECKPOINT.stem, **SMALL)
     assert [event.reused for event in back.loaded if event.what == "checkpoint"] == [True]
-    assert back.lines[0].startswith("Using the loaded model emoji-proto-128.safetensors [")
+    assert back.lines[0].startswith(f"Using the loaded model {EMBEDDED_CHECKPOINT.name} [")
     assert back.digests == first.digests
     run(engine, checkpoint="third", **SMALL)
-    assert engine.loaded == ("emoji-proto-128.safetensors", "third.safetensors")  # the least recently used went
+    assert engine.loaded == (EMBEDDED_CHECKPOINT.name, "third.safetensors")  # the least recently used went
     engine.close()
 
 
@@ -55,12 +56,12 @@ def test_a_limit_of_memory_unloads_the_least_recently_used_whatever_their_number
     for name in ("second", "third"):
         install_embedded(data_dir, name)
     engine = make_engine(data_dir, model__checkpoints_in_memory=8, device__precision="fp32")
-    list(engine.load("emoji-proto-128"))
+    list(engine.load(EMBEDDED_CHECKPOINT.stem))
     one = next(iter(engine._tools.store._checkpoints.values())).bytes
     engine._tools.store.limit = int(2.5 * one)
-    for name in ("second", "emoji-proto-128", "third"):
+    for name in ("second", EMBEDDED_CHECKPOINT.stem, "third"):
         list(engine.load(name))
-    assert engine.loaded == ("emoji-proto-128.safetensors", "third.safetensors")
+    assert engine.loaded == (EMBEDDED_CHECKPOINT.name, "third.safetensors")
     engine._tools.store.limit = 1  # one is always there
     list(engine.load("second"))
     assert engine.loaded == ("second.safetensors",)
@@ -77,12 +78,12 @@ def test_a_bad_file_leaves_the_loaded_model_in_place(data_dir: Path) -> None:
         for name, tensor in tensors.items():
             yield name, tensor[:, :1] if name.endswith("output_blocks.2.0.in_layers.2.weight") else tensor
 
-    rewrite(EMBEDDED, folder / "shapes.safetensors", wrong)
+    rewrite(EMBEDDED_CHECKPOINT, folder / "shapes.safetensors", wrong)
     engine._tools.catalog.refresh()
     failed = run(engine, checkpoint="shapes", **SMALL)
     assert failed.error["error"] in ("BadModelFile", "UnsupportedModel")
     assert next(iter(engine._tools.store._checkpoints.values())).unet is unet
-    assert run(engine, checkpoint="emoji-proto-128", **SMALL).lines == []
+    assert run(engine, checkpoint=EMBEDDED_CHECKPOINT.stem, **SMALL).lines == []
     engine.close()
 
 
@@ -93,7 +94,7 @@ def test_H028_right_names_with_wrong_shapes_are_told_with_both_shapes(data_dir: 
         for name, tensor in tensors.items():
             yield name, tensor[:, :100] if name == key else tensor
 
-    rewrite(EMBEDDED, data_dir / "models" / "Stable-diffusion" / "shapes.safetensors", wrong)
+    rewrite(EMBEDDED_CHECKPOINT, data_dir / "models" / "Stable-diffusion" / "shapes.safetensors", wrong)
     engine = make_engine(data_dir)
     error = run(engine, checkpoint="shapes", **SMALL).error
     assert error["error"] == "BadModelFile"
@@ -124,12 +125,12 @@ def as_playground(tensors: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize(("change", "word"), [(as_lora, "LoRA"), (as_vae, "VAE"), (as_playground, "Playground")])
 def test_H027_another_kind_of_file_in_the_checkpoint_folder_is_named(data_dir: Path, change: Any, word: str) -> None:
-    rewrite(EMBEDDED, data_dir / "models" / "Stable-diffusion" / "other.safetensors", change)
+    rewrite(EMBEDDED_CHECKPOINT, data_dir / "models" / "Stable-diffusion" / "other.safetensors", change)
     engine = make_engine(data_dir)
     error = run(engine, checkpoint="other", **SMALL).error
     assert error["error"] in ("UnsupportedModel", "BadModelFile")
     assert word.lower() in error["message"].lower()
-    assert run(engine, checkpoint="emoji-proto-128", **SMALL).finished.pictures == 1
+    assert run(engine, checkpoint=EMBEDDED_CHECKPOINT.stem, **SMALL).finished.pictures == 1
     engine.close()
 
 
@@ -141,15 +142,15 @@ def test_F25_a_checkpoint_that_was_deleted_is_named(data_dir: Path) -> None:
     error = run(engine, checkpoint="other", **SMALL).error
     assert error["error"] == "ModelNotFound"
     assert "other" in error["message"]
-    assert run(engine, checkpoint="emoji-proto-128", **SMALL).finished.pictures == 1
+    assert run(engine, checkpoint=EMBEDDED_CHECKPOINT.stem, **SMALL).finished.pictures == 1
     engine.close()
 
 
 def test_F26_a_checkpoint_that_was_replaced_is_loaded_anew_under_its_true_hash(data_dir: Path) -> None:
     engine = make_engine(data_dir)
     first = run(engine, **SMALL)
-    path = data_dir / "models" / "Stable-diffusion" / EMBEDDED.name
-    rewrite(EMBEDDED, data_dir / "new.safetensors", darker).replace(path)
+    path = data_dir / "models" / "Stable-diffusion" / EMBEDDED_CHECKPOINT.name
+    rewrite(EMBEDDED_CHECKPOINT, data_dir / "new.safetensors", darker).replace(path)
     second = run(engine, **SMALL)
     assert second.loaded[0].short_hash != first.loaded[0].short_hash
     assert f"Model hash: {second.loaded[0].short_hash}" in second.images[0].infotext
@@ -160,20 +161,20 @@ def test_F26_a_checkpoint_that_was_replaced_is_loaded_anew_under_its_true_hash(d
 def test_F28_a_checkpoint_that_was_written_to_in_place_fails_once_by_name_and_is_then_loaded_anew(
     data_dir: Path,
 ) -> None:
-    path = data_dir / "models" / "Stable-diffusion" / EMBEDDED.name
+    path = data_dir / "models" / "Stable-diffusion" / EMBEDDED_CHECKPOINT.name
     copy = data_dir / "copy.safetensors"
     shutil.copyfile(path, copy)
     copy.replace(path)  # no hard link to the repository's own file
     engine = make_engine(data_dir)
     first = run(engine, **SMALL)
-    changed = rewrite(EMBEDDED, data_dir / "new.safetensors", darker).read_bytes()
+    changed = rewrite(EMBEDDED_CHECKPOINT, data_dir / "new.safetensors", darker).read_bytes()
     with path.open("r+b") as file:
         file.write(changed)
         file.truncate()
     error = run(engine, **SMALL).error
     assert error["error"] == "BadModelFile"
     assert "changed on disk" in error["message"]
-    assert EMBEDDED.name in error["message"]
+    assert EMBEDDED_CHECKPOINT.name in error["message"]
     second = run(engine, **SMALL)
     assert pixels_of(second.images[0]).mean() < pixels_of(first.images[0]).mean() - 10
     engine.close()
@@ -188,8 +189,8 @@ def test_F28_a_change_while_pictures_are_made_from_the_mapped_file_ends_the_job(
         for name, tensor in tensors.items():
             yield name, tensor.float() if tensor.is_floating_point() else tensor
 
-    path = rewrite(EMBEDDED, data_dir / "models" / "Stable-diffusion" / "whole.safetensors", whole)
-    shutil.copyfile(EMBEDDED.with_suffix(".yaml"), path.with_suffix(".yaml"))
+    path = rewrite(EMBEDDED_CHECKPOINT, data_dir / "models" / "Stable-diffusion" / "whole.safetensors", whole)
+    shutil.copyfile(EMBEDDED_CHECKPOINT.with_suffix(".yaml"), path.with_suffix(".yaml"))
     engine = make_engine(data_dir)
     assert run(engine, checkpoint="whole", **SMALL).finished.pictures == 1
     assert engine._tools.store._checkpoints[str(path)].mapped

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine_runs import EMBEDDED, make_engine, run
+from embedded import EMBEDDED_CHECKPOINT
+from engine_runs import make_engine, run
 
 from webui.engine import pickles
 from webui.engine.pickles import check_archive, converted, read_tensors
@@ -278,10 +279,10 @@ def test_pickles_are_closed_until_the_settings_allow_them(tmp_path: Path) -> Non
 
 
 def test_a_checkpoint_and_a_vae_as_pickles_make_the_same_picture_when_allowed(data_dir: Path) -> None:
-    weights = Weights(EMBEDDED)
+    weights = Weights(EMBEDDED_CHECKPOINT)
     tensors = {name: weights.tensor(name).clone() for name in weights.tensors}
     folder = data_dir / "models" / "Stable-diffusion"
-    shutil.copyfile(EMBEDDED.with_suffix(".yaml"), folder / "old.yaml")
+    shutil.copyfile(EMBEDDED_CHECKPOINT.with_suffix(".yaml"), folder / "old.yaml")
     torch.save({"state_dict": tensors, "global_step": 1}, folder / "old.ckpt")
     prefix = "first_stage_model."
     vae = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -293,7 +294,7 @@ def test_a_checkpoint_and_a_vae_as_pickles_make_the_same_picture_when_allowed(da
     assert "allow_pickle" in str(refused.error)
     closed.close()
     engine = make_engine(data_dir, model__allow_pickle=True)
-    plain = run(engine, checkpoint="emoji-proto-128", width=64, height=64)
+    plain = run(engine, checkpoint=EMBEDDED_CHECKPOINT.stem, width=64, height=64)
     again = run(engine, checkpoint="old.ckpt", vae="old.vae.pt", width=64, height=64)
     assert again.digests == plain.digests
     assert "VAE: old.vae.pt" in again.images[0].infotext

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from embedded import EMBEDDED_CHECKPOINT
 from engine_runs import QUICK, digest, pixels_of, run
 from PIL import Image as PillowImage
 
@@ -49,7 +50,7 @@ def test_the_saved_file_is_the_picture_with_its_parameters(engine: Engine) -> No
     assert digest(pixels_of(image)) == image.pixels_sha256
     text, _ = pictures.read_text(Path(image.path).read_bytes())
     assert text == image.infotext
-    assert "Model: emoji-proto-128" in text
+    assert f"Model: {EMBEDDED_CHECKPOINT.stem}" in text
     assert "Model hash: " in text
     assert "VAE" not in text
     params = make_params({**infotext.parse(text).params, "checkpoint": None})
@@ -134,7 +135,7 @@ def test_parts_without_effect_are_named(engine: Engine) -> None:
 
 def test_unknown_names_end_the_job_with_a_sentence(engine: Engine) -> None:
     assert run(engine, checkpoint="no such model").error["error"] == "ModelNotFound"
-    assert "emoji-proto-128" in run(engine, checkpoint="emoji-prot-128").error["advice"]
+    assert EMBEDDED_CHECKPOINT.stem in run(engine, checkpoint=EMBEDDED_CHECKPOINT.stem[:-1]).error["advice"]
     assert run(engine, vae="no such VAE").error["error"] == "ModelNotFound"
     assert run(engine).finished.pictures == 1
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine_runs import install_embedded, make_engine, pixels_of, run
+from embedded import install_embedded
+from engine_runs import make_engine, pixels_of, run
 from picture_inputs import keep, scene
 from torch.nn import functional
 

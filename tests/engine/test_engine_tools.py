@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from engine_runs import EMBEDDED, make_engine, run
+from embedded import EMBEDDED_CHECKPOINT
+from engine_runs import make_engine, run
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -230,13 +231,25 @@ def test_the_command_merges_checkpoints_that_then_make_pictures(
     data_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = data_dir / "models" / "Stable-diffusion"
-    words = ["models", "merge", EMBEDDED.stem, EMBEDDED.stem, "--method", "slerp", "--data-dir", str(data_dir)]
+    words = [
+        "models",
+        "merge",
+        EMBEDDED_CHECKPOINT.stem,
+        EMBEDDED_CHECKPOINT.stem,
+        "--method",
+        "slerp",
+        "--data-dir",
+        str(data_dir),
+    ]
     assert main([*words, "--output", "mixes/half"]) == 0
     assert capsys.readouterr().out.strip() == str(folder / "mixes" / "half.safetensors")
     assert (folder / "mixes" / "half.yaml").is_file()
     engine = make_engine(data_dir)
     small = {"width": 64, "height": 64, "steps": 1}
-    assert run(engine, checkpoint="half", **small).digests == run(engine, checkpoint=EMBEDDED.stem, **small).digests
+    assert (
+        run(engine, checkpoint="half", **small).digests
+        == run(engine, checkpoint=EMBEDDED_CHECKPOINT.stem, **small).digests
+    )
     engine.close()
     for output, told in (("mixes/half", "is there already"), ("../out", "no name for a new file")):
         assert main([*words, "--output", output]) == 1

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine_runs import EMBEDDED, make_engine, pixels_of, rewrite, run
+from embedded import EMBEDDED_CHECKPOINT
+from engine_runs import make_engine, pixels_of, rewrite, run
 
 from webui.engine import Engine
 from webui.engine import vae as module
@@ -30,7 +31,7 @@ def extract(target: Path, change: Any = lambda name, tensor: tensor, prefix: str
                 short = name.removeprefix(PREFIX)
                 yield prefix + short, change(short, tensor)
 
-    return rewrite(EMBEDDED, target, vae)
+    return rewrite(EMBEDDED_CHECKPOINT, target, vae)
 
 
 def brighter(name: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -64,23 +65,23 @@ def test_automatic_takes_the_baked_vae_and_says_so(own_engine: Engine) -> None:
         f"Loading weights [{done.loaded[0].short_hash}]",
         "Using the VAE in the checkpoint",
     ]
-    assert done.loaded[0].source.endswith("emoji-proto-128.safetensors")
+    assert done.loaded[0].source.endswith(EMBEDDED_CHECKPOINT.name)
     assert set(done.loaded[0].seconds) >= {"calculate hash", "create model", "load weights", "total"}
     assert run(own_engine).lines == []  # nothing to load
 
 
 def test_a_vae_beside_the_checkpoint_is_taken_by_its_whole_stem(data_dir: Path) -> None:
     folder = data_dir / "models" / "Stable-diffusion"
-    extract(folder / "emoji-proto-12.vae.safetensors", brighter)  # another stem
+    extract(folder / f"{EMBEDDED_CHECKPOINT.stem[:-1]}.vae.safetensors", brighter)  # another stem
     engine = make_engine(data_dir)
     baked = run(engine)
     assert baked.lines[-1] == "Using the VAE in the checkpoint"
-    near = extract(folder / "emoji-proto-128.vae.safetensors", brighter)
+    near = extract(folder / f"{EMBEDDED_CHECKPOINT.stem}.vae.safetensors", brighter)
     engine._tools.catalog.refresh()
     done = run(engine)
     assert done.lines == [f"Loading VAE weights found near the checkpoint: {near}"]
     assert pixels_of(done.images[0]).mean() > pixels_of(baked.images[0]).mean() + 5
-    assert "VAE: emoji-proto-128.vae.safetensors" in done.images[0].infotext
+    assert f"VAE: {EMBEDDED_CHECKPOINT.stem}.vae.safetensors" in done.images[0].infotext
     assert f"VAE hash: {done.loaded[-1].short_hash}" in done.images[0].infotext
     none = run(engine, vae="None")
     assert none.lines == ["Using the VAE in the checkpoint"]

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine_runs import install_embedded, make_engine, run
+from embedded import install_embedded
+from engine_runs import make_engine, run
 from network_files import loaded, vectors, write, write_embedding, write_lora
 from PIL import Image, PngImagePlugin
 from torch import Tensor

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from engine_runs import QUICK, install_embedded, make_engine, run
+from embedded import install_embedded
+from engine_runs import QUICK, make_engine, run
 from network_files import loaded, lora_tensors, notice, write, write_lora
 
 from webui import infotext, pictures

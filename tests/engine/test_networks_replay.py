@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from engine_runs import install_embedded
+from embedded import install_embedded
 from history_studio import ids
 from network_files import write, write_embedding, write_lora
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from embedded import EMBEDDED_CHECKPOINT, link_or_copy
+from embedded import install_embedded
 from extensions.extension_folders import host_of, write_extension
 
 from webui.engine import Engine
@@ -35,11 +35,7 @@ def test_every_hook_is_in_the_table() -> None:
 def test_the_script_of_the_guide_makes_its_sheet(tmp_path: Path) -> None:
     code = next(text for text in re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL) if "def cells" in text)
     write_extension(tmp_path, "steps-row", code, asks="expand")
-    for suffix in (".safetensors", ".yaml"):
-        source = EMBEDDED_CHECKPOINT.with_suffix(suffix)
-        target = tmp_path / "models" / "Stable-diffusion" / source.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        link_or_copy(source, target)
+    install_embedded(tmp_path)
     engine = Engine(Settings(), Paths.under(tmp_path), extensions=host_of(tmp_path))
     try:
         params = make_params({"prompt": "a red apple", "seed": 1, "extensions": {"steps-row": {}}})

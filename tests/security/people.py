@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from embedded import install_embedded
 from painter import Atelier, atelier, with_checkpoint
 from PIL import Image
 from starlette.requests import Request
@@ -25,10 +26,8 @@ def viewer_of(request: Request) -> Viewer:
 
 def open_house(root: Path) -> Iterator[Atelier]:
     with_checkpoint(root)
-    folder = root / "models" / "Stable-diffusion"
     for name in ("second", "third"):
-        (folder / f"{name}.safetensors").write_bytes((folder / "emoji-proto-128.safetensors").read_bytes())
-        (folder / f"{name}.yaml").write_bytes((folder / "emoji-proto-128.yaml").read_bytes())
+        install_embedded(root, name)
     with atelier(root, viewer_of=viewer_of) as found:
         yield found
 

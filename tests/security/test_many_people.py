@@ -8,6 +8,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from embedded import EMBEDDED_CHECKPOINT
 from painter import Atelier
 from people import SMALL, as_base64, over, sdapi, submit, wait_until_running
 from PIL import Image
@@ -125,7 +126,7 @@ def test_users_take_turns_and_each_is_told_the_place(house: Atelier) -> None:
 
 
 def test_H108_H109_every_picture_names_the_checkpoint_that_its_own_request_named(house: Atelier) -> None:
-    names = ("emoji-proto-128", "second", "third")
+    names = (EMBEDDED_CHECKPOINT.stem, "second", "third")
 
     def make(number: int) -> None:
         user, name = f"user{number % 5}", names[number % 3]
