@@ -220,7 +220,7 @@ def main() -> None:
     args = parser.parse_args()
     concepts = load_concepts(args.work / "downloads", args.concepts)
     for target in filter(None, (args.lora, args.embedding)):
-        studio = Studio(args.checkpoint)
+        studio = Studio.open(args.checkpoint)
         facts = {"modelspec.title": target.stem, "modelspec.license": "MIT", "ss_base_model_version": "sd_v1"}
         if target is args.lora:
             tensors = train_lora(studio, concepts, args)

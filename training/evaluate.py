@@ -135,7 +135,7 @@ def score(judge: Judge, tasks: Sequence[Task], pictures: np.ndarray) -> dict[str
 def evaluate(work: Path, checkpoint: Path, concepts: Sequence[Concept], scale: float = 1.0) -> dict[str, object]:
     """All four tests; `scale` makes them smaller. Returns a table by test."""
     rng = random.Random(5)
-    judges, studio = Judges(load_classifier(work)), Studio(checkpoint)
+    judges, studio = Judges(load_classifier(work)), Studio.open(checkpoint)
     emoji = [concept.image() for concept in concepts]
     suites: dict[str, tuple[Judge, list[Task]]] = {
         "single": (judges.single, single_tasks(concepts, rng, round(SINGLES * scale))),

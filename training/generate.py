@@ -9,8 +9,9 @@ weights are the same (`webui.sampling`, and the engine's loader).
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,26 +28,38 @@ PROMPTS = Path(__file__).with_name("contact.txt")
 LABEL = 26  # pixels below a picture of a sheet
 
 
-class Studio:
-    """A checkpoint, ready to draw. The networks may be exchanged: `unet`, `text`, `vae`."""
+def clip_tokens(prompts: Sequence[str]) -> Tensor:
+    """(N, 77) CLIP tokens."""
+    clip = ClipTokenizer()
+    rows = torch.full((len(prompts), TOKENS), EOS)
+    rows[:, 0] = BOS
+    for row, prompt in zip(rows, prompts, strict=True):
+        found = clip.encode(prompt)[: TOKENS - 2]
+        row[1 : 1 + len(found)] = torch.tensor(found, dtype=torch.long)
+    return rows
 
-    def __init__(self, checkpoint: Path, dtype: torch.dtype = torch.bfloat16) -> None:
-        opened = open_checkpoint(checkpoint)
-        self.unet = opened.unet.to(dtype)
-        self.text = opened.text
-        self.vae = opened.vae
+
+class Studio:
+    """Networks that draw. They may be exchanged: `unet`, `text`, `vae`."""
+
+    def __init__(
+        self,
+        unet: Any,
+        text: Any,
+        vae: Any,
+        tokens: Callable[[Sequence[str]], Tensor] = clip_tokens,
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> None:
+        """`tokens`: prompts to (N, 77) rows of the token table of `text`."""
+        self.unet, self.text, self.vae, self.tokens = unet.to(dtype), text, vae, tokens
         self._dtype = dtype
         self._table = sigma_table()
-        self._clip = ClipTokenizer()
 
-    def tokens(self, prompts: Sequence[str]) -> Tensor:
-        """(N, 77) CLIP tokens."""
-        rows = torch.full((len(prompts), TOKENS), EOS)
-        rows[:, 0] = BOS
-        for row, prompt in zip(rows, prompts, strict=True):
-            found = self._clip.encode(prompt)[: TOKENS - 2]
-            row[1 : 1 + len(found)] = torch.tensor(found, dtype=torch.long)
-        return rows
+    @classmethod
+    def open(cls, checkpoint: Path, dtype: torch.dtype = torch.bfloat16) -> Studio:
+        """With the networks of a finished checkpoint. Raises `BadModelFile`."""
+        opened = open_checkpoint(checkpoint)
+        return cls(opened.unet, opened.text, opened.vae, dtype=dtype)
 
     @torch.inference_mode()
     def latents(self, prompts: Sequence[str], seeds: Sequence[int], *, side: int, steps: int, cfg: float) -> Tensor:
@@ -105,6 +118,11 @@ def sheet(pictures: np.ndarray, labels: Sequence[str], columns: int = 8) -> Imag
     return canvas
 
 
+def read_prompts(path: Path = PROMPTS) -> list[str]:
+    """One prompt a line."""
+    return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, required=True)
@@ -113,9 +131,9 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    prompts = [line.strip() for line in args.prompts.read_text("utf-8").splitlines() if line.strip()]
+    prompts = read_prompts(args.prompts)
     seeds = [args.seed + i for i in range(len(prompts))]
-    sheet(Studio(args.checkpoint).draw(prompts, seeds, side=args.side), prompts).save(args.out)
+    sheet(Studio.open(args.checkpoint).draw(prompts, seeds, side=args.side), prompts).save(args.out)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,14 @@
     python -m training.unet --work WORK --minutes 90 [--start CHECKPOINT]
 
 v-prediction with a uniform loss (Salimans & Ho 2022) on SD1's noise table. Reads what `prepare` and `encode` wrote and
-goes on from WORK/unet.pt when it is there; `--start` begins from the weights of a finished checkpoint instead.
+goes on from WORK/unet.pt when it is there; `--start` begins from the weights of a finished checkpoint instead. The loss
+goes into WORK/unet.jsonl, and what the model draws by then into WORK/samples.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import random
@@ -23,6 +25,7 @@ from torch import Tensor
 
 from training.captions import caption
 from training.concepts import distinctive_keywords, load_concepts
+from training.generate import Studio, read_prompts, sheet
 from training.model import (
     POSITION_ROWS,
     TIMESTEPS,
@@ -39,6 +42,7 @@ from training.parallel import Replicas
 from training.prepare import load_scenes
 from training.progress import TimeBox, learning_rate, save, set_rate
 from training.scenes import Scene
+from training.vae import load_vae
 
 WORDINGS = 6  # captions a scene
 NO_CAPTION = 0.1  # of the batch, for guidance
@@ -47,6 +51,8 @@ WARM_UP = 50
 EMA = 0.997
 SAVE_EVERY = 150  # seconds
 LOG_EVERY = 2  # steps
+SHEET_EVERY = 900  # seconds
+SHEET_EVERY_PROMPT = 2  # of the contact sheet's
 TENTHS = 10
 Draw = Callable[[int, float, np.random.Generator], tuple[Tensor, Tensor]]
 """`draw(batch size, share of the time, rng) -> latents (B, 4, h, w), token rows (B, 77)`."""
@@ -208,6 +214,14 @@ class Trainer:
                 weight.copy_(master)
         return torch.cat([t for t, _ in results]), torch.cat([e for _, e in results])
 
+    def studio(self, vae: Any) -> Studio:
+        """The running mean of the weights, as it would be exported now, and a VAE."""
+        model = copy.deepcopy(self.model).eval()
+        with torch.no_grad():
+            for weight, mean in zip(model.parameters(), self.ema, strict=True):
+                weight.copy_(mean)
+        return Studio(model.unet, model.text, vae, lambda prompts: torch.from_numpy(self.vocabulary.rows(prompts)))
+
     def state(self) -> dict[str, Any]:
         """All that is needed to go on, and (`ema`) to export."""
         return {
@@ -242,21 +256,33 @@ def train(args: argparse.Namespace) -> None:
     vocabulary = Vocabulary.of(texts)
     rows = vocabulary.rows(texts).astype(np.int16).reshape(len(scenes), WORDINGS, -1)
     trainer = Trainer(vocabulary, args.rate, args.threads)
-    target = work / "unet.pt"
+    target, vae = work / "unet.pt", load_vae(work / "vae.pt")
     if target.exists():
         trainer.resume(torch.load(target, weights_only=True))
     elif args.start:
         print(f"{trainer.start_from(open_checkpoint(args.start))} of {len(vocabulary)} tokens were known")
+    prompts = read_prompts()[::SHEET_EVERY_PROMPT]
     pool = Pool(work, scenes, rows, args.first, args.full_at)
     box = TimeBox(args.minutes, trainer.spent, work / "unet.until")
-    run(trainer, pool.draw, box, args.batch, target)
+    run(trainer, pool.draw, box, args.batch, target, lambda: draw_sheet(trainer, vae, prompts, work / "samples"))
 
 
-def run(trainer: Trainer, draw: Draw, box: TimeBox, size: int, target: Path) -> None:
-    """Train until the time is over; saves to `target` every few minutes and at the end, and logs beside it."""
+def draw_sheet(trainer: Trainer, vae: Any, prompts: Sequence[str], folder: Path, side: int = 128) -> None:
+    """What these prompts give by now, always from the same noise: FOLDER/STEP.png."""
+    folder.mkdir(exist_ok=True)
+    sheet(trainer.studio(vae).draw(prompts, side=side), prompts).save(folder / f"{trainer.step:06d}.png")
+
+
+def run(
+    trainer: Trainer, draw: Draw, box: TimeBox, size: int, target: Path, show: Callable[[], None] | None = None
+) -> None:
+    """Train until the time is over; saves to `target` every few minutes and at the end, and logs beside it.
+
+    `show` is called every quarter of an hour and at the end.
+    """
     alphas, rng = alphas_cumprod(), np.random.default_rng(trainer.step)
     torch.manual_seed(trainer.step)
-    begun, saved = trainer.step, time.monotonic()
+    begun, saved, shown = trainer.step, time.monotonic(), time.monotonic()
     by_time = np.full(TENTHS, np.nan)
 
     def keep() -> None:
@@ -279,7 +305,12 @@ def run(trainer: Trainer, draw: Draw, box: TimeBox, size: int, target: Path) -> 
             if time.monotonic() - saved > SAVE_EVERY:
                 keep()
                 saved = time.monotonic()
+            if show and time.monotonic() - shown > SHEET_EVERY:
+                show()
+                shown = time.monotonic()
     keep()
+    if show:
+        show()
 
 
 def _average(by_time: np.ndarray, timesteps: Tensor, errors: Tensor) -> None:

@@ -18,7 +18,7 @@ from training.export import fit_preview, write_checkpoint, write_vae
 from training.generate import Studio, sheet
 from training.model import Vocabulary, known_tokens, open_checkpoint
 from training.progress import TimeBox
-from training.unet import Trainer, run
+from training.unet import Trainer, draw_sheet, run
 from training.vae import new_vae, normalise, psnr
 from webui.catalog.detect import detect
 from webui.catalog.header import read_header
@@ -42,9 +42,13 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "until").write_text("0")
         return latents, rows.clone()
 
-    run(trainer, one_step, TimeBox(1, until=folder / "until"), 2, folder / "unet.pt")
     vae = new_vae()
     normalise(vae, images)
+
+    def show() -> None:
+        draw_sheet(trainer, vae, WORDS, folder / "samples", side=64)
+
+    run(trainer, one_step, TimeBox(1, until=folder / "until"), 2, folder / "unet.pt", show)
     write_checkpoint(folder, folder / "little.safetensors", vae, 64)
     write_vae(vae, folder / "little-vae.safetensors", 64)
     return folder
@@ -58,6 +62,15 @@ def test_a_training_goes_on_where_it_stopped(work: Path) -> None:
     assert all(map(torch.equal, trainer.masters, state["masters"]))
     with pytest.raises(ValueError, match="captions have changed"):
         Trainer(Vocabulary.of(["something else"]), 1e-3, threads=1).resume(state)
+
+
+def test_the_sheet_of_a_training_shows_what_its_exported_file_draws(work: Path) -> None:
+    step = torch.load(work / "unet.pt", weights_only=True)["step"]
+    with Image.open(work / "samples" / f"{step:06d}.png") as file:
+        shown = np.asarray(file.convert("RGB"))[:64, 3:67]
+    drawn = Studio.open(work / "little.safetensors").draw(WORDS, side=64)[0]
+    assert np.abs(shown.astype(int) - drawn).mean() < 4  # the file's tokens are float8
+    assert drawn.std() > 4
 
 
 def test_an_exported_checkpoint_is_found_to_be_what_it_is(work: Path) -> None:
@@ -108,7 +121,7 @@ def test_a_vae_alone_is_a_vae(work: Path) -> None:
 
 
 def test_many_prompts_are_drawn_at_once_each_from_its_seed(work: Path) -> None:
-    studio = Studio(work / "little.safetensors", torch.float32)
+    studio = Studio.open(work / "little.safetensors", torch.float32)
     pictures = studio.draw([*WORDS, WORDS[0]], [1, 2, 1], side=64, steps=2)
     assert pictures.shape == (3, 64, 64, 3)
     assert np.abs(pictures[0].astype(int) - pictures[2]).max() <= 2
@@ -116,7 +129,7 @@ def test_many_prompts_are_drawn_at_once_each_from_its_seed(work: Path) -> None:
 
 
 def test_a_lora_of_ours_fits_every_layer_of_the_engine(work: Path) -> None:
-    model = Denoiser(Studio(work / "little.safetensors"))
+    model = Denoiser(Studio.open(work / "little.safetensors"))
     layers = lora_layers(model)
     torch.manual_seed(0)
     for layer in layers.values():
