@@ -67,6 +67,7 @@ class FakeCatalog:
         )
         self.vaes = (FakeModel("vae-ft-mse-840000.safetensors", "VAE", 334_000_000, 512, "eps", "735e4c3a44"),)
         self.upscalers = (FakeModel("realesr-animevideov3.safetensors", "upscaler", 1_200_000, 0),)
+        self.face_restorers: tuple[FakeModel, ...] = ()
         self.loras: tuple[FakeModel, ...] = ()
         self.embeddings: tuple[FakeModel, ...] = ()
         self.hypernetworks: tuple[FakeModel, ...] = ()

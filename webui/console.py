@@ -166,8 +166,8 @@ class Console:
             logger.info("LoRA %s attached in %.2fs", clean(event.name), total)
         elif event.reused:
             logger.info("Using already loaded model %s", clean(event.name))
-        elif event.what == "upscaler":
-            logger.info("Upscaler %s loaded", clean(event.name))
+        elif event.what in ("upscaler", "face restorer"):
+            logger.info("%s %s loaded", event.what.capitalize(), clean(event.name))
         else:
             self.say(f"Model loaded in {total:.1f}s{times}")
 

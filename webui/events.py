@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-LoadedKind = Literal["checkpoint", "vae", "lora", "upscaler"]
+LoadedKind = Literal["checkpoint", "vae", "lora", "upscaler", "face restorer"]
 
 
 @dataclass(frozen=True, slots=True)

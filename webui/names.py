@@ -127,6 +127,7 @@ LATENT_UPSCALERS: dict[str, LatentUpscaler] = {
     "Latent (nearest)": LatentUpscaler("nearest"),
     "Latent (nearest-exact)": LatentUpscaler("nearest-exact"),
 }
+NO_MODEL = "None"
 NO_UPSCALER = "None"
 PIXEL_UPSCALERS = [NO_UPSCALER, "Lanczos", "Nearest"]
 """Upscalers that need no model file; "None" enlarges as Lanczos does, where a size is asked for."""

@@ -1,9 +1,10 @@
 """What is done with a picture that is there already, or to one in the making: the groups of `GenerationParams`.
 
 `init` starts from a picture (img2img), `inpaint` keeps a part of it, `hires` adds a second, larger pass, `sd_upscale`
-enlarges a picture in tiles that are drawn anew, `extras` enlarges or repairs one without drawing. A group that is None
-is switched off. Pictures are named by the sha256 of their file in the store of inputs (`webui.inputs`), so a request
-is small, equal files are kept once, and a replay starts from the very same bytes.
+enlarges a picture in tiles that are drawn anew, `extras` enlarges or repairs one without drawing, `faces` restores the
+faces of what was made. A group that is None is switched off. Pictures are named by the sha256 of their file in the
+store of inputs (`webui.inputs`), so a request is small, equal files are kept once, and a replay starts from the very
+same bytes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from webui.names import NO_UPSCALER, find_sampler, find_schedule
+from webui.names import AUTOMATIC, NO_MODEL, NO_UPSCALER, find_sampler, find_schedule
 
 Reference = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -209,6 +210,24 @@ class Extras(Plain):
         if bool(self.width) != bool(self.height):
             raise ValueError("a target size needs both a width and a height")
         return self
+
+
+class FaceRestoration(Plain):
+    """Restore the faces of the finished picture: each is found, aligned, given to a network that knows faces, put back.
+
+    "Automatic" is the first face restoration model there is. The second one works on what the first has made.
+    """
+
+    model: ModelName = AUTOMATIC
+    visibility: Share = 1.0  # how much of the restored face is seen
+    model_2: ModelName = NO_MODEL
+    visibility_2: Share = 0.0
+    codeformer_weight: Share = 0.5  # 0: the best face; 1: the likeness. CodeFormer alone knows it
+
+    @field_validator("model", "model_2", mode="after")
+    @classmethod
+    def _clean_text(cls, value: str) -> str:
+        return clean_text(value)
 
 
 class Source(Plain):

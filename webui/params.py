@@ -18,7 +18,19 @@ from webui.errors import InvalidParams
 from webui.extension_values import ExtensionValues, Scalar, plain_values
 from webui.names import AUTOMATIC, find_sampler, find_schedule
 from webui.operations import MAX_PROMPT_LENGTH as MAX_PROMPT_LENGTH
-from webui.operations import MAX_SOURCES, Extras, Hires, Init, Inpaint, Plain, SdUpscale, Source, VaeTiling, clean_text
+from webui.operations import (
+    MAX_SOURCES,
+    Extras,
+    FaceRestoration,
+    Hires,
+    Init,
+    Inpaint,
+    Plain,
+    SdUpscale,
+    Source,
+    VaeTiling,
+    clean_text,
+)
 
 MAX_SEED = 2**63 - 1
 RANDOM_SEED_LIMIT = 2**32 - 2  # the range that every other tool can read back
@@ -126,6 +138,7 @@ class GenerationParams(Plain):
     hires: Hires | None = None
     sd_upscale: SdUpscale | None = None
     extras: Extras | None = None
+    faces: FaceRestoration | None = None  # of the finished picture, drawn or enlarged
     sources: tuple[Source, ...] = Field((), max_length=MAX_SOURCES)  # a folder: `init` or `extras` for each of these
     vae_tiling: VaeTiling = "Automatic"  # in tiles: where memory would not suffice, always, or never
     tiling_x: bool = False  # the left edge continues the right one

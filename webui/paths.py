@@ -32,6 +32,7 @@ class Paths:
     loras: tuple[Path, ...]
     embeddings: tuple[Path, ...]
     upscalers: tuple[Path, ...]
+    face_restorers: tuple[Path, ...]
     controlnets: tuple[Path, ...]
     hypernetworks: tuple[Path, ...]
     extensions: tuple[Path, ...] = ()  # folders of extensions: the user's first, then those that ship
@@ -65,6 +66,7 @@ class Paths:
             loras=search(loras, "Lora"),
             embeddings=search(embeddings, "embeddings"),
             upscalers=search((), "ESRGAN", "upscalers"),
+            face_restorers=search((), "GFPGAN", "Codeformer", "facerestore_models"),
             controlnets=search((), "ControlNet"),
             hypernetworks=search((), "hypernetworks"),
             styles=tuple(path.expanduser().absolute() for path in styles),

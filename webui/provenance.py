@@ -25,6 +25,7 @@ ModelKind = Literal[
     "hypernetwork",
     "controlnet",
     "upscaler",
+    "face restorer",
 ]
 
 

@@ -264,6 +264,23 @@ OTHERS: list[tuple[str, Shapes, str]] = [
     ("ESRGAN", {"model.1.sub.0.RDB1.conv1.0.weight": (32, 64, 3, 3), "model.0.weight": (64, 3, 3, 3)}, "upscaler"),
     ("Real-ESRGAN", {"params_ema.body.0.rdb1.conv1.weight": (1,), "params_ema.conv_first.weight": (1,)}, "upscaler"),
     ("Compact", {"body.0.weight": (64, 3, 3, 3), "body.1.weight": (64,), "body.2.weight": (64, 64, 3, 3)}, "upscaler"),
+    ("SwinIR", {"layers.0.residual_group.blocks.0.attn.relative_position_bias_table": (1,)}, "upscaler"),
+    ("GFPGAN", {"toRGB.0.weight": (3,), "stylegan_decoder.style_mlp.1.weight": (1,)}, "face_restorer"),
+    (
+        "CodeFormer",
+        {f"params_ema.{n}": (1,) for n in ("position_emb", "idx_pred_layer.1.weight", "quantize.embedding.weight")},
+        "face_restorer",
+    ),
+    (
+        "RestoreFormer",
+        {
+            "quantize.embedding.weight": (1024, 256),
+            "quant_conv.weight": (256, 256, 1, 1),
+            "decoder.conv_in.weight": (512, 256, 3, 3),
+            "decoder.mid.attn_1.norm2.weight": (512,),
+        },
+        "face_restorer",
+    ),
     ("hypernetwork", {"768.0.linear.0.weight": (1536, 768)}, "hypernetwork"),
     ("CLIP", {"text_model.embeddings.token_embedding.weight": (49408, 768)}, "text_encoder"),
     ("T5", {"encoder.block.0.layer.0.SelfAttention.q.weight": (4096, 4096), "shared.weight": (1, 1)}, "text_encoder"),
@@ -281,6 +298,11 @@ OTHERS: list[tuple[str, Shapes, str]] = [
 @pytest.mark.parametrize(("shapes", "kind"), [o[1:] for o in OTHERS], ids=[o[0] for o in OTHERS])
 def test_other_kinds_are_known_by_their_keys(shapes: Shapes, kind: str):
     assert detect(header(shapes)).kind == kind
+
+
+def test_what_spandrel_runs_is_offered_and_says_what_it_needs_when_it_is_used():
+    for name in ("SwinIR", "GFPGAN", "CodeFormer"):
+        assert detect(header(next(shapes for one, shapes, _ in OTHERS if one == name))).reason == ""
 
 
 def test_a_vae_of_another_family_is_told_by_its_latent_channels():

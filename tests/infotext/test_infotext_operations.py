@@ -73,6 +73,7 @@ EXTRAS = st.fixed_dictionaries(
         "crop": st.booleans(),
     },
 ) | st.fixed_dictionaries({"image": REFERENCE, "width": st.integers(1, 999), "height": st.integers(1, 999)})
+FACES = group(model=NAME, visibility=SHARE, model_2=NAME, visibility_2=SHARE, codeformer_weight=SHARE)
 REQUESTS = st.one_of(
     st.fixed_dictionaries({"init": INIT}),
     st.fixed_dictionaries({"init": INIT, "inpaint": INPAINT}),
@@ -81,6 +82,7 @@ REQUESTS = st.one_of(
     st.fixed_dictionaries({"init": INIT, "sd_upscale": group(upscaler=NAME, scale=st.floats(1, 8))}),
     st.fixed_dictionaries({"extras": EXTRAS}),
     group(tiling_x=st.booleans(), tiling_y=st.booleans()),
+    st.fixed_dictionaries({"faces": FACES}, optional={"hires": HIRES}),
 )
 SETTINGS = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x512"
 
@@ -193,3 +195,9 @@ def test_a_value_out_of_bounds_is_left_out_and_reported(settings: str, key: str)
     parsed = read(settings)
     assert key in {entry.key for entry in parsed.not_understood}
     assert make_params(parsed.params)
+
+
+def test_automatic1111s_face_restoration_is_taken_over() -> None:
+    faces = read("Face restoration: CodeFormer").params["faces"]
+    assert (faces["model"], faces["visibility"], faces["model_2"]) == ("CodeFormer", 1.0, "None")
+    assert read("Tiling: True").params["faces"] is None

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from webui.errors import InvalidParams
-from webui.operations import Frame, Hires, Init, Inpaint, SdUpscale, SoftInpainting, Source
+from webui.operations import FaceRestoration, Frame, Hires, Init, Inpaint, SdUpscale, SoftInpainting, Source
 from webui.params import GenerationParams
 from webui.prompt import StyleBook
 from webui.ui.common import form_spec, params_from_values, values_from_params
@@ -58,6 +58,7 @@ REFERENCE, MASK = "a" * 64, "b" * 64
             inpaint=Inpaint(soft=SoftInpainting(schedule_bias=2.0)),
         ),
         GenerationParams(tiling_x=True, vae_tiling="On"),
+        GenerationParams(faces=FaceRestoration(model="GFPGANv1.4", visibility=0.5, codeformer_weight=0.25)),
     ],
 )
 def test_what_is_done_with_a_picture_goes_through_the_form_unchanged(wanted: GenerationParams) -> None:
@@ -69,6 +70,7 @@ def test_what_is_done_with_a_picture_goes_through_the_form_unchanged(wanted: Gen
 def test_the_mode_decides_which_groups_count() -> None:
     all_on = {"init.image": REFERENCE, "inpaint.mask": MASK, "init.frame.left": 8}
     all_on |= {"hires.on": True, "sd_upscale.on": True, "inpaint.soft.on": True}
+    all_on |= {"faces.on": True}
     found = {mode: params_from_values(values(mode=mode, **all_on)) for mode in MODES}
     groups = {
         mode: [name for name in ("init", "inpaint", "hires", "sd_upscale") if getattr(params, name) is not None]
@@ -83,6 +85,7 @@ def test_the_mode_decides_which_groups_count() -> None:
         "inpaint sketch": ["init", "inpaint"],
         "inpaint upload": ["init", "inpaint"],
     }
+    assert all(params.faces == FaceRestoration() for params in found.values())
     assert found["inpaint"].init == Init(image=REFERENCE, frame=Frame(left=8))
     assert found["img2img"].init == Init(image=REFERENCE)
     with pytest.raises(InvalidParams, match="another version"):

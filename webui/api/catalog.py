@@ -56,13 +56,14 @@ def model_view(model: ModelFile, settings: Settings) -> ModelView:
 
 
 def model_list(catalog: Catalog, store: SettingsStore) -> ModelList:
-    """Every checkpoint, VAE and upscaler, those that cannot run included, and the checkpoint used by default."""
+    """Checkpoints, VAEs, upscalers, face restorers, with those that cannot run; and the checkpoint used by default."""
     settings = store.current
     default = catalog.default_checkpoint(settings.model.checkpoint, allow_pickle=settings.model.allow_pickle)
     return ModelList(
         checkpoints=[model_view(m, settings) for m in catalog.checkpoints],
         vaes=[model_view(m, settings) for m in catalog.vaes],
         upscalers=[model_view(m, settings) for m in catalog.upscalers],
+        face_restorers=[model_view(m, settings) for m in catalog.face_restorers],
         default_checkpoint=default.name if default else "",
         default_vae=settings.model.vae,
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from webui import infotext
 from webui.api.responses import ModelMention, NotUnderstoodView, ParametersView
 from webui.catalog import can_run
-from webui.catalog.lookup import find_network, with_hash
+from webui.catalog.lookup import find_network, find_restorer, with_hash
 from webui.errors import WebUIError, near_matches
 from webui.names import AUTOMATIC
 from webui.prompt import ExtraNetwork, split_networks
@@ -62,6 +62,7 @@ class ParametersReader:
         if "prompt" in params or "negative_prompt" in params:
             styles, prompt, negative = self._styles.recognise(prompt, negative)
         models = [*self._checkpoint(params), *self._vae(params, parsed.fields.get("VAE hash", ""))]
+        models += self._faces(params)
         prompt, loras = self._loras(prompt, parsed.lora_hashes)
         models += [*loras, *self._embeddings(parsed.embedding_hashes)]
         params.update({key: text for key, text in (("prompt", prompt), ("negative_prompt", negative)) if key in params})
@@ -100,6 +101,15 @@ class ParametersReader:
         else:
             del params["vae"]
         return [mention]
+
+    def _faces(self, params: dict[str, Any]) -> list[ModelMention]:
+        """Without its network there is no face restoration, and the text's other settings stay as they are."""
+        name = (params.get("faces") or {}).get("model", "")
+        if not name or find_restorer(self._catalog.face_restorers, name) is not None:
+            return []
+        params["faces"] = None
+        note = f'There is no face restoration model "{name}" here: faces stay as they are drawn.'
+        return [ModelMention(kind="face restorer", name=name, note=note)]
 
     def _loras(self, prompt: str, hashes: dict[str, str]) -> tuple[str, list[ModelMention]]:
         """The prompt with tags under the names that LoRAs have here, and what became of each."""

@@ -129,6 +129,7 @@ class ModelList(BaseModel):
     checkpoints: list[ModelView]
     vaes: list[ModelView]
     upscalers: list[ModelView]
+    face_restorers: list[ModelView]
     default_checkpoint: str
     default_vae: str
 

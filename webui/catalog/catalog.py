@@ -19,7 +19,7 @@ from webui.catalog.cache import Cache
 from webui.catalog.completion import Completion
 from webui.catalog.hasher import Hasher
 from webui.catalog.inspection import needs_pickle
-from webui.catalog.lookup import find_network, with_hash
+from webui.catalog.lookup import find_network, find_restorer, with_hash
 from webui.catalog.models import ModelFile, VaeChoice
 from webui.catalog.scan import SUFFIXES, VAE_ENDINGS, Role, find_models, look_again
 from webui.catalog.snapshot import Key, Reading, Seen, Snapshot, take_snapshot
@@ -42,6 +42,7 @@ A1111_UPSCALERS = {
     "r-esrgan general wdn 4xv3": "realesr-general-wdn-x4v3",
     "r-esrgan 2x+": "RealESRGAN_x2plus",
 }
+_NO_RESTORER = "Put a GFPGAN or CodeFormer file into models/GFPGAN or models/Codeformer, and refresh the lists."
 RESCAN_SECONDS = 2.0  # an unknown name makes the folders be looked at again, unless that was done so recently
 
 
@@ -84,6 +85,10 @@ class Catalog:
     @property
     def upscalers(self) -> tuple[ModelFile, ...]:
         return self.snapshot.upscalers
+
+    @property
+    def face_restorers(self) -> tuple[ModelFile, ...]:
+        return self.snapshot.face_restorers
 
     @property
     def controlnets(self) -> tuple[ModelFile, ...]:
@@ -232,6 +237,22 @@ class Catalog:
             )
         return found
 
+    def find_face_restorer(self, name: str) -> ModelFile:
+        """The face restoration model of that stem, file name, relative path or hash, or the first one of that make.
+
+        "Automatic" is the first one. Raises `ModelNotFound` with near matches.
+        """
+        found = find_restorer(self.face_restorers, name)
+        if found is None and self._rescan(name):
+            found = find_restorer(self.face_restorers, name)
+        if found is None:
+            what = "" if name == AUTOMATIC else f' "{name[:80]}"'
+            raise ModelNotFound(
+                f"There is no face restoration model{what}.",
+                near_matches(name, [model.stem for model in self.face_restorers]) or _NO_RESTORER,
+            )
+        return found
+
     def resolve_vae(
         self,
         checkpoint: ModelFile,
@@ -337,7 +358,8 @@ class Catalog:
     def _listed(self, role: Role) -> tuple[ModelFile, ...]:
         if role in ("checkpoint", "vae"):
             return self.checkpoints if role == "checkpoint" else self.vaes
-        return (*self.loras, *self.embeddings, *self.hypernetworks, *self.upscalers, *self.controlnets)
+        networks = (*self.loras, *self.embeddings, *self.hypernetworks)
+        return (*networks, *self.upscalers, *self.face_restorers, *self.controlnets)
 
     def _folders(self, role: NetworkRole) -> tuple[Path, ...]:
         paths = self.paths

@@ -9,7 +9,7 @@ from webui.catalog.models import ModelFile
 from webui.catalog.vae_choice import NONE, canonical_selection, find_vae
 from webui.errors import InvalidParams, UnsupportedModel
 from webui.inputs import InputStore
-from webui.names import AUTOMATIC, LATENT_UPSCALERS, PIXEL_UPSCALERS
+from webui.names import AUTOMATIC, LATENT_UPSCALERS, NO_MODEL, PIXEL_UPSCALERS
 from webui.operations import Extras, Hires, SdUpscale
 from webui.params import SIDE_MULTIPLE, GenerationParams
 from webui.settings import Settings
@@ -44,7 +44,8 @@ class Completion:
         if params.extras is not None and params.extras.image is None:
             raise InvalidParams("There is no picture to enlarge.", "Choose one, or leave extras out.")
         if params.extras is not None:
-            return params.changed(extras=self._with_upscalers(params.extras)).with_fixed_seeds()
+            extras, faces = self._with_upscalers(params.extras), self._faces(params)
+            return params.changed(extras=extras, faces=faces).with_fixed_seeds()
         checkpoint = self._catalog.checkpoint_for(params.checkpoint, self._settings)
         if not can_run(checkpoint, self._settings):
             raise UnsupportedModel(
@@ -72,6 +73,7 @@ class Completion:
             height=height,
             hires=self._hires(params),
             sd_upscale=self._with_upscalers(params.sd_upscale),
+            faces=self._faces(params),
         ).with_fixed_seeds()
         if complete.hires is not None:
             complete.second_pass()  # refused here when it is too large
@@ -107,6 +109,20 @@ class Completion:
         if found.kind not in ("upscaler", "unknown"):
             raise UnsupportedModel(f'The upscaler "{found.name}" cannot be used: {found.reason}', "Choose another one.")
         return found
+
+    def _faces(self, params: GenerationParams) -> dict[str, Any] | None:
+        """The face restoration with its networks under the catalog's own names. Raises as `resolve` does."""
+        if params.faces is None:
+            return None
+        fields = params.faces.model_dump()
+        for key in ("model", "model_2"):
+            if fields[key] == NO_MODEL:
+                continue
+            found = self._catalog.find_face_restorer(fields[key])
+            if found.kind not in ("face_restorer", "unknown"):
+                raise UnsupportedModel(f'"{found.name}" restores no faces: {found.reason}', "Choose another model.")
+            fields[key] = found.stem
+        return fields
 
     def _refiner(self, params: GenerationParams) -> str | None:
         """The refiner under the catalog's own name. Raises as `resolve` does."""

@@ -163,10 +163,7 @@ def upscaler(keys: Keys) -> Detected | None:
     for wrapper in ("", "params_ema.", "params.", "module.", "generator."):
         found = _upscaler_at(keys, wrapper)
         if found:
-            reason = (
-                "" if found in ("ESRGAN", "Compact") else f"It is a {found} upscaler, for which spandrel is needed."
-            )
-            return Detected("upscaler", variant=found, reason=reason)
+            return Detected("upscaler", variant=found)
     return None
 
 
@@ -188,6 +185,18 @@ def _upscaler_at(keys: Keys, w: str) -> str | None:
         return "DAT"
     if keys.all(w + "to_feat.weight", w + "feats.0.safm.mfr.0.weight") or keys.has(w + "block_1.c1_r.sk.weight"):
         return "SPAN"
+    return None
+
+
+def face_restorer(keys: Keys) -> Detected | None:
+    """A network that draws an aligned face anew. RestoreFormer has a VQ-VAE's layers and two norms in its middle."""
+    for w in ("", "params_ema.", "params.", "state_dict.", "vqvae."):
+        if keys.all(w + "toRGB.0.weight", w + "stylegan_decoder.style_mlp.1.weight"):
+            return Detected("face_restorer", variant="GFPGAN")
+        if keys.all(w + "position_emb", w + "idx_pred_layer.1.weight", w + "quantize.embedding.weight"):
+            return Detected("face_restorer", variant="CodeFormer")
+        if keys.all(w + "quantize.embedding.weight", w + "quant_conv.weight", w + "decoder.mid.attn_1.norm2.weight"):
+            return Detected("face_restorer", variant="RestoreFormer")
     return None
 
 

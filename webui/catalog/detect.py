@@ -18,6 +18,7 @@ from webui.catalog.sidecar import Sidecar
 # The order matters where one layout contains another's names: adapters and ControlNets reuse the UNet's.
 _RULES: tuple[Callable[[Keys], Detected | None], ...] = (
     components.control,
+    components.face_restorer,
     components.lora,
     checkpoints.ldm_checkpoint,
     checkpoints.named_family,

@@ -47,6 +47,7 @@ _FOLDERS: dict[Kind, str] = {
     "embedding": "models/embeddings",
     "hypernetwork": "models/hypernetworks",
     "upscaler": "models/ESRGAN",
+    "face_restorer": "models/GFPGAN",
     "controlnet": "models/ControlNet",
 }
 _PREDICTION_OPEN = (

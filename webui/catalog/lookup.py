@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterable, Sequence
 
 from webui.catalog.models import ModelFile
+from webui.names import AUTOMATIC
 
 EMBEDDING_NAME = "sd-ti-embedding.name"  # the catalog's entry for what stands inside of a picture
+FACE_MAKES = ("gfpgan", "codeformer", "restoreformer", "gpen")
 _MIN_DIGITS = 8  # of a hash; fewer could be any file
 _HASH = re.compile(r"[0-9a-f]{10,64}").fullmatch
 
@@ -56,6 +58,18 @@ def find_network(models: Sequence[ModelFile], name: str) -> ModelFile | None:
     if len(aliased) == 1:
         return aliased[0]
     return with_hash(models, name) if _HASH(folded) else None
+
+
+def find_restorer(models: Sequence[ModelFile], name: str) -> ModelFile | None:
+    """The face restoration model that a name means: its own, or that of its make ("CodeFormer"), or "Automatic".
+
+    Files with a make's name come before others: people keep the detectors of other programs in that folder, too.
+    """
+    exact = find_network(models, name) or with_hash(models, name)
+    wanted = FACE_MAKES if name == AUTOMATIC else (name.strip().casefold(),)
+    named = (model for model in models if wanted[0] and model.path.name.casefold().startswith(wanted))
+    rest = (model for model in models if name == AUTOMATIC and model.runnable)
+    return exact or next(named, None) or next(rest, None)
 
 
 def with_hash(models: Iterable[ModelFile], digest: str) -> ModelFile | None:

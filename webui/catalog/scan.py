@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Role = Literal["checkpoint", "vae", "lora", "embedding", "hypernetwork", "upscaler", "controlnet"]
+Role = Literal["checkpoint", "vae", "lora", "embedding", "hypernetwork", "upscaler", "face_restorer", "controlnet"]
 
 MAX_FILES = 50_000  # of one models folder
 MAX_DEPTH = 32  # folders below the models folder
@@ -31,6 +31,7 @@ SUFFIXES: dict[Role, frozenset[str]] = {
     "embedding": frozenset({".safetensors", ".pt", ".bin", ".png", ".webp", ".avif", ".jxl"}),
     "hypernetwork": frozenset({".safetensors", ".pt", ".bin"}),
     "upscaler": frozenset({".safetensors", ".pth", ".pt", ".bin", ".onnx"}),
+    "face_restorer": frozenset({".safetensors", ".pth", ".ckpt", ".pt", ".onnx"}),
     "controlnet": frozenset({".safetensors", ".pth", ".ckpt", ".pt", ".bin"}),
 }
 PICTURE_SUFFIXES = frozenset({".png", ".webp", ".avif", ".jxl"})  # an embedding can be inside of a picture

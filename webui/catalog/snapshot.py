@@ -29,6 +29,7 @@ class Snapshot:
     loras: Models = ()
     embeddings: Models = ()
     upscalers: Models = ()
+    face_restorers: Models = ()
     controlnets: Models = ()
     hypernetworks: Models = ()
     vae_order: Models = field(default=(), repr=False)  # the VAEs in the order of precedence
@@ -127,6 +128,7 @@ def take_snapshot(paths: Paths, read: Callable[[Iterable[Found]], list[ModelFile
         loras=listed(paths.loras, "lora"),
         embeddings=listed(paths.embeddings, "embedding"),
         upscalers=listed(paths.upscalers, "upscaler"),
+        face_restorers=listed(paths.face_restorers, "face_restorer"),
         controlnets=listed(paths.controlnets, "controlnet"),
         hypernetworks=listed(paths.hypernetworks, "hypernetwork"),
         vae_order=tuple(order),

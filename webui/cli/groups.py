@@ -12,10 +12,16 @@ from typing import Any, get_args
 
 from webui.errors import InvalidParams, NotFound
 from webui.inputs import MAX_BYTES, InputStore
-from webui.operations import Hires, Init, Inpaint, Plain, SdUpscale
+from webui.operations import FaceRestoration, Hires, Init, Inpaint, Plain, SdUpscale
 
 BETWEEN = "__"  # between the parts of an option's name, where a flag has "-"
-GROUPS: dict[str, type[Plain]] = {"init": Init, "inpaint": Inpaint, "hires": Hires, "sd_upscale": SdUpscale}
+GROUPS: dict[str, type[Plain]] = {
+    "init": Init,
+    "inpaint": Inpaint,
+    "hires": Hires,
+    "sd_upscale": SdUpscale,
+    "faces": FaceRestoration,
+}
 ELSEWHERE = ("extras", "sources")  # `app.py upscale`, and folders
 _PICTURES = ("init__image", "inpaint__mask", "hires__first_pass")
 _REFERENCE = re.compile(r"[0-9a-f]{64}")
@@ -41,6 +47,9 @@ KNOWN: dict[str, tuple[tuple[str, ...], str, str]] = {
     "sd_upscale": (("--sd-upscale",), _HIRES, ""),
     "sd_upscale__upscaler": (("--sd-upscale-upscaler",), _HIRES, "What enlarges before the tiles are drawn anew."),
     "sd_upscale__scale": (("--sd-upscale-scale",), _HIRES, "How much larger the result is."),
+    "faces": (("--faces",), _HIRES, "Restore the faces of the finished picture."),
+    "faces__model": (("--faces-model",), _HIRES, "With this model of models/GFPGAN or models/Codeformer."),
+    "faces__visibility": (("--faces-visibility",), _HIRES, "How much of the restored face is seen, 0 to 1."),
 }
 
 

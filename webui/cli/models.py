@@ -54,6 +54,7 @@ def listed(catalog: Catalog) -> list[tuple[str, ModelFile]]:
         "embedding": catalog.embeddings,
         "hypernetwork": catalog.hypernetworks,
         "upscaler": catalog.upscalers,
+        "face restorer": catalog.face_restorers,
         "ControlNet": catalog.controlnets,
     }
     return [(word, model) for word, found in groups.items() for model in found]

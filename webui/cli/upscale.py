@@ -1,4 +1,4 @@
-"""`app.py upscale picture.png folder/`: pictures made larger, with the text that they carry kept and extended."""
+"""`app.py upscale picture.png folder/`: pictures enlarged and repaired, with the text they carry kept and extended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from webui.cli import batch, groups
 from webui.cli.flags import Folders, Machine, expanded, load_settings
 from webui.errors import InvalidParams
 from webui.inputs import InputStore
-from webui.names import NO_UPSCALER
+from webui.names import NO_MODEL, NO_UPSCALER
 from webui.params import GenerationParams, make_params
 
 
@@ -33,6 +33,19 @@ def upscale(
     fit: Annotated[
         bool, typer.Option("--fit", help="With --size: fit inside instead of cutting what is too much.")
     ] = False,
+    faces: Annotated[
+        str, typer.Option("--faces", metavar="MODEL", help='Restore faces, with this model or "Automatic".')
+    ] = "",
+    faces_visibility: Annotated[
+        float, typer.Option("--faces-visibility", help="How much of the restored face is seen, 0 to 1.")
+    ] = 1.0,
+    faces_2: Annotated[
+        str, typer.Option("--faces-2", metavar="MODEL", help="A second one, after the first.")
+    ] = NO_MODEL,
+    faces_2_visibility: Annotated[float, typer.Option("--faces-2-visibility", help="Of the second one.")] = 0.5,
+    codeformer_weight: Annotated[
+        float, typer.Option("--codeformer-weight", help="0: the best face, 1: the likeness (CodeFormer).")
+    ] = 0.5,
     image_format: Annotated[
         str, typer.Option("--image-format", help="png, jpeg, webp or avif; the settings' if not given.")
     ] = "",
@@ -41,7 +54,10 @@ def upscale(
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Also what was made before.")] = False,
 ) -> None:
-    """Make pictures larger, and print the paths of the saved files. Stopped, the same command goes on where it was."""
+    """Make pictures larger, restore their faces, and print the paths of the saved files.
+
+    Stopped, the same command goes on where it was.
+    """
     paths = dataclasses.replace(folders, outputs_dir=output or folders.outputs_dir).paths()
     settings, problems = load_settings(paths, machine.overrides())
     paths.make_folders()
@@ -53,11 +69,19 @@ def upscale(
         "crop": not fit,
         **(_size(size) if size else {"scale": scale}),
     }
+    restoration: dict[str, Any] | None = {
+        "model": faces,
+        "visibility": faces_visibility,
+        "model_2": faces_2,
+        "visibility_2": 0.0 if faces_2 == NO_MODEL else faces_2_visibility,
+        "codeformer_weight": codeformer_weight,
+    }
+    restoration = restoration if faces else None
     saving = {"image_format": image_format or settings.saving.format.value, "image_quality": settings.saving.quality}
 
     def from_file(file: Path) -> GenerationParams:
         extras = {**fields, "image": groups.keep(str(file), store)}
-        return make_params({"extras": extras, "seed": 0, "variation_seed": 0, **saving})
+        return make_params({"extras": extras, "faces": restoration, "seed": 0, "variation_seed": 0, **saving})
 
     files = batch.pictures_in(pictures)
     items = [batch.Item(file, functools.partial(from_file, file)) for file in files]

@@ -16,6 +16,7 @@ from webui.engine.control import Control
 from webui.engine.device import DeviceReport, choose_device
 from webui.engine.expansion import run_request
 from webui.engine.extensions import register_functions
+from webui.engine.faces import Faces
 from webui.engine.memory import give_back, is_out_of_memory, out_of_memory, read_memory, total_memory
 from webui.engine.models import ModelStore
 from webui.engine.networks.library import NetworkLibrary
@@ -75,6 +76,7 @@ class Engine:
             device=self.device,
             residency=residency,
             upscalers=Upscalers(catalog, self.device, settings),
+            faces=Faces(catalog, self.device, settings),
             attention=self.attention.name,
             save_hook=save_hook,
             library=NetworkLibrary(catalog, settings, paths.cache_dir, residency.home),
@@ -150,6 +152,7 @@ class Engine:
         self._executor.shutdown(wait=True)
         self._tools.store.drop_all()
         self._tools.upscalers.drop_all()
+        self._tools.faces.drop_all()
         self._tools.chunks.clear()
 
     def _stream(self, work: Work, control: Control) -> Iterator[Event]:

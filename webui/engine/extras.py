@@ -1,4 +1,4 @@
-"""A job of the kind "extras": a finished picture made larger. No checkpoint is touched, nothing is drawn."""
+"""A job of the kind "extras": a finished picture enlarged and repaired. No checkpoint is touched, nothing is drawn."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from webui import infotext, pictures
 from webui.engine.control import Control
 from webui.engine.denoise import Stopped
 from webui.engine.extensions import JobExtensions
+from webui.engine.faces import NO_FACE
 from webui.engine.job import Job
 from webui.engine.keeping import MadePicture, keep_picture
 from webui.engine.memory import PeakMeter, read_memory
@@ -18,7 +19,7 @@ from webui.engine.shared import Tools
 from webui.events import Event, Finished, Started, Step, Warning
 from webui.inputs import InputStore
 from webui.names import NO_UPSCALER
-from webui.operations import Extras
+from webui.operations import Extras, FaceRestoration
 from webui.params import GenerationParams
 from webui.pictures.canvas import flattened
 from webui.pictures.resizing import Size, cropped, lanczos
@@ -33,6 +34,7 @@ class ExtrasJob:
         self._control = control
         self._emit = emit
         self._meter = PeakMeter(tools.device.device)
+        self._steps = 0
 
     def run(self) -> None:
         """Ends with a `Finished` event. Raises the errors of its parts."""
@@ -46,14 +48,18 @@ class ExtrasJob:
         image = pictures.open_image(data)
         size = target_size(image.size, extras)
         names = upscalers_of(extras)
-        self._emit(Started(1, *size, len(names)))
+        self._steps = len(names) + (params.faces is not None)
+        self._emit(Started(1, *size, self._steps))
         seconds = {"load": time.perf_counter() - started}
         began = time.perf_counter()
         try:
             large = self._enlarged(image, extras, size, names)
+            seconds["upscale"] = time.perf_counter() - began
+            began = time.perf_counter()
+            large = self._with_faces_restored(large, params.faces)
         except Stopped:
             large = None
-        seconds["upscale"] = time.perf_counter() - began
+        seconds["faces"] = time.perf_counter() - began
         began = time.perf_counter()
         if large is not None:
             self._save(params, extras, data, large)
@@ -70,25 +76,43 @@ class ExtrasJob:
         made = []
         for done, name in enumerate(names, start=1):
             made.append(self._tools.upscalers.enlarge(flat, name, inner, emit=self._emit, check=self._check))
-            taken = time.perf_counter() - began
-            rate = done / taken if taken else 0.0
-            self._emit(Step(done, len(names), 1, 1, rate, (len(names) - done) * taken / done))
+            self._tell_step(done, began)
         large = made[0] if len(made) == 1 else Image.blend(made[0], made[1], extras.upscaler_2_visibility)
         if "A" in image.getbands() or "transparency" in image.info:
             large.putalpha(lanczos(image.convert("RGBA").getchannel("A"), inner))
         return large if inner == size else cropped(large, size)
 
+    def _with_faces_restored(self, image: Image.Image, faces: FaceRestoration | None) -> Image.Image:
+        """The picture with its faces restored, its transparency as it was. Raises `Stopped`."""
+        if faces is None:
+            return image
+        began = time.perf_counter()
+        restored, found = self._tools.faces.restore(image.convert("RGB"), faces, emit=self._emit, check=self._check)
+        if not found:
+            self._emit(NO_FACE)
+        self._tell_step(1, began, before=self._steps - 1)
+        if "A" in image.getbands():
+            restored.putalpha(image.getchannel("A"))
+        return restored
+
+    def _tell_step(self, done: int, began: float, before: int = 0) -> None:
+        """`done` steps since `began`, after the `before` of another stage."""
+        taken = time.perf_counter() - began
+        left = self._steps - before - done
+        self._emit(Step(before + done, self._steps, 1, 1, done / taken if taken else 0.0, left * taken / done))
+
     def _save(self, params: GenerationParams, extras: Extras, source: bytes, large: Image.Image) -> None:
         text, chunks = pictures.read_text(source)
         seed = infotext.parse_chunks(text, chunks).params.get("seed", params.seed)
         models = [used for name in dict.fromkeys(upscalers_of(extras)) for used in self._tools.upscalers.used(name)]
+        models += self._tools.faces.used(params.faces)
         made = MadePicture(
             image=large,
-            infotext=infotext.extended(text, extras),
+            infotext=infotext.extended(text, extras, params.faces),
             seed=max(0, seed),
             environment=self._tools.environment(),
             models=tuple(models),
-            chunks={**chunks, "postprocessing": infotext.extended("", extras)},
+            chunks={**chunks, "postprocessing": infotext.extended("", extras, params.faces)},
         )
         hooks = JobExtensions(self._tools.extensions, params, lambda told: self._emit(Warning("extension", told)))
         self._emit(keep_picture(self._tools, params, 0, made, hooks.saved))

@@ -17,6 +17,7 @@ from webui.engine.denoise import Stopped
 from webui.engine.drawing import Draw, Drawing
 from webui.engine.enlarge import enlarged
 from webui.engine.extensions import JobExtensions
+from webui.engine.faces import NO_FACE
 from webui.engine.keeping import keep_picture
 from webui.engine.loading import PassLoader
 from webui.engine.passes import Batch, Pass, Tiles, part_of
@@ -166,6 +167,7 @@ class Job:
             picture = drawn_in_tiles(tiles, number, self._first, conditionings, self._drawing, self._codec)
             self._control.batch_done()
             if picture is not None:
+                picture = self._with_faces_restored(picture)
                 with self._reporting.timed("save"):
                     self._save(number, self._as_extensions_want(picture, number), 0)
             if self._control.interrupted:
@@ -200,13 +202,24 @@ class Job:
         for i in range(batch.latents.shape[0]):
             with self._reporting.timed("decode") as timer:
                 picture = self._codec.decode(vae, batch.latents[i : i + 1])
-                if self._begin is not None and batch.start is not None:
-                    picture = self._begin.finish(batch.start, batch.latents, picture, i)
+            picture = self._with_faces_restored(picture)
+            if self._begin is not None and batch.start is not None:  # what is kept of the picture comes back last
+                picture = self._begin.finish(batch.start, batch.latents, picture, i)
             picture = self._as_extensions_want(picture, first + i)
             self._drawing.progress.decoded(timer())
             with self._reporting.timed("save"):
                 self._save(first + i, picture, batch.stopped_at)
             self._reporting.show_memory()
+
+    def _with_faces_restored(self, picture: PillowImage.Image) -> PillowImage.Image:
+        faces, reporting = self._params.faces, self._reporting
+        if faces is None:
+            return picture
+        with reporting.timed("faces"):
+            restored, found = self._tools.faces.restore(picture, faces, emit=reporting.emit)
+        if not found:
+            reporting.warn(NO_FACE)
+        return restored
 
     def _as_extensions_want(self, picture: PillowImage.Image, index: int) -> PillowImage.Image:
         return PillowImage.fromarray(self._extensions.decoded(np.array(picture), index))

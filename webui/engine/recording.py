@@ -66,4 +66,5 @@ def _used_models(tools: Tools, passes: Sequence[Pass], networks: tuple[UsedNetwo
     for group in (first.params.hires, first.params.sd_upscale):
         if group is not None:
             models += tools.upscalers.used(group.upscaler)
+    models += tools.faces.used(first.params.faces)
     return (*models, *used_models(networks))

@@ -11,6 +11,7 @@ import torch
 import webui
 from webui.catalog import Catalog
 from webui.engine.device import DeviceChoice
+from webui.engine.faces import Faces
 from webui.engine.models import ModelStore
 from webui.engine.networks.library import NetworkLibrary
 from webui.engine.residency import Residency
@@ -35,6 +36,7 @@ class Tools:
     store: ModelStore
     library: NetworkLibrary
     upscalers: Upscalers
+    faces: Faces
     attention: str  # name of the backend
     save_hook: SaveHook = no_record
     extensions: Host = field(default_factory=lambda: Host(side="engine"))

@@ -1,4 +1,4 @@
-"""The keys of img2img, inpaint, hires, SD upscale, extras and tiling.
+"""The keys of img2img, inpaint, hires, SD upscale, extras, face restoration and tiling.
 
 AUTOMATIC1111 writes a group only in parts: what has its default there is left out, and the pictures themselves are
 never named. A text of its own gives a group without pictures, for a form that will be given them. Our own texts name
@@ -17,7 +17,7 @@ from webui.errors import InvalidParams
 from webui.infotext.a1111 import read_a1111
 from webui.infotext.keys import flag, integer, real
 from webui.infotext.quoting import quote
-from webui.operations import Extras, Frame, Hires, Init, Inpaint, Plain, SdUpscale, SoftInpainting
+from webui.operations import Extras, FaceRestoration, Frame, Hires, Init, Inpaint, Plain, SdUpscale, SoftInpainting
 from webui.params import GenerationParams
 
 _SAME = ("Use same sampler", "Use same scheduler", "Use same checkpoint")
@@ -119,6 +119,14 @@ EXTRAS = (
     Part("Postprocess crop", "crop", flag),
     Part("Extras image", "image", str),
 )
+_FACES = "Face restoration"
+FACES = (
+    Part(_FACES, "model", str, always=True),
+    Part("Face restoration visibility", "visibility", real),
+    Part("Face restoration 2", "model_2", str),
+    Part("Face restoration 2 visibility", "visibility_2", real),
+    Part("CodeFormer weight", "codeformer_weight", real),
+)
 _MASK_BLUR_Y, _SOFT_ENABLED = "Mask blur y", "Soft inpainting enabled"
 _HIRES_RESIZE, _EXTRAS_SIZE = "Hires resize", "Postprocess upscale to"
 # Without these a text of AUTOMATIC1111 speaks of no inpainting; it leaves out what has its default.
@@ -149,6 +157,8 @@ def written(params: GenerationParams) -> dict[str, object]:
         keys |= _keys(SD_UPSCALE, params.sd_upscale)
     if params.extras is not None:
         keys |= extras_keys(params.extras)
+    if params.faces is not None:
+        keys |= _keys(FACES, params.faces)
     if params.tiling_x or params.tiling_y:
         keys[TILING] = True if params.tiling_x and params.tiling_y else "x" if params.tiling_x else "y"
     return keys
@@ -164,12 +174,13 @@ def extras_keys(extras: Extras) -> dict[str, object]:
     return keys
 
 
-def extended(text: str, extras: Extras) -> str:
+def extended(text: str, extras: Extras, faces: FaceRestoration | None = None) -> str:
     """A picture's parameters text with what was done to the finished picture; "" gives those settings alone.
 
     Text of a program that writes JSON stays as it is.
     """
-    added = ", ".join(f"{key}: {quote(value)}" for key, value in extras_keys(extras).items())
+    keys = extras_keys(extras) | ({} if faces is None else _keys(FACES, faces))
+    added = ", ".join(f"{key}: {quote(value)}" for key, value in keys.items())
     if not text.strip() or text.lstrip().startswith("{"):
         return text.strip() or added
     separator = ", " if read_a1111(text).complete else "\n"
@@ -206,6 +217,7 @@ def read(take: Taker, *, complete: bool) -> None:
         "hires": (Hires, hires),
         "sd_upscale": (SdUpscale, upscale if init is not None else None),
         "extras": (Extras, extras),
+        "faces": (FaceRestoration, _group(take, FACES, FaceRestoration, [_FACES])),
     }
     for name, (kind, fields) in found.items():
         if fields is not None:

@@ -108,7 +108,9 @@ def _fold(live: Live, event: Event, outputs: Path) -> Live:
 
 def loading_line(event: Loading) -> str:
     """Not the console's line: that one holds a path, and the page may be seen by others."""
-    word = {"vae": "VAE ", "lora": "LoRA ", "upscaler": "upscaler "}.get(event.what, "")
+    word = {"vae": "VAE ", "lora": "LoRA ", "upscaler": "upscaler ", "face restorer": "face restorer "}.get(
+        event.what, ""
+    )
     return f"Loading {word}{event.name}".strip()
 
 

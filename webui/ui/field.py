@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from webui.operations import Frame, Hires, Init, Inpaint, SdUpscale, SoftInpainting
+from webui.operations import FaceRestoration, Frame, Hires, Init, Inpaint, SdUpscale, SoftInpainting
 from webui.params import GenerationParams
 
 Kind = Literal[
@@ -17,7 +17,7 @@ Kind = Literal[
 ]  # fmt: skip
 
 # Where the page finds the names that a model field offers; "passes": also what enlarges latents.
-Source = Literal["", "checkpoints", "refiners", "upscalers", "passes"]
+Source = Literal["", "checkpoints", "refiners", "upscalers", "passes", "faces", "second_faces"]
 
 # What is done, and on which sub-tab: all but the first start from a picture.
 MODES = ("txt2img", "img2img", "sketch", "inpaint", "inpaint sketch", "inpaint upload", "batch")
@@ -32,6 +32,7 @@ SECTIONS: dict[str, BaseModel] = {
     "inpaint.soft": SoftInpainting(),
     "hires": Hires(),
     "sd_upscale": SdUpscale(),
+    "faces": FaceRestoration(),
 }
 
 

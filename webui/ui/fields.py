@@ -8,6 +8,7 @@ from __future__ import annotations
 from webui.names import SAMPLER_NAMES, SCHEDULE_NAMES
 from webui.ui.field import Field, Group, choice, flag, model, number, slider
 from webui.ui.picture_fields import (
+    FACES,
     HIRES,
     IMG2IMG,
     INPAINT,
@@ -270,8 +271,8 @@ SDXL = Group(
 
 # In the order in which they stand on the page.
 GROUPS = (
-    IMG2IMG, INPAINT, OUTPAINT, SOFT, SAMPLING, SIZE, HIRES, BATCH, SEED, SD_UPSCALE, VARIATION, TILING, MORE_SAMPLING,
-    REFINER, SDXL,
+    IMG2IMG, INPAINT, OUTPAINT, SOFT, SAMPLING, SIZE, HIRES, BATCH, SEED, SD_UPSCALE, FACES, VARIATION, TILING,
+    MORE_SAMPLING, REFINER, SDXL,
 )  # fmt: skip
 CARRIED = (
     *MODEL_FIELDS,

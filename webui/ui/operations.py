@@ -8,7 +8,7 @@ from webui.errors import InvalidParams
 from webui.ui.field import MODES, SECTIONS
 
 MASKED = ("inpaint", "inpaint sketch", "inpaint upload")  # the modes that draw a part of the picture
-SWITCHED = ("hires", "sd_upscale", "inpaint.soft")
+SWITCHED = ("hires", "sd_upscale", "inpaint.soft", "faces")
 
 
 def nested(read: dict[str, Any]) -> dict[str, Any]:
@@ -25,6 +25,7 @@ def nested(read: dict[str, Any]) -> dict[str, Any]:
         "inpaint.soft": masked and "inpaint.soft" in on,
         "hires": not from_picture and "hires" in on,
         "sd_upscale": from_picture and not masked and "sd_upscale" in on,
+        "faces": "faces" in on,
     }
     request = {name: value for name, value in read.items() if "." not in name and name != "mode"}
     for path, here in present.items():  # a group comes before the groups inside it

@@ -1,4 +1,4 @@
-"""The fields of what starts from a picture or enlarges one: img2img, inpaint, outpaint, hires, SD upscale, tiling.
+"""The fields of what starts from a picture, enlarges or repairs one: from img2img to tiling.
 
 A field of a group in `webui.operations` is named by its path, such as "init.denoising_strength"; `ui/operations.py`
 says when a group is part of the request.
@@ -184,6 +184,25 @@ SD_UPSCALE = Group(
         model("sd_upscale.upscaler", "Tile upscaler", "upscalers", "How it is enlarged first."),
         slider("sd_upscale.scale", "Scale factor", (1, 8, 0.05), "Times the picture. Usual: 2."),
         slider("sd_upscale.overlap", "Tile overlap", (0, 512, 8), "Pixels between neighbours. Usual: 64."),
+    ),
+    open=False,
+)
+
+FACES = Group(
+    "faces",
+    "Face restoration",
+    (
+        switch("faces", "Restore faces", "Find the faces of the finished picture and have a network draw them anew."),
+        model("faces.model", "Face model", "faces", "A GFPGAN, CodeFormer or RestoreFormer file in models/GFPGAN."),
+        slider("faces.visibility", "Visibility", (0, 1, 0.05), "How much of the restored face is seen. Usual: 1."),
+        slider(
+            "faces.codeformer_weight",
+            "CodeFormer weight",
+            (0, 1, 0.05),
+            "0 draws the best face, 1 keeps the likeness. Usual: 0.5. Other models do not know it.",
+        ),
+        model("faces.model_2", "Second face model", "second_faces", "Works on what the first one has made."),
+        slider("faces.visibility_2", "Second visibility", (0, 1, 0.05), "Of the second model. Usual: 0."),
     ),
     open=False,
 )

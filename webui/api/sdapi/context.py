@@ -12,6 +12,7 @@ from webui.api.sdapi.from_infotext import with_infotext
 from webui.api.sdapi.options import CHECKPOINT, VAE, OptionBook
 from webui.api.sdapi.requests import Generation
 from webui.api.sdapi.translate import Tools
+from webui.catalog.lookup import find_restorer
 from webui.errors import ModelNotFound
 
 if TYPE_CHECKING:
@@ -67,7 +68,12 @@ class Context:
 
     def tools(self, user: str) -> Tools:
         """What translating a request of this user takes."""
-        return Tools(self.styles.apply, lambda data: self.inputs.add(data, user).reference, self.extensions.panels())
+        return Tools(
+            self.styles.apply,
+            lambda data: self.inputs.add(data, user).reference,
+            self.extensions.panels(),
+            lambda name: find_restorer(self.catalog.face_restorers, name) is not None,
+        )
 
     def overrides(self, body: Generation) -> dict[str, Any]:
         """The options of this request alone. A checkpoint or VAE that only an infotext names is dropped when it is not

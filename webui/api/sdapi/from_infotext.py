@@ -73,6 +73,9 @@ def with_infotext(request: G) -> G:
     if "sampler_index" in given:
         values.pop("sampler_name", None)
     overrides = {key: found[field] for key, field in _OPTIONS.items() if found.get(field) is not None}
+    if faces := found.get("faces"):
+        values.setdefault("restore_faces", True)
+        overrides |= {"face_restoration_model": faces["model"], "code_former_weight": faces["codeformer_weight"]}
     if found.get("zero_terminal_snr"):
         overrides["sd_noise_schedule"] = "Zero Terminal SNR"
     values["override_settings"] = {**overrides, **request.override_settings}

@@ -68,6 +68,11 @@ def list_routes(context: Context) -> APIRouter:
         found = [model for model in _usable(catalog.upscalers) if "real" in f"{model.variant} {model.stem}".lower()]
         return [{"name": model.stem, "path": f"ESRGAN/{model.name}", "scale": _scale(model)} for model in found]
 
+    @router.get("/face-restorers")
+    def face_restorers() -> list[dict[str, Any]]:
+        """Face restoration models: what `face_restoration_model` may be, beside the names of their makes."""
+        return [{"name": model.stem, "cmd_dir": None} for model in _usable(catalog.face_restorers)]
+
     @router.get("/loras")
     def loras() -> list[dict[str, Any]]:
         """LoRA files, for `<lora:name:1>` in a prompt."""
@@ -111,7 +116,6 @@ def list_routes(context: Context) -> APIRouter:
         return [extension_view(one) for one in context.extensions.listing()]
 
     for path, about in (
-        ("/face-restorers", "What repairs faces."),
         ("/artists", "Long gone, and asked for by old clients."),
         ("/artist-categories", "Long gone, and asked for by old clients."),
     ):

@@ -19,7 +19,7 @@ from webui.api.sdapi.responses import ExtrasBatchView, ExtrasView, PngInfoView
 from webui.api.viewer import CurrentViewer
 from webui.errors import InvalidParams, NotFound
 from webui.identity import Viewer
-from webui.names import NO_UPSCALER
+from webui.names import NO_MODEL, NO_UPSCALER
 from webui.params import GenerationParams, make_params
 
 
@@ -29,13 +29,13 @@ def picture_routes(context: Context) -> APIRouter:
 
     @router.post("/extra-single-image", response_model=ExtrasView)
     async def extra_single(body: ExtrasSingle, viewer: CurrentViewer) -> AsciiJSON:
-        """Enlarge a picture. Nothing is saved."""
+        """Enlarge a picture, restore its faces. Nothing is saved."""
         data, text = await _enhanced(context, body, body.image, "image", viewer)
         return AsciiJSON({"html_info": text, "image": encode_picture(data)})
 
     @router.post("/extra-batch-images", response_model=ExtrasBatchView)
     async def extra_batch(body: ExtrasBatch, viewer: CurrentViewer) -> AsciiJSON:
-        """Enlarge several pictures, one after the other. Nothing is saved."""
+        """Enlarge several pictures and restore their faces, one after the other. Nothing is saved."""
         if not body.imageList:
             raise InvalidParams("imageList: there is no picture.", "Send at least one.")
         done = [await _enhanced(context, body, one.data, "imageList", viewer) for one in body.imageList]
@@ -76,7 +76,23 @@ def extras_params(context: Context, body: Extras, image: str, what: str, user: s
         extras["scale"] = body.upscaling_resize
     else:
         extras.update(width=body.upscaling_resize_w, height=body.upscaling_resize_h)
-    return make_params({"extras": extras, "save": False, "seed": 0, "variation_seed": 0})
+    return make_params({"extras": extras, "faces": _faces(body), "save": False, "seed": 0, "variation_seed": 0})
+
+
+def _faces(body: Extras) -> dict[str, Any] | None:
+    """Which networks restore faces: GFPGAN before CodeFormer, as there."""
+    both = (("GFPGAN", body.gfpgan_visibility), ("CodeFormer", body.codeformer_visibility))
+    wanted = [(name, visibility) for name, visibility in both if visibility > 0]
+    if not wanted:
+        return None
+    (model, visibility), (model_2, visibility_2) = [*wanted, (NO_MODEL, 0.0)][:2]
+    return {
+        "model": model,
+        "visibility": visibility,
+        "model_2": model_2,
+        "visibility_2": visibility_2,
+        "codeformer_weight": body.codeformer_weight,
+    }
 
 
 async def _enhanced(context: Context, body: Extras, image: str, what: str, viewer: Viewer) -> tuple[bytes, str]:
@@ -85,6 +101,5 @@ async def _enhanced(context: Context, body: Extras, image: str, what: str, viewe
     if not result.pictures:
         raise InvalidParams("The job was ended before the picture was ready.", "Send it again.")
     made = result.pictures[0]
-    faces = body.gfpgan_visibility > 0 or body.codeformer_visibility > 0
-    note = "<p>Faces are not restored here; the visibility had no effect.</p>" if faces else ""
-    return made.data, f"<p>{escape(made.facts['infotext'])}</p>{note}"
+    notes = "".join(f"<p>{escape(warning['text'])}</p>" for warning in result.view["warnings"])
+    return made.data, f"<p>{escape(made.facts['infotext'])}</p>{notes}"

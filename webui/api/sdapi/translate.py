@@ -13,7 +13,7 @@ from webui.api.sdapi.requests import Generation, Img2Img, Txt2Img
 from webui.api.sdapi.scripts import Scripts, read_scripts
 from webui.errors import InvalidParams
 from webui.extensions.manifest import Panel
-from webui.names import find_sampler
+from webui.names import AUTOMATIC, find_sampler
 from webui.params import MAX_PICTURES, SIDE_MULTIPLE, GenerationParams, make_params
 from webui.prompt import strip_networks
 
@@ -29,11 +29,13 @@ Styled = Callable[[str, str, Sequence[str]], tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What translating a request takes. `panels` are those of the extensions that are on."""
+    """What translating a request takes. `panels` are those of the extensions that are on; `restores` says whether
+    there is a face restoration model of that name."""
 
     styled: Styled
     keep: Keep
     panels: Mapping[str, Panel]
+    restores: Callable[[str], bool] = lambda _name: False
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,13 @@ def _common(
         if getattr(request, name) is not None:
             params[field] = getattr(request, name)
     if request.restore_faces or (request.restore_faces is None and options["face_restoration"]):
-        notes.append("restore_faces had no effect: faces are not restored here.")
+        model = options["face_restoration_model"] or AUTOMATIC
+        if tools.restores(model):
+            params["faces"] = {"model": model, "codeformer_weight": options["code_former_weight"]}
+        else:
+            notes.append(
+                f'restore_faces had no effect: there is no model "{model}" in models/GFPGAN or models/Codeformer.'
+            )
     return params, notes
 
 

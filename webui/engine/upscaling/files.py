@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from webui.engine.spandrel_models import Wanted, load_by_spandrel
 from webui.engine.upscaling.compact import Compact
 from webui.engine.upscaling.rrdb import RRDBNet
 from webui.errors import BadModelFile, UnsupportedModel
@@ -30,6 +31,8 @@ _OLD_NAMES = (
 )
 _NUMBERED = re.compile(r"^model\.(\d+)\.(?:weight|bias)$")
 _DOUBLING = re.compile(r"^conv_up(\d)\.")
+
+UPSCALERS = Wanted("upscaler", "Use an ESRGAN, Real-ESRGAN or Compact model, or install requirements-spandrel.txt.")
 
 Network = RRDBNet | Compact
 
@@ -146,30 +149,12 @@ _KNOWN: tuple[tuple[Callable[[Mapping[str, Tensor]], bool], Callable[[Mapping[st
 
 def _by_spandrel(tensors: Mapping[str, Tensor], name: str) -> Any:
     """Any other architecture that the optional package spandrel knows."""
-    try:
-        from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError
-    except ModuleNotFoundError as error:
-        missing = "" if error.name == "spandrel" else f" It is here, but needs the package {error.name}."
+    found = load_by_spandrel(tensors, name, UPSCALERS)
+    if found.purpose == "FaceSR":
         raise UnsupportedModel(
-            f'The upscaler "{name}" is of an architecture that is not built in.{missing}',
-            "Use an ESRGAN, Real-ESRGAN or Compact model, or install requirements-spandrel.txt.",
-        ) from None
-    except (ImportError, RuntimeError) as error:  # a torchvision that was built for another torch
-        reason = str(error).strip().splitlines()[0][:200]
-        raise UnsupportedModel(
-            f'The upscaler "{name}" needs the package spandrel, which cannot be loaded here ({reason}).',
-            "Install the torchvision that belongs to this torch; `app.py doctor` says what does not fit.",
-        ) from None
-    try:
-        found = ModelLoader("cpu").load_from_state_dict(dict(tensors))
-    except UnsupportedModelError:
-        raise UnsupportedModel(f'The upscaler "{name}" is of an unknown architecture.', "Choose another one.") from None
-    except (KeyError, RuntimeError, ValueError, AssertionError) as error:
-        reason = (str(error).strip().splitlines() or [""])[0][:200]
-        raise BadModelFile(f'The upscaler "{name}" is damaged: {reason}.', "Get the file again.") from None
-    if not isinstance(found, ImageModelDescriptor) or found.purpose == "FaceSR":
-        needs = "a picture of one face" if isinstance(found, ImageModelDescriptor) else "more than a picture"
-        raise UnsupportedModel(f'The model "{name}" ({found.architecture.name}) needs {needs}.', "Choose an upscaler.")
+            f'The model "{name}" ({found.architecture.name}) restores faces and enlarges nothing.',
+            "Move it to models/GFPGAN, and choose it for face restoration.",
+        )
     return SpandrelNetwork(found)
 
 

@@ -1,10 +1,10 @@
-/* The Extras tab: pictures that are made larger, one, many or a folder of them, as one job. */
+/* The Extras tab: pictures that are made larger and repaired, one, many or a folder of them, as one job. */
 "use strict";
 latent.extras = (() => {
   const { el, icon, button, iconButton, fillSelect, modelChoices, call, find, say, complain, setText, steer, store, plural, outputUrl, isShown } = latent.tools;
   const { folders } = latent;
   const KEPT = "extras-job"; // the job that is followed, also after a reload
-  const NUMBERS = ["upscaler_2_visibility", "scale", "width", "height"];
+  const NUMBERS = ["upscaler_2_visibility", "scale", "width", "height", "visibility", "visibility_2", "codeformer_weight"];
   const NONE = "None";
   let inputs = [], parts = {}, size = "by", running = false, stopped = false, sent = null, job = null;
 
@@ -25,7 +25,11 @@ latent.extras = (() => {
     if (by === "to") Object.assign(extras, { width: read.width, height: read.height, crop: read.crop });
     if (read.upscaler_2 !== NONE) Object.assign(extras, { upscaler_2: read.upscaler_2, upscaler_2_visibility: read.upscaler_2_visibility });
     if (by === "to") delete extras.scale;
-    return { extras };
+    return read.model === NONE ? { extras } : { extras, faces: restoration(read) };
+  }
+
+  function restoration({ model, visibility, codeformer_weight, model_2, visibility_2 }) {
+    return { model, visibility, codeformer_weight, ...(model_2 === NONE ? {} : { model_2, visibility_2 }) };
   }
 
   // --- pictures ---
@@ -60,7 +64,7 @@ latent.extras = (() => {
   }
   function show() {
     const read = values();
-    for (const node of parts.root.querySelectorAll("[data-needs]")) node.hidden = !read[node.dataset.needs] || read[node.dataset.needs] === NONE;
+    for (const node of parts.root.querySelectorAll("[data-needs]")) node.hidden = node.dataset.needs.split(" ").some((name) => !read[name] || read[name] === NONE);
     for (const node of parts.root.querySelectorAll("[data-size-part]")) node.hidden = node.dataset.sizePart !== size;
     for (const node of parts.root.querySelectorAll("[data-size]")) node.setAttribute("aria-checked", String(node.dataset.size === size));
     store.set("extras", { ...read, size });
@@ -170,7 +174,9 @@ latent.extras = (() => {
     const fill = () => {
       const upscalers = modelChoices.upscalers();
       const best = upscalers.find(([name]) => !latentBoot.form.upscalers.includes(name))?.[0] ?? "Lanczos";
-      for (const [name, choices, first] of [["upscaler", upscalers, best], ["upscaler_2", upscalers, NONE]]) {
+      const restorers = modelChoices.second_faces();
+      find("[data-part=faces-hint]", element).hidden = restorers.length > 1;
+      for (const [name, choices, first] of [["upscaler", upscalers, best], ["upscaler_2", upscalers, NONE], ["model", restorers, NONE], ["model_2", restorers, NONE]]) {
         const wanted = field(name).value || kept[name];
         fillSelect(field(name), choices, choices.some(([value]) => value === wanted) ? wanted : first);
       }

@@ -85,10 +85,14 @@
   // --- a plain list ---
 
   const fileNames = (list) => (list ?? []).filter((m) => m.runnable).map((m) => [m.name, m.name.replace(/\.[^.]+$/, "")]);
+  /* As a complete request has them, so that a picture's own parameters find them in the list. */
+  const stems = (list) => fileNames(list).map(([, name]) => [name.split("/").pop(), name]);
   const CHOICES = {
     checkpoints: () => [["", "Use same"], ...fileNames(models.list.checkpoints)],
     refiners: () => [["", "None"], ...fileNames(models.list.checkpoints)],
-    upscalers: () => [...form.spec.upscalers.map((name) => [name, name]), ...fileNames(models.list.upscalers)],
+    upscalers: () => [...form.spec.upscalers.map((name) => [name, name]), ...stems(models.list.upscalers)],
+    faces: () => [["Automatic", "Automatic"], ...stems(models.list.face_restorers)],
+    second_faces: () => [["None", "None"], ...stems(models.list.face_restorers)],
     passes: () => [...form.spec.passes.map((name) => [name, name]), ...CHOICES.upscalers()],
   };
   function fillSelect(select, options, value) {
