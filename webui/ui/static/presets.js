@@ -2,9 +2,11 @@
    checkpoint come first; one's own are made of what differs from the defaults, and are kept on the server. */
 "use strict";
 latent.presets = (() => {
-  const { el, button, iconButton, call, say, complain, dialog, find, setText, widgetValues } = latent.tools;
+  const { el, button, iconButton, call, say, complain, dialog, find, setText, widgetValues, readJson, writeJson } = latent.tools;
   const { form, models } = latent;
-  const NEVER = new Set(["prompt", "negative_prompt", "styles", "seed", "variation_seed"]); // what a preset is not about
+  const NEVER = new Set(["prompt", "negative_prompt", "styles", "seed", "variation_seed", "checkpoint", "vae", "refiner", "hires.checkpoint", "hires.prompt", "hires.negative_prompt"]); // what a preset is not about
+  const KINDS = new Set(["mode", "picture", "sources"]); // nor these
+  const GROUPS = ["hires", "faces"]; // those that stand alone; the others need a picture
   let known = [];
 
   const family = () => models.checkpoint(form.values.checkpoint)?.family ?? "";
@@ -53,9 +55,13 @@ latent.presets = (() => {
     const chosen = {};
     for (const key of form.spec.keys) {
       const field = form.spec.fields[key], value = form.values[key];
-      if (NEVER.has(key) || field.kind === "model" || ["width", "height"].includes(key) || (value ?? "") === (form.defaults(key) ?? "")) continue;
-      if (field.kind === "seed") chosen[key] = Number(value);
-      else if (field.kind === "sigmas") chosen[key] = value.split(/[,;]/).map(Number);
+      if (NEVER.has(key) || KINDS.has(field.kind) || ["width", "height"].includes(key) || (value ?? "") === (form.defaults(key) ?? "")) continue;
+      const [group, name] = key.split(/\.(.*)/);
+      if (name !== undefined) {
+        if (!GROUPS.includes(group) || !form.values[`${group}.on`]) continue;
+        chosen[group] ??= {};
+        if (field.kind !== "switch") chosen[group][name] = value;
+      } else if (field.kind === "sigmas") chosen[key] = value.split(/[,;]/).map(Number);
       else if (field.kind === "panels") chosen[key] = JSON.parse(value);
       else chosen[key] = value;
     }
@@ -82,14 +88,14 @@ latent.presets = (() => {
   async function exported() {
     try {
       const data = await call("extensions/presets/export");
-      const link = el("a", { href: URL.createObjectURL(new Blob([JSON.stringify(data, null, 1)], { type: "application/json" })), download: "presets.json" });
+      const link = el("a", { href: URL.createObjectURL(new Blob([writeJson(data, 1)], { type: "application/json" })), download: "presets.json" });
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 1000);
     } catch (error) { complain(error); }
   }
   picker.addEventListener("change", async () => {
     try {
-      await post("import", JSON.parse(await picker.files[0].text()));
+      await post("import", readJson(await picker.files[0].text()));
       await read();
       say("Presets taken in.");
     } catch (error) { setText(note, error.advice ? `${error.message} ${error.advice}` : "This is not a file of presets."); }

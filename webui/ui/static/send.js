@@ -54,7 +54,7 @@ latent.send = (() => {
       ...params, width: picture.width, height: picture.height, init: null, inpaint: null, sd_upscale: null, extras: null,
       hires: { ...hires, first_pass: reference }, batch_size: 1, batch_count: 1, seed: "@seed", variation_seed: "@variation",
     });
-    const variation = (params.variation_seed ?? -1) + (varied ? picture.index ?? 0 : 0);
+    const variation = BigInt(params.variation_seed ?? -1) + BigInt(varied ? picture.index ?? 0 : 0);
     return withNumbers(json, { seed: digitsAfter(infotext, "Seed") ?? String(picture.seed ?? -1), variation: digitsAfter(infotext, "Variation seed") ?? String(variation) });
   }
 

@@ -32,9 +32,16 @@ latent.connection = (() => {
     },
   };
 
+  /* JSON with whole numbers that JavaScript cannot hold kept as text: seeds go up to 2**63, numbers here to 2**53. */
+  const LONG = /[:[,]\s*-?\d{16}/;
+  const long = (_, value, context) => (typeof value === "number" && Number.isInteger(value) && !Number.isSafeInteger(value) ? context?.source ?? value : value);
+  const readJson = (text) => JSON.parse(text, LONG.test(text) ? long : undefined);
+  /* And back: a seed that is text becomes a number again. Inside of a text its quotes have backslashes. */
+  const writeJson = (value, indent) => JSON.stringify(value, null, indent).replace(/("(?:variation_)?seed": ?)"(-?\d{1,19})"/g, "$1$2");
+
   async function call(path, { method = "GET", json, body, type } = {}) {
     const options = { method, cache: "no-store" };
-    if (json !== undefined) Object.assign(options, { body: JSON.stringify(json), headers: { "content-type": "application/json" } });
+    if (json !== undefined) Object.assign(options, { body: writeJson(json), headers: { "content-type": "application/json" } });
     if (body !== undefined) Object.assign(options, { body }, type ? { headers: { "content-type": type } } : {});
     let response;
     try {
@@ -44,7 +51,7 @@ latent.connection = (() => {
       throw new Failure("The server does not answer.", "Look at the terminal it was started in. The page tries again by itself.");
     }
     if (response.status === 401) { location.reload(); }
-    const data = response.status === 204 ? null : await response.json().catch(() => ({}));
+    const data = response.status === 204 ? null : await response.text().then(readJson).catch(() => ({}));
     if (response.status === 503 && data.error === "Starting") {
       connection.starting();
       throw new Failure(data.message, data.advice);
@@ -54,6 +61,6 @@ latent.connection = (() => {
     return data;
   }
 
-  latent.tools.call = call;
+  Object.assign(latent.tools, { call, readJson, writeJson });
   return connection;
 })();
