@@ -73,10 +73,12 @@ class RunningServer:
         *,
         headers: dict[str, str] | None = None,
         options: dict[str, Any] | None = None,
+        packages: tuple[Path, ...] = (),
     ) -> None:
         self.data_dir = data_dir
         self.headers = headers or {}  # that every request of `ask` sends
         self.options = options or {}  # more of `ServeOptions`
+        self.packages = (REPO_ROOT, *packages)  # where its processes look for modules first
         self.port = port or free_port()
         self.host = host
         self.process: subprocess.Popen[str]
@@ -115,7 +117,7 @@ class RunningServer:
         self.process = subprocess.Popen(
             [sys.executable, str(program), str(self.data_dir), str(self.port), self.host, json.dumps(self.options)],
             cwd=REPO_ROOT,
-            env={**os.environ, "PYTHONPATH": str(REPO_ROOT), "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, self.packages)), "PYTHONUNBUFFERED": "1"},
             stdout=output,
             stderr=subprocess.STDOUT,
             text=True,

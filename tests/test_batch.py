@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from embedded import install_embedded
+from face_models import ASTRONAUT, STAND_INS, write_face_models
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -106,6 +108,24 @@ def test_upscale_enlarges_a_folder_and_prints_the_paths(folder: Path, tmp_path: 
             assert image.size == (30, 30)
         text, _ = pictures.read_text(Path(path).read_bytes())
         assert infotext.parse(text).params["extras"]["width"] == 30
+
+
+def test_upscale_restores_faces_with_the_named_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(STAND_INS))
+    monkeypatch.delitem(sys.modules, "spandrel", raising=False)
+    data = tmp_path / "data"
+    line = ["upscale", str(ASTRONAUT), "-u", "None", "--scale", "1", "--data-dir", str(data)]
+    missing = CliRunner().invoke(cli.command_line("upscale"), [*line, "--faces", "GFPGAN"])
+    assert missing.exit_code != 0
+    assert "models/GFPGAN" in missing.stderr
+    write_face_models(data)
+    faces = ["--faces", "GFPGAN", "--faces-visibility", "0.5", "--faces-2", "CodeFormer", "--codeformer-weight", "0.7"]
+    done = CliRunner().invoke(cli.command_line("upscale"), [*line, *faces])
+    assert done.exit_code == 0, done.stderr
+    text, _ = pictures.read_text(Path(done.stdout.strip()).read_bytes())
+    read = make_params(infotext.parse(text).params).faces
+    wanted = {"model": "GFPGANv1.4", "visibility": 0.5, "model_2": "codeformer", "visibility_2": 0.5}
+    assert read == make_params({"faces": {**wanted, "codeformer_weight": 0.7}}).faces
 
 
 def test_img2img_of_a_folder_starts_from_each_picture(folder: Path, tmp_path: Path) -> None:

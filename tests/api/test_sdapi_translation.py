@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,10 +13,11 @@ from PIL import Image
 from webui import infotext
 from webui.api.sdapi.from_infotext import with_infotext
 from webui.api.sdapi.options import CHECKPOINT, FORMAT, OPTIONS, VAE
-from webui.api.sdapi.requests import Img2Img, Txt2Img
+from webui.api.sdapi.pictures import extras_params
+from webui.api.sdapi.requests import ExtrasSingle, Img2Img, Txt2Img
 from webui.api.sdapi.translate import Tools, img2img, txt2img
 from webui.errors import InvalidParams
-from webui.operations import Hires
+from webui.operations import FaceRestoration, Hires
 from webui.params import GenerationParams, make_params
 
 DEFAULTS = {key: option.default for key, option in OPTIONS.items()} | {CHECKPOINT: None, VAE: None, FORMAT: "png"}
@@ -116,3 +118,34 @@ def test_an_infotext_fills_what_is_done_with_the_picture_and_its_mask() -> None:
     assert params.inpaint.only_masked
     assert params.inpaint.fill == "latent noise"
     assert inpainted(infotext=text, mask_blur=2).inpaint.blur_x == 2  # type: ignore[union-attr]
+
+
+def test_restore_faces_names_the_options_model_and_is_noted_where_there_is_none() -> None:
+    def order(restores: bool, **fields: Any) -> Any:
+        tools = Tools(TOOLS.styled, TOOLS.keep, {}, lambda name: restores and name == "CodeFormer")
+        return txt2img(Txt2Img(**fields), DEFAULTS, tools)
+
+    faces = order(True, restore_faces=True).jobs[0].faces
+    assert faces == FaceRestoration(model="CodeFormer", codeformer_weight=0.5)
+    assert order(True).jobs[0].faces is None
+    without = order(False, restore_faces=True)
+    assert without.jobs[0].faces is None
+    assert "models/GFPGAN" in without.notes[0]
+    text = infotext.format(make_params({"prompt": "a", "faces": {"model": "GFPGANv1.4"}}))
+    request = with_infotext(Txt2Img(infotext=text))
+    assert (request.restore_faces, request.override_settings["face_restoration_model"]) == (True, "GFPGANv1.4")
+
+
+def test_the_visibilities_of_extras_are_gfpgan_before_codeformer() -> None:
+    def faces(**fields: Any) -> Any:
+        context = SimpleNamespace(inputs=SimpleNamespace(add=lambda *_: SimpleNamespace(reference="a" * 64)))
+        return extras_params(context, ExtrasSingle(**fields), picture(), "image", "").faces  # type: ignore[arg-type]
+
+    assert faces() is None
+    assert faces(gfpgan_visibility=0.5) == FaceRestoration(model="GFPGAN", visibility=0.5, codeformer_weight=0.0)
+    assert faces(codeformer_visibility=1, codeformer_weight=0.7) == FaceRestoration(
+        model="CodeFormer", codeformer_weight=0.7
+    )
+    assert faces(gfpgan_visibility=0.5, codeformer_visibility=0.25) == FaceRestoration(
+        model="GFPGAN", visibility=0.5, model_2="CodeFormer", visibility_2=0.25, codeformer_weight=0.0
+    )

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from embedded import EMBEDDED_UPSCALERS, link_or_copy
+from face_models import STAND_INS, write_face_models
 from running_server import RunningServer
 from steps import ready
 
@@ -35,7 +37,12 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with RunningServer(tmp_path_factory.mktemp("browser")) as running:
+    root = tmp_path_factory.mktemp("browser")
+    write_face_models(root)
+    for network in EMBEDDED_UPSCALERS:
+        (root / "models" / "ESRGAN").mkdir(parents=True, exist_ok=True)
+        link_or_copy(network, root / "models" / "ESRGAN" / network.name)
+    with RunningServer(root, packages=(STAND_INS,)) as running:
         running.wait_until_ready(worker=True)
         yield running
 

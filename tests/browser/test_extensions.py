@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,13 +108,35 @@ def test_a_preset_is_taken_undone_kept_and_deleted(page: Any) -> None:
     page.wait_for_function("latent.form.values.steps === 35 && latent.form.values.sampler === 'DPM++ 2M SDE'")
     page.get_by_role("button", name="Undo").click()
     page.wait_for_function("latent.form.values.steps === 20")
-    set_values(page, steps=11)
+    set_values(page, steps=11, **{"hires.on": True, "hires.scale": 1.5})
     page.get_by_role("button", name="Presets").click()
     box.get_by_label("Keep what differs").fill("Eleven")
     box.get_by_role("button", name="Save").click()
     box.get_by_role("button", name="Eleven").first.wait_for()
+    set_values(page, steps=20, **{"hires.on": False, "hires.scale": 2})
+    box.get_by_role("button", name="Eleven").first.click()
+    page.wait_for_function("latent.form.values['hires.on'] && latent.form.values['hires.scale'] === 1.5")
+    page.get_by_role("button", name="Presets").click()
     box.get_by_role("button", name="Delete Eleven").click()
     box.get_by_role("button", name="Delete Eleven").wait_for(state="detached")
+
+
+def test_a_preset_from_a_file_keeps_every_digit_of_its_seed(page: Any, server: RunningServer) -> None:
+    """2**53 + 1 is the first whole number that JavaScript does not hold."""
+    reset(page)
+    text = json.dumps({"Long": {"seed": 2**53 + 1, "steps": 12}})
+    page.get_by_role("button", name="Presets").click()
+    box = page.get_by_role("dialog", name="Presets")
+    file = {"name": "presets.json", "mimeType": "application/json", "buffer": text.encode()}
+    box.locator("input[type=file]").set_input_files(file)
+    box.get_by_role("button", name="Long").first.wait_for()
+    assert server.json("/extensions/presets/export") == json.loads(text)
+    with page.expect_download() as download:
+        box.get_by_role("button", name="Export").click()
+    assert json.loads(Path(download.value.path()).read_text()) == json.loads(text)
+    box.get_by_role("button", name="Long").first.click()
+    page.wait_for_function("latent.form.values.steps === 12")
+    assert page.evaluate("latent.form.values.seed") == str(2**53 + 1)
 
 
 def test_the_tab_lists_extensions_with_their_times_and_switching_one_off_takes_its_panel_away(

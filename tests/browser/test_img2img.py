@@ -1,11 +1,10 @@
-"""From a picture to a picture on the real page with the real model: inpaint, send-to, hires, extras."""
+"""From a picture to a picture on the real page with the real model: inpaint, send-to, hires, folders."""
 
 from __future__ import annotations
 
 import io
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +12,6 @@ from painting import choose, mask_of, open_tab, picture, stroke
 from PIL import Image, ImageChops
 from running_server import RunningServer
 from steps import generate, ready, set_values, shown_picture, wait_for_end
-
-from webui import pictures as files
 
 pytestmark = pytest.mark.browser
 
@@ -159,28 +156,6 @@ def test_one_click_makes_the_picture_larger_with_its_own_parameters(
     assert view["params"]["seed"] == 11
     assert view["params"]["hires"]["first_pass"]
     assert result(server, view).size == (256, 256)
-
-
-def test_extras_enlarges_many_pictures_and_keeps_what_they_say(
-    page: Any, server: RunningServer, made: dict[str, Any]
-) -> None:
-    page.locator("#tab-extras-button").click()
-    plain = {"name": "plain.png", "mimeType": "image/png", "buffer": picture(96, 64)}
-    own = Path(server.outputs / made["images"][0]["path"])
-    page.set_input_files(".extras .drop input", [plain])
-    page.set_input_files(".extras .drop input", own)
-    page.locator("[data-name=upscaler]").select_option("Lanczos")
-    page.locator("[data-name=scale]").fill("2")
-    page.get_by_role("button", name="Enlarge 2 pictures").click()
-    page.wait_for_function("document.querySelectorAll('.extras-result[data-state=done]').length === 2")
-    [folder] = [view for view in server.json("/jobs?limit=1")["jobs"] if view["params"]["extras"]]
-    assert folder["sources"] == 2
-    sources = page.locator(".extras-result a[download]").evaluate_all("links => links.map(a => a.getAttribute('href'))")
-    made_now = [(server.data_dir / source).read_bytes() for source in sorted(sources)]
-    sizes = {Image.open(io.BytesIO(data)).size for data in made_now}
-    assert sizes == {(192, 128), (256, 256)}
-    texts = [files.read_text(data)[0] for data in made_now]
-    assert any("a red apple" in text for text in texts)
 
 
 def test_a_folder_is_one_job_that_goes_on_where_it_was_stopped(page: Any, server: RunningServer) -> None:

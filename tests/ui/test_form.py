@@ -28,7 +28,7 @@ def test_every_parameter_that_a_user_sets_is_on_the_form() -> None:
     }
     elsewhere = {"image_format", "image_quality", "save", "extras", "hires.first_pass"}
     assert paths - groups - set(KEYS) == elsewhere
-    assert set(KEYS) - paths == {"styles", "mode", "hires.on", "sd_upscale.on", "inpaint.soft.on"}
+    assert set(KEYS) - paths == {"styles", "mode", "hires.on", "sd_upscale.on", "inpaint.soft.on", "faces.on"}
 
 
 def test_every_field_explains_itself() -> None:
