@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine_runs import install_embedded, make_engine, pixels_of, run
+from embedded import install_embedded
+from engine_runs import make_engine, pixels_of, run
 from face_models import BACKGROUND, BOX, STAND_INS, astronaut, write_face_models
 from numpy.typing import NDArray
 from picture_inputs import keep, scene
