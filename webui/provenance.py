@@ -49,7 +49,7 @@ class Environment:
     dtype: str = ""  # of the UNet: "float16", "bfloat16", "float32"
     vae_dtype: str = ""
     attention: str = ""  # backend and version: "xformers 0.0.35", "sdpa"
-    threads: str = ""  # on CPU: the order of a sum depends on their number
+    threads: str = ""  # on CPU, of the UNet, and of how many: the order of a sum depends on it
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ def counting(network: Any) -> tuple[list[int], Any]:
 
 
 def test_kept_features_of_the_same_call_give_the_same_answer(network: Any) -> None:
-    unet = ReusingUnet(network, HERE, 3)
+    unet = ReusingUnet(network, HERE, 3, 0.0)
     whole = ask(unet, 0)
     torch.testing.assert_close(ask(unet, 1), whole, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(ask(unet, 2, t=300.0), whole, atol=1e-3), "the noise level of the call counts"
@@ -47,7 +47,7 @@ def test_kept_features_of_the_same_call_give_the_same_answer(network: Any) -> No
 
 def test_only_every_nth_call_runs_the_deep_levels(network: Any) -> None:
     ran, handle = counting(network)
-    unet = ReusingUnet(network, HERE, 3)
+    unet = ReusingUnet(network, HERE, 3, 0.0)
     for call in range(7):
         ask(unet, call)
     handle.remove()
@@ -57,9 +57,9 @@ def test_only_every_nth_call_runs_the_deep_levels(network: Any) -> None:
 def test_what_has_no_features_yet_is_run_whole(network: Any) -> None:
     """Guidance that comes on later, or a tile of another size, finds nothing to go by."""
     ran, handle = counting(network)
-    unet = ReusingUnet(network, HERE, 4)
+    unet = ReusingUnet(network, HERE, 4, 0.0)
     ask(unet, 0)
-    exact = ask(ReusingUnet(network, HERE, 1), 1, side=24)
+    exact = ask(ReusingUnet(network, HERE, 1, 0.0), 1, side=24)
     torch.testing.assert_close(ask(unet, 1, side=24), exact)
     handle.remove()
     assert len(ran) == 3

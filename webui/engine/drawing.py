@@ -104,7 +104,7 @@ class Drawing:
             width = drawing.guidance_dim
 
             def of(conditioning: Conditioning) -> UnetEvaluator:
-                unet = ReusingUnet(drawing.unet, tools.residency, one.params.feature_reuse)
+                unet = ReusingUnet(drawing.unet, tools.residency, one.params.feature_reuse, drawing.flop)
                 return UnetEvaluator(
                     unet,
                     conditioning,

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 
 from webui.catalog import Catalog, ModelFile
-from webui.engine.allocator import keep_pages
+from webui.engine.allocator import KeptPages, keep_pages
 from webui.engine.attention import Attention
 from webui.engine.control import Control
 from webui.engine.device import DeviceReport, choose_device
@@ -65,6 +65,7 @@ class Engine:
         self.device = choose_device(settings.device)
         if self.device.kind == "cpu":
             keep_pages()
+        self._pages = KeptPages()
         self.attention = Attention(self.device.device, self.device.dtype, settings.device.attention)
         catalog = catalog or Catalog(paths)
         vram = int(settings.device.vram_limit_gb * 1e9) if self.device.kind == "cuda" else 0
@@ -199,6 +200,7 @@ class Engine:
             if not isinstance(failure, DeviceLost):
                 give_back(self.device.device)
             emit(Failed(failure.to_dict()))
+        self._pages.job_over()
 
 
 def _next(events: queue.SimpleQueue[Event | None], future: Future[None]) -> Event | None:

@@ -35,6 +35,7 @@ from webui.engine.probe import probed_prediction
 from webui.engine.reading import Plans, open_checkpoint, plan_checkpoint, scale_factor, trained_sigmas
 from webui.engine.residency import Residency, network_bytes
 from webui.engine.text import TextEncoder
+from webui.engine.threads import unet_flop
 from webui.engine.vae import Vae
 from webui.engine.weights import Fingerprint, Weights, file_fingerprint, open_weights
 from webui.errors import BadModelFile
@@ -65,6 +66,7 @@ class LoadedCheckpoint:
     open_vae: Callable[[], Weights]
     sources: tuple[tuple[Path, Fingerprint], ...]  # the files that were read
     mapped: bool  # some weights are still views on a file
+    flop: float  # of a UNet call, for each latent cell
     unused: tuple[str, ...]  # names of tensors that no network took
     baked: Vae | None = None
     rgb: Tensor | None = None
@@ -289,6 +291,7 @@ class ModelStore:
             open_vae=lambda: Weights(path),
             sources=tuple({w.path: (w.path, w.fingerprint) for w in opened.all}.values()),
             mapped=_mapped((unet, *(encoder.module for encoder in encoders)), plans),
+            flop=unet_flop(unet),
             unused=plans.unused() if len(set(map(id, opened.all))) == 1 else (),
         )
         self._checkpoints[str(file.path)] = loaded

@@ -12,7 +12,7 @@ from webui.engine.prompts import PicturePrompts
 from webui.engine.refiner import Refiner
 from webui.engine.sampling_plan import Part, SamplingPlan, Start
 from webui.engine.sd_upscale import Grid
-from webui.engine.vae import Vae
+from webui.engine.vae import SCALE, Vae
 from webui.params import GenerationParams
 
 
@@ -27,6 +27,11 @@ class Pass:
     prompts: PicturePrompts
     note: str  # about the choice of the VAE
     refiner: Refiner | None = None
+
+    @property
+    def flop(self) -> float:
+        """Floating-point operations of a call of its UNet for a picture, without those of attention itself."""
+        return self.checkpoint.flop * (self.params.width or 0) * (self.params.height or 0) / SCALE**2
 
     @property
     def checkpoints(self) -> tuple[LoadedCheckpoint, ...]:

@@ -32,9 +32,8 @@ def made_picture(
         vae_hash=vae.short_hash if vae.external else None,
         extra=(*hash_entries(networks), *stopped, *_other_checkpoints(passes)),
     )
-    return MadePicture(
-        picture, text, params.seeds_of(index)[0], tools.environment(vae), _used_models(tools, passes, networks)
-    )
+    environment = tools.environment(vae, max(one.flop for one in passes))
+    return MadePicture(picture, text, params.seeds_of(index)[0], environment, _used_models(tools, passes, networks))
 
 
 def _other_checkpoints(passes: Sequence[Pass]) -> list[tuple[str, object]]:

@@ -15,21 +15,24 @@ from torch import Tensor
 
 from webui.engine.layers import normed
 from webui.engine.residency import Residency
+from webui.engine.threads import suited
 
 
 class ReusingUnet:
     """A UNet that comes to the device whenever it is called: two of them may take turns in one picture.
 
-    `every`: how many calls one whole run is good for; 1 is exact, and keeps nothing.
+    `every`: how many calls one whole run is good for; 1 is exact, and keeps nothing. `flop`: the work of a call for
+    each latent cell (`webui.engine.threads`).
 
     A call of the denoiser may run the UNet several times (prompts apart from each other, pictures one by one); they are
     told apart by their order within the call and by their shapes.
     """
 
-    def __init__(self, unet: Any, residency: Residency, every: int) -> None:
+    def __init__(self, unet: Any, residency: Residency, every: int, flop: float) -> None:
         self._unet = unet
         self._residency = residency
         self._every = every
+        self._flop = flop
         self._due = True
         self._place = 0
         self._features: dict[Hashable, Tensor] = {}
@@ -43,7 +46,8 @@ class ReusingUnet:
         """The UNet's answer (B, C, h, w), whole or from kept features."""
         key = (self._place, sample.shape, named["encoder_hidden_states"].shape)
         self._place += 1
-        with self._residency.using(self._unet) as unet:
+        work = self._flop * sample.shape[-2] * sample.shape[-1]  # of a picture, however many a call has
+        with self._residency.using(self._unet) as unet, suited(work, sample.device):
             if not self._due and key in self._features:
                 return (_from_features(unet, self._features[key], sample, timestep, **named),)
             if self._every == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import metadata
@@ -16,6 +17,7 @@ from webui.engine.models import ModelStore
 from webui.engine.networks.library import NetworkLibrary
 from webui.engine.residency import Residency
 from webui.engine.text import ChunkCache
+from webui.engine.threads import threads_for
 from webui.engine.upscaling import Upscalers
 from webui.engine.vae import Vae
 from webui.extensions import Host
@@ -42,9 +44,13 @@ class Tools:
     extensions: Host = field(default_factory=lambda: Host(side="engine"))
     chunks: ChunkCache = field(default_factory=ChunkCache)
 
-    def environment(self, vae: Vae | None = None) -> Environment:
-        """What besides params and models can change a picture's last bits; without a VAE, of one that was enlarged."""
-        device = self.device
+    def environment(self, vae: Vae | None = None, flop: float = math.inf) -> Environment:
+        """What besides params and models can change a picture's last bits; without a VAE, of one that was enlarged.
+
+        `flop`: the work of a UNet call, from which the number of its threads follows.
+        """
+        device, available = self.device, torch.get_num_threads()
+        used = available if math.isinf(flop) else threads_for(flop, available)
         on_cpu = device.kind == "cpu"
         return Environment(
             product=webui.__version__,
@@ -54,7 +60,7 @@ class Tools:
             dtype="float32" if vae is None else str(device.dtype).removeprefix("torch."),
             vae_dtype="" if vae is None else str(vae.dtype).removeprefix("torch."),
             attention=f"xformers {_version('xformers')}" if self.attention == "xformers" else self.attention,
-            threads=str(torch.get_num_threads()) if on_cpu else "",
+            threads=(str(used) if used == available else f"{used} of {available}") if on_cpu else "",
         )
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from webui.engine.dims import END, TextDims
 from webui.engine.networks.embeddings import Embedding, inserted
 from webui.engine.residency import Residency
+from webui.engine.threads import suited, text_flop
 from webui.prompt import Chunk, PromptPlan, ScheduledText
 
 CACHE_BYTES = 64 * 2**20
@@ -276,7 +277,8 @@ class PromptEncoder:
     ) -> Encoded:
         dims = encoder.dims
         tokens = torch.tensor([_padded_ids(ids, dims)], dtype=torch.long, device=self._device)
-        with self._residency.using(encoder.module) as model, inserted(model, tables):
+        work = text_flop(encoder.module, tokens.shape[1])
+        with self._residency.using(encoder.module) as model, inserted(model, tables), suited(work, self._device):
             output = model(input_ids=tokens, output_hidden_states=skip > 1 or not dims.normed)
             body = model.text_model if dims.projection else model
             if skip == 1 and dims.normed:

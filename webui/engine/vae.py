@@ -18,6 +18,7 @@ from webui.engine.dims import VaeDims
 from webui.engine.memory import free_memory, give_back, is_out_of_memory
 from webui.engine.residency import Residency
 from webui.engine.seamless import NONE, Axes, seamless, unwrapped, wrapped
+from webui.engine.threads import suited, vae_flop
 from webui.engine.weights import Fingerprint
 from webui.errors import NanDetected
 from webui.events import Warning
@@ -65,6 +66,7 @@ class Vae:
         self._device = device
         self._residency = residency
         self._reload = reload
+        self._encode_flop, self._decode_flop = vae_flop(module)
 
     @property
     def short_hash(self) -> str | None:
@@ -78,7 +80,8 @@ class Vae:
 
     def encode_mean(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) in -1..1 to the mean latents (B, C, H/8, W/8) as the UNet sees them."""
-        with self._residency.using(self.module) as module:
+        work = self._encode_flop * pixels.shape[-2] * pixels.shape[-1] / SCALE**2
+        with self._residency.using(self.module) as module, suited(work, self._device):
             moments = module.encode(pixels.to(self._device, self.dtype), return_dict=False)[0]
             mean: Tensor = moments.mode().float()
         return mean * self.scale_factor
@@ -86,7 +89,8 @@ class Vae:
     def decode_raw(self, latents: Tensor) -> Tensor:
         """Latents (1, C, h, w) as the UNet sees them to pixels (1, 3, 8h, 8w), nominally -1..1, fp32."""
         z = (latents / self.scale_factor).to(self._device, self.dtype, memory_format=torch.channels_last)
-        with self._residency.using(self.module) as module:
+        work = self._decode_flop * z.shape[-2] * z.shape[-1]
+        with self._residency.using(self.module) as module, suited(work, self._device):
             decoded: Tensor = module.decode(z, return_dict=False)[0]
         return decoded.float()
 
