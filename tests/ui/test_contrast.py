@@ -56,3 +56,16 @@ def test_words_stand_out(theme: str, front: str, back: str) -> None:
 def test_a_dark_system_gets_the_same_dark_colours() -> None:
     assert variables(":root:not([data-theme])") == variables(DARK)
     assert set(variables(DARK)) <= set(variables(LIGHT)) | {"chevron"}
+
+
+def test_every_block_of_the_stylesheet_is_closed_before_the_next_part_begins() -> None:
+    """A brace that is missing hides whole parts of the page behind a media query, and no browser says so."""
+    depth = 0
+    for part in re.split(r"/\*(.*?)\*/", STYLE, flags=re.DOTALL)[::2]:
+        for number, line in enumerate(part.splitlines()):
+            depth += line.count("{") - line.count("}")
+            assert 0 <= depth <= 2, (number, line)
+    assert depth == 0
+    for heading in re.finditer(r"^/\* --- (.*?) -+ \*/", STYLE, flags=re.MULTILINE):
+        before = re.sub(r"/\*.*?\*/", "", STYLE[: heading.start()], flags=re.DOTALL)
+        assert before.count("{") == before.count("}"), heading[1]
