@@ -212,6 +212,7 @@ def test_the_viewer_walks_tells_and_returns_the_focus(page: Any) -> None:
     viewer.get_by_text("5 of 12").wait_for()
     viewer.get_by_role("cell", name="107", exact=True).wait_for()  # the seed
     assert "picture=8" in page.url
+    assert viewer.locator("[data-do=replay]").bounding_box()["height"] < 60
     plain, more = page.evaluate(
         """async () => { const picture = await (await fetch('history/8')).json(), { details } = latent.history;
         const plain = details.parameterRows(picture);
@@ -392,6 +393,7 @@ def test_nothing_scrolls_sideways_on_a_phone(new_page: NewPage) -> None:
         ".filter(node => node.offsetParent && node.getBoundingClientRect().height < 44).map(node => node.title)"
     )
     assert small == []
+    assert page.locator("#history-viewer [data-do=replay]").bounding_box()["height"] < 60
 
 
 def test_a_search_is_completed_where_the_caret_stands(page: Any) -> None:
