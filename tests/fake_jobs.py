@@ -6,13 +6,15 @@ import io
 import threading
 import time
 import uuid
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from embedded import EMBEDDED_CHECKPOINT
 from PIL import Image, ImageFilter, PngImagePlugin
 
+from webui.caches import CacheState, known_caches
 from webui.errors import ModelNotFound, NotFound, QueueFull
 from webui.params import GenerationParams
 from webui.settings import Settings
@@ -128,6 +130,7 @@ class FakeJobs:
         self.selected: tuple[str | None, str | None] | None = None
         self.applied: Settings | None = None
         self.restarts = 0
+        self.kept = [CacheState("checkpoints", 1, 40 * 10**6, 1, 0, ("emoji.safetensors",))]
 
     def start(self) -> None:
         threading.Thread(target=self._work, daemon=True).start()
@@ -225,6 +228,14 @@ class FakeJobs:
 
     def set_selected(self, checkpoint: str | None, vae: str | None = None) -> None:
         self.selected = (checkpoint, vae)
+
+    def caches(self) -> tuple[CacheState, ...]:
+        return tuple(self.kept)
+
+    def clear_caches(self, names: Iterable[str] = ()) -> bool:
+        cleared = known_caches(names)
+        self.kept = [replace(c, entries=0, bytes=0, held=()) if c.name in cleared else c for c in self.kept]
+        return any(job.view["state"] == "running" for job in self._jobs.values())
 
     def restart_worker(self) -> None:
         self.restarts += 1

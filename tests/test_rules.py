@@ -21,7 +21,18 @@ SOURCES = [REPO_ROOT / "app.py", *sorted(WEBUI.rglob("*.py"))]
 PYENV = Path("~/.pyenv/versions").expanduser()
 
 # Where an arrow may go: a part of webui/ and the parts that it may import. A part not named here does not exist.
-DATA = {"errors", "names", "events", "operations", "extension_values", "params", "paths", "settings", "identity"}
+DATA = {
+    "caches",
+    "errors",
+    "names",
+    "events",
+    "operations",
+    "extension_values",
+    "params",
+    "paths",
+    "settings",
+    "identity",
+}
 MAKING = {"sampling", "catalog", "prompt", "infotext", "pictures", "inputs", "provenance"}
 FACE = DATA | {"jobs", "catalog", "prompt", "infotext", "pictures", "inputs", "history", "provenance", "extensions"}
 ARROWS: dict[str, set[str]] = {
@@ -33,6 +44,7 @@ ARROWS: dict[str, set[str]] = {
     "params": {"errors", "names", "extension_values", "operations"},
     "paths": {"errors"},
     "settings": {"errors", "paths"},
+    "caches": {"errors"},
     "identity": set(),
     "accounts": {"errors", "paths"},
     "sampling": {"errors", "names"},

@@ -95,6 +95,18 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Cache:
+    """What the server keeps of one kind. `most` entries and `limit` bytes are its bounds, 0 for none."""
+
+    name: str
+    title: str
+    entries: int
+    bytes: int
+    most: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """A picture of the history."""
 
@@ -234,6 +246,24 @@ class Client:
         """The checkpoints."""
         found = self._json("GET", "/models")["checkpoints"]
         return [Model(**{name: one[name] for name in Model.__slots__}) for one in found]
+
+    def caches(self) -> list[Cache]:
+        """What the server keeps in memory from job to job. For administrators."""
+        return [
+            Cache(
+                name=str(view["name"]),
+                title=str(view["title"]),
+                entries=int(view["entries"]),
+                bytes=int(view["bytes"]),
+                most=int(view["most"]),
+                limit=int(view["limit"]),
+            )
+            for view in self._json("GET", "/caches")["caches"]
+        ]
+
+    def clear_caches(self, name: str = "") -> bool:
+        """Empty that cache, or all; whether that waits for a running job. For administrators."""
+        return bool(self._json("DELETE", f"/caches/{quote(name, safe='')}" if name else "/caches")["waits"])
 
     def history(self, search: str = "", limit: int = 50) -> list[Found]:
         """Pictures made before, the newest first, in the search language of the history."""

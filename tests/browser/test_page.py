@@ -234,6 +234,26 @@ def test_settings_are_saved_found_reset_and_refused_at_the_field(page: Any, serv
     assert page.get_by_role("spinbutton", name="Quality").input_value() == "90"
 
 
+def test_what_is_kept_in_memory_is_shown_in_the_settings_and_cleared(page: Any, server: RunningServer) -> None:
+    set_values(page, prompt="a red apple", steps=1)
+    wait_for_end(page, generate(page))
+    page.locator("#tab-settings-button").click()
+    kept = page.locator(".caches")
+    prompts = kept.locator("[data-cache=prompts]")
+    prompts.wait_for()
+    assert "64 MB at most" in prompts.inner_text()
+    assert EMBEDDED_CHECKPOINT.name in kept.locator("[data-cache=checkpoints]").inner_text()
+    prompts.get_by_role("button", name="Clear Prompts").click()
+    kept.get_by_text("Cleared.", exact=True).wait_for()
+    assert "Empty" in prompts.inner_text()
+    assert prompts.get_by_role("button", name="Clear Prompts").is_disabled()
+    until(lambda: {c["name"]: c["entries"] for c in server.json("/caches")["caches"]}["checkpoints"] == 1)
+    kept.get_by_role("button", name="Clear all").click()
+    kept.locator("[data-cache=checkpoints]").get_by_text("Empty").wait_for()
+    page.get_by_label("Search the settings").fill("preview size")
+    assert kept.is_hidden()
+
+
 @pytest.mark.parametrize("width", [390, 768])
 def test_on_a_phone_the_picture_comes_right_below_generate(pages: Any, width: int) -> None:
     page = pages.open(viewport={"width": width, "height": 844}, has_touch=True, is_mobile=True)

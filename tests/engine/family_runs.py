@@ -12,7 +12,7 @@ from engine_runs import make_engine, pixels_of, run
 from family_models import RECIPES, SIDE, reference, write_checkpoint
 
 from webui.engine import Engine
-from webui.engine.models import LoadedCheckpoint
+from webui.engine.loaded import LoadedCheckpoint
 from webui.engine.text import Conditioning, PromptEncoder
 from webui.prompt import chunk_text, clip_tokenizer, parse_prompt
 

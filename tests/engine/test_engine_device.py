@@ -83,46 +83,6 @@ def network() -> Any:
     return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
 
 
-class Elsewhere:
-    """Stands in for a device: remembers what was brought there. Tensors stay on the CPU."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.moves: list[str] = []
-        real = torch.Tensor.to
-
-        def to(tensor: torch.Tensor, *arguments: Any, **named: Any) -> torch.Tensor:
-            if arguments and arguments[0] is self:
-                self.moves.append("there")
-                return tensor.clone()
-            return real(tensor, *arguments, **named)
-
-        monkeypatch.setattr(torch.Tensor, "to", to)
-
-
-def test_lowvram_has_one_layer_on_the_device_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    device: Any = Elsewhere(monkeypatch)
-    net, x = network(), torch.ones(1, 4)
-    expected = net(x)
-    kept = {name: parameter.data_ptr() for name, parameter in net.named_parameters()}
-    residency = Residency(device, MemoryMode.lowvram)
-    assert residency.home.type == "cpu"
-    for _ in range(2):
-        with residency.using(net), torch.inference_mode():
-            assert torch.equal(net(x), expected)
-    assert len(device.moves) == 8  # four parameters, twice
-    assert {name: p.data_ptr() for name, p in net.named_parameters()} == kept
-
-
-def test_lowvram_puts_a_layer_back_when_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    device: Any = Elsewhere(monkeypatch)
-    net = network()
-    kept = {name: parameter.data_ptr() for name, parameter in net.named_parameters()}
-    residency = Residency(device, MemoryMode.lowvram)
-    with residency.using(net), pytest.raises(RuntimeError):
-        net(torch.ones(1, 5))
-    assert {name: p.data_ptr() for name, p in net.named_parameters()} == kept
-
-
 def test_within_a_limit_networks_stay_and_the_least_recently_used_go_first() -> None:
     first, second, third = network(), network(), network()  # 58 numbers each
     residency = Residency(CPU, MemoryMode.normal, limit=2 * 58 * 4)

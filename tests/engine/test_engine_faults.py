@@ -24,14 +24,15 @@ from webui.events import Step
 SMALL = {"width": 64, "height": 64}
 
 
-def failing_at(call: int, error: Exception, held: list[Any] | None = None) -> Any:
-    """The UNet's evaluation, raising at a call while a large tensor is in its frame."""
+def failing_at(which: int | set[int], error: Exception, held: list[Any] | None = None) -> Any:
+    """The UNet's evaluation, raising at a call, or at several, while a large tensor is in its frame."""
+    failing = {which} if isinstance(which, int) else which
     real, calls = denoise.UnetEvaluator.__call__, 0
 
     def evaluate(self: Any, x: torch.Tensor, *rest: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == call:
+        if calls in failing:
             activations = torch.ones(1000, 1000)
             if held is not None:
                 held.append(weakref.ref(activations))
@@ -49,19 +50,20 @@ def failing_at(call: int, error: Exception, held: list[Any] | None = None) -> An
         RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: 8 bytes"),
     ],
 )
-def test_F01_no_memory_in_mid_job_frees_everything_and_advises(
+def test_F01_no_memory_in_mid_job_and_when_tried_again_frees_everything_and_advises(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     held: list[Any] = []
     with monkeypatch.context() as patch:
-        patch.setattr(denoise.UnetEvaluator, "__call__", failing_at(2, error, held))
+        patch.setattr(denoise.UnetEvaluator, "__call__", failing_at({2, 4}, error, held))
         failed = run(engine, **SMALL)
     assert failed.error["error"] == "OutOfMemory"
+    assert "again when everything else was freed" in failed.error["message"]
     assert "smaller size" in failed.error["advice"]
     assert failed.images == []
     error.__traceback__ = None
     gc.collect()
-    assert held[0]() is None  # the tensors of the failed call are gone
+    assert [one() for one in held] == [None, None]  # the tensors of the failed calls are gone
     assert run(engine, **SMALL).finished.pictures == 1
 
 

@@ -15,8 +15,8 @@ from benchmarks.make_sd15 import TEXT, UNET, VAE, specs
 from webui.catalog.sidecar import read_metadata
 from webui.engine import Engine
 from webui.engine.dims import text_dims, unet_dims, vae_dims
+from webui.engine.loaded import LoadedCheckpoint
 from webui.engine.loader import Target, fill, live_from_file, plan_text_encoder, plan_unet, plan_vae
-from webui.engine.models import LoadedCheckpoint
 from webui.engine.weights import Weights
 from webui.errors import BadModelFile
 from webui.paths import PACKAGE_DATA

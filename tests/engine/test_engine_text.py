@@ -9,7 +9,7 @@ import torch
 from engine_runs import run
 
 from webui.engine import Engine
-from webui.engine.models import LoadedCheckpoint
+from webui.engine.loaded import LoadedCheckpoint
 from webui.engine.residency import Residency
 from webui.engine.text import ChunkCache, Conditioning, PromptEncoder, Schedule, emphasised
 from webui.prompt import chunk_text, clip_tokenizer, parse_prompt

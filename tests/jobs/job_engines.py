@@ -9,11 +9,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from webui.caches import CacheState
 from webui.errors import OutOfMemory
 from webui.events import Event, Failed, Finished, Image, Loaded, Loading, Memory, Preview, Started, Step, Warning
 from webui.params import GenerationParams
@@ -115,6 +116,29 @@ class RecordedEngine(ScriptedEngine):
     def following(self, stream: Iterator[Event], *, job: str, user: str) -> Iterator[Event]:
         (self.paths.cache_dir / "followed").write_text(f"{job} {user}")
         yield from stream
+
+
+class KeepingEngine(ScriptedEngine):
+    """Keeps the prompts of its jobs, and lets them be cleared."""
+
+    def __init__(self, settings: Settings, paths: Paths) -> None:
+        super().__init__(settings, paths)
+        self._prompts: list[str] = []
+
+    def generate(self, params: GenerationParams, control: Any = None) -> Iterator[Event]:
+        self._prompts.append(params.prompt)
+        return super().generate(params, control)
+
+    def caches(self) -> list[CacheState]:
+        return [CacheState("prompts", len(self._prompts), sum(map(len, self._prompts)), 0, 100, tuple(self._prompts))]
+
+    def clear(self, names: Sequence[str] = ()) -> None:
+        if "prompts" in names:
+            self._prompts.clear()
+
+
+def keeping(settings: Settings, paths: Paths) -> KeepingEngine:
+    return KeepingEngine(settings, paths)
 
 
 def recorded(settings: Settings, paths: Paths) -> RecordedEngine:

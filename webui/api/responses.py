@@ -54,6 +54,30 @@ class ImageView(BaseModel):
     error: str = ""
 
 
+class CacheView(BaseModel):
+    """What the engine keeps from job to job; `limit` is in bytes, 0 for none, `most` in entries, 0 for any number."""
+
+    name: str
+    title: str
+    entries: int
+    bytes: int
+    most: int
+    limit: int
+    held: list[str] = Field(description="Names of what is in it, where there are some")
+
+
+class CacheList(BaseModel):
+    """Empty while no job has run. As it was when the last one ended."""
+
+    caches: list[CacheView]
+
+
+class CachesCleared(BaseModel):
+    """`waits`: a job runs, and they are cleared when it is over."""
+
+    waits: bool
+
+
 class NoticeView(BaseModel):
     code: str
     text: str

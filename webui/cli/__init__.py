@@ -1,5 +1,5 @@
-"""The commands: serve (when none is named), generate, upscale, history, models, extension, mcp, users, doctor, bench,
-test.
+"""The commands: serve (when none is named), generate, upscale, history, models, extension, caches, mcp, users, doctor,
+bench, test.
 
 Reading a command line costs what that one command needs: its module is imported when it is asked for, and torch by
 none of them before the work begins.
@@ -16,7 +16,10 @@ import typer
 from webui import __version__
 from webui.errors import WebUIError
 
-COMMANDS = ("serve", "generate", "upscale", "history", "models", "extension", "mcp", "users", "doctor", "bench", "test")
+COMMANDS = (
+    *("serve", "generate", "upscale", "history", "models", "extension"),
+    *("caches", "mcp", "users", "doctor", "bench", "test"),
+)
 _TOP_LEVEL = ("--help", "--version")
 
 
@@ -85,6 +88,10 @@ def command_line(wanted: str) -> typer.Typer:
         from webui.cli.mcp import mcp
 
         app.command()(mcp)
+    if every or wanted == "caches":
+        from webui.cli.caches import caches
+
+        app.add_typer(caches)
     if every or wanted == "users":
         from webui.cli.users import users
 

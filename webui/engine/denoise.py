@@ -71,10 +71,12 @@ class UnetEvaluator:
         channels: Tensor | None = None,
         guidance: Tensor | None = None,
         begin: Callable[[int], None] | None = None,
+        apart: bool = False,
     ) -> None:
         """`sizes`: for SDXL. `channels` (1, C, H/8, W/8), shared by all pictures, go into the UNet behind the latents,
         not scaled with them: mask and masked picture of inpainting models. `guidance` (1, width): for an LCM, which
         guides itself; it is never asked about the negative prompt. `begin` is told the number of each call first.
+        `apart`: one picture and one prompt a call, which takes the least memory.
         """
         self._unet = unet
         self._conditioning = conditioning
@@ -83,6 +85,7 @@ class UnetEvaluator:
         self._sizes = sizes
         self._channels = channels
         self._begin = begin
+        self._apart = apart
         self._guidance = guidance
         self._context: Tensor | None = None
         self._added: dict[str, Tensor] | None = None
@@ -98,7 +101,7 @@ class UnetEvaluator:
         prompts, uncond = self._conditioning.at(call, with_uncond and self._guidance is None)
         added, added_uncond = self._vectors(call, prompts.shape[0])
         weights = self._conditioning.weights
-        if uncond is not None and uncond.shape[0] == prompts.shape[1]:
+        if uncond is not None and uncond.shape[0] == prompts.shape[1] and not self._apart:
             outputs = self._run(x, sigma, torch.cat((prompts, uncond[None])), _joined(added, added_uncond))
             return CondOutputs(list(zip(outputs[:-1], weights, strict=True)), outputs[-1])
         outputs = self._run(x, sigma, prompts, added)
@@ -117,7 +120,10 @@ class UnetEvaluator:
     def _run(self, x: Tensor, sigma: Tensor, context: Tensor, added: Added) -> Tensor:
         """Clean pictures (N, B, C, H, W) for N contexts (N, tokens, D)."""
         count, batch = context.shape[0], x.shape[0]
-        if x.device.type == "cpu" and batch > 1:
+        if self._apart and count > 1:
+            each = [(context[i : i + 1], _row(added, i)) for i in range(count)]
+            return torch.cat([self._run(x, sigma, prompt, vectors) for prompt, vectors in each])
+        if (self._apart or x.device.type == "cpu") and batch > 1:
             singles = [self._together(x[i : i + 1], sigma[i : i + 1], context, added) for i in range(batch)]
             return torch.cat(singles, dim=1)
         return self._together(x, sigma, context, added) if count else x[None][:0]
@@ -145,6 +151,10 @@ class UnetEvaluator:
             return_dict=False,
         )[0]
         return output.to(x.dtype)
+
+
+def _row(added: Added, i: int) -> Added:
+    return None if added is None else (added[0][i : i + 1], added[1][i : i + 1])
 
 
 def _joined(prompts: Added, negative: Added) -> Added:

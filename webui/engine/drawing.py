@@ -12,7 +12,7 @@ from webui.engine.begin import Beginning
 from webui.engine.denoise import GroupedDenoiser, Stopped, UnetEvaluator, Watch, guidance_embedding
 from webui.engine.extensions import JobExtensions
 from webui.engine.inpainting import blank_channels
-from webui.engine.models import LoadedCheckpoint
+from webui.engine.loaded import LoadedCheckpoint
 from webui.engine.passes import Batch, Pass
 from webui.engine.preview import PreviewClock, render
 from webui.engine.progress import Progress
@@ -117,6 +117,7 @@ class Drawing:
                     channels=channels,
                     guidance=guidance_embedding(one.params.cfg_scale, width) if width else None,
                     begin=unet.begin,
+                    apart=tools.apart,
                 )
 
             return of

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import queue
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
+from webui.caches import CacheState, known_caches
 from webui.catalog import Catalog, ModelFile
 from webui.engine.allocator import KeptPages, keep_pages
+from webui.engine.attempts import free_memory_of
 from webui.engine.attention import Attention
+from webui.engine.caches import cache_states, clear_caches
 from webui.engine.control import Control
 from webui.engine.device import DeviceReport, choose_device
 from webui.engine.expansion import run_request
@@ -122,6 +125,14 @@ class Engine:
 
         return self._stream(work, Control())
 
+    def caches(self) -> tuple[CacheState, ...]:
+        """What is kept from job to job. Waits for the running job."""
+        return self._executor.submit(cache_states, self._tools).result()
+
+    def clear(self, names: Sequence[str] = ()) -> None:
+        """Empty these caches, or all of them. Waits for the running job. Raises `NotFound` for an unknown name."""
+        self._executor.submit(clear_caches, self._tools, known_caches(names)).result()
+
     def memory(self) -> Memory:
         """Memory in use now."""
         return read_memory(self.device.device)
@@ -195,8 +206,7 @@ class Engine:
         if failure is not None:
             failure.__context__ = failure.__cause__ = None
             if no_memory:
-                self._tools.chunks.clear()
-                self._tools.residency.leave()
+                free_memory_of(self._tools)
             if not isinstance(failure, DeviceLost):
                 give_back(self.device.device)
             emit(Failed(failure.to_dict()))

@@ -19,13 +19,13 @@ from PIL import Image as PillowImage
 
 import webui
 from webui import infotext
+from webui.engine.attempts import run_job
 from webui.engine.control import Control
 from webui.engine.desk import EngineDesk
 from webui.engine.extensions import refused, rewritten
-from webui.engine.extras import job_for
 from webui.engine.keeping import MadePicture, keep_picture
 from webui.engine.ledger import DoneCell, Ledger
-from webui.engine.memory import give_back, is_out_of_memory, out_of_memory
+from webui.engine.memory import give_back
 from webui.engine.preview import QUALITY
 from webui.engine.reporting import STAGES
 from webui.engine.shared import Tools
@@ -73,7 +73,7 @@ def _run(tools: Tools, params: GenerationParams, control: Control, tell: Emit) -
     host = tools.extensions
     script = next((name for name in params.extension_values if _is_script(host, name)), None)
     if script is None:
-        job_for(params)(tools, params, control, tell).run()
+        run_job(tools, params, control, tell)
         return
     asked = {script: params.extension_values[script]}
     inner, desk = params.without_extension(script), EngineDesk(tools.paths, tools.catalog)
@@ -224,13 +224,9 @@ class _Cells:
         failure: WebUIError | None = None
         try:
             params = rewritten(tools.extensions, cell.params)
-            job_for(params)(tools, params, _Quiet(self._control), self._telling(images, cell)).run()
+            run_job(tools, params, _Quiet(self._control), self._telling(images, cell))
         except WebUIError as error:
             failure = error.with_traceback(None)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            failure = out_of_memory(tools.device.kind)
         if failure is not None:  # outside of the except blocks, whose traceback would keep tensors alive
             return self._told_failure(cell, failure)
         self._batches_done += self._batches

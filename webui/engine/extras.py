@@ -35,6 +35,13 @@ class ExtrasJob:
         self._emit = emit
         self._meter = PeakMeter(tools.device.device)
         self._steps = 0
+        self._told = False  # that it has started
+
+    def again(self, tools: Tools) -> ExtrasJob:
+        """The same job once more, with these tools."""
+        job = ExtrasJob(tools, self._params, self._control, self._emit)
+        job._told = self._told
+        return job
 
     def run(self) -> None:
         """Ends with a `Finished` event. Raises the errors of its parts."""
@@ -49,7 +56,9 @@ class ExtrasJob:
         size = target_size(image.size, extras)
         names = upscalers_of(extras)
         self._steps = len(names) + (params.faces is not None)
-        self._emit(Started(1, *size, self._steps))
+        if not self._told:
+            self._emit(Started(1, *size, self._steps))
+            self._told = True
         seconds = {"load": time.perf_counter() - started}
         began = time.perf_counter()
         try:

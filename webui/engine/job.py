@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from webui.engine.drawing import Draw, Drawing
 from webui.engine.enlarge import enlarged
 from webui.engine.extensions import JobExtensions
 from webui.engine.faces import NO_FACE
+from webui.engine.fitting import fitting
 from webui.engine.keeping import keep_picture
 from webui.engine.loading import PassLoader
 from webui.engine.passes import Batch, Pass, Tiles, part_of
@@ -32,20 +34,37 @@ from webui.inputs import InputStore
 from webui.params import GenerationParams
 from webui.pictures.resizing import lanczos
 
+_log = logging.getLogger(__name__)
+
 
 class Job:
     """One request. `run` does it all; the events it emits are described in `webui.events`."""
 
-    def __init__(self, tools: Tools, params: GenerationParams, control: Control, emit: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        tools: Tools,
+        params: GenerationParams,
+        control: Control,
+        emit: Callable[[Event], None],
+        before: Job | None = None,
+    ) -> None:
+        """`before`: the same job as far as it came; what it made is not made again."""
         self._tools = tools
         self._control = control
-        self._reporting = Reporting(tools.device.device, control, emit)
-        self._saved = 0
+        self._reporting: Reporting = (
+            Reporting(tools.device.device, control, emit) if before is None else before._reporting
+        )
+        self._made: set[int] = set() if before is None else before._made  # numbers of pictures
+        self._told: bool = before is not None and before._told  # that it has started
         self._cut_short = False  # a picture was ended early by an interrupt
         self._params = params
         axes = (params.tiling_x, params.tiling_y)
         self._codec = Codec(tools, axes, params.vae_tiling, self._reporting.warn)
         self._extensions = JobExtensions(tools.extensions, params, self._warn_of_extension)
+
+    def again(self, tools: Tools) -> Job:
+        """The same job, for what of it is not made yet, with these tools."""
+        return Job(tools, self._params, self._control, self._reporting.emit, self)
 
     def run(self) -> None:
         """Ends with a `Finished` event. Raises the errors of its parts; pictures saved before stay."""
@@ -55,6 +74,19 @@ class Job:
             params = self._params = tools.catalog.resolve(self._params, tools.settings)
             first = self._first = loader.load(params, part_of(params))
             second = self._second = loader.hires(first)
+        choice = fitting(tools, self._passes)
+        if choice is None or (choice.mode is tools.residency.mode and (tools.apart or not choice.apart)):
+            self._run(first, second)
+            return
+        _log.info("%s", choice.text)
+        reporting.notes.append(Warning("memory", choice.text))
+        self._tools = replace(tools, apart=tools.apart or choice.apart)
+        with tools.residency.at_least(choice.mode, tools.store.networks):
+            self._run(first, second)
+
+    def _run(self, first: Pass, second: Pass | None) -> None:
+        """All but the loading."""
+        tools, reporting, params = self._tools, self._reporting, self._params
         with reporting.timed("encode"):
             first.prompts.of_batch(0, params.batch_size)
             begin = self._begin = self._beginning(first)
@@ -66,7 +98,9 @@ class Job:
             return
         steps = (0 if self._skips_first else first.sampling.steps) + (second.sampling.steps if second else 0)
         steps *= len(tiles.grid) if tiles is not None else 1
-        reporting.emit(Started(params.pictures, *self._size(tiles), steps))
+        if not self._told:
+            reporting.emit(Started(params.pictures, *self._size(tiles), steps))
+            self._told = True
         reporting.notes += [] if begin is None else begin.notes
         for note in dict.fromkeys(one.note for one in self._passes if one.note):
             reporting.warn(Warning("vae", note))
@@ -77,6 +111,9 @@ class Job:
         for index in range(params.batch_count):
             if self._control.interrupted:
                 break
+            numbers = range(index * params.batch_size, (index + 1) * params.batch_size)
+            if self._made.issuperset(numbers):
+                continue
             if tiles is not None:
                 self._make_in_tiles(index, tiles)
             else:
@@ -84,8 +121,9 @@ class Job:
         self._end()
 
     def _end(self) -> None:
-        interrupted = self._control.interrupted and (self._cut_short or self._saved < self._params.pictures)
-        self._reporting.finish(self._saved, interrupted=interrupted)
+        saved = len(self._made)
+        interrupted = self._control.interrupted and (self._cut_short or saved < self._params.pictures)
+        self._reporting.finish(saved, interrupted=interrupted)
 
     @property
     def _passes(self) -> tuple[Pass, ...]:
@@ -160,6 +198,8 @@ class Job:
     def _make_in_tiles(self, index: int, tiles: Tiles) -> None:
         """Every picture of a batch of an SD upscale."""
         for number in range(index * self._params.batch_size, (index + 1) * self._params.batch_size):
+            if number in self._made:
+                continue
             with self._reporting.timed("encode"):
                 conditionings = self._first.prompts.of_batch(number, 1)
             self._reporting.tell_notes()
@@ -200,6 +240,8 @@ class Job:
         """Decode and save a batch, picture by picture."""
         first, vae = index * self._params.batch_size, self._passes[-1].vae
         for i in range(batch.latents.shape[0]):
+            if first + i in self._made:
+                continue
             with self._reporting.timed("decode") as timer:
                 picture = self._codec.decode(vae, batch.latents[i : i + 1])
             picture = self._with_faces_restored(picture)
@@ -226,7 +268,7 @@ class Job:
 
     def _save(self, index: int, picture: PillowImage.Image, stopped_at: int) -> None:
         made = made_picture(self._tools, self._passes, index, picture, stopped_at)
-        self._saved += 1
+        self._made.add(index)
         params = self._first.prompts.params_of(index)
         self._reporting.emit(keep_picture(self._tools, params, index, made, self._extensions.saved))
 

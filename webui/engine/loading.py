@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from webui.engine.extensions import JobExtensions
-from webui.engine.models import LoadedCheckpoint
+from webui.engine.loaded import LoadedCheckpoint
 from webui.engine.passes import Pass
 from webui.engine.preview import SD_CHANNELS, latent_rgb
 from webui.engine.prompt_reader import PromptReader

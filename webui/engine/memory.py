@@ -103,12 +103,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(part in text for part in _OUT_OF_MEMORY_TEXTS)
 
 
-def out_of_memory(kind: str) -> OutOfMemory:
-    """The error in words, for a device of that kind ("cuda", "cpu", ...)."""
-    if kind == "cuda":
-        advice = 'Use a smaller size or batch, close other programs on the GPU, or start with "--medvram".'
-        return OutOfMemory("The GPU ran out of memory.", advice)
-    return OutOfMemory("The machine ran out of memory.", "Use a smaller size or batch, or close other programs.")
+def out_of_memory(kind: str, *, again: bool = False) -> OutOfMemory:
+    """The error in words, for a device of that kind ("cuda", "cpu", ...). `again`: a leaner way was tried, too."""
+    what = "The GPU" if kind == "cuda" else "The machine"
+    if again:
+        advice = f"Use a smaller size, or close other programs{' on the GPU' if kind == 'cuda' else ''}."
+        return OutOfMemory(f"{what} ran out of memory, and again when everything else was freed.", advice)
+    frugal = ', or start with "--medvram"' if kind == "cuda" else ""
+    return OutOfMemory(f"{what} ran out of memory.", f"Use a smaller size or batch, or close other programs{frugal}.")
 
 
 def give_back(device: torch.device) -> None:

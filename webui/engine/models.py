@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from webui.catalog import ModelFile, Sidecar, VaeChoice
-from webui.catalog.families import Family
+from webui.catalog import ModelFile, VaeChoice
 from webui.engine.attention import Attention
 from webui.engine.device import DeviceChoice
-from webui.engine.dims import SD2_FAMILIES, SDXL_FAMILIES, VaeDims, vae_dims
+from webui.engine.dims import SD2_FAMILIES, VaeDims, vae_dims
+from webui.engine.loaded import LoadedCheckpoint
 from webui.engine.loader import (
     Target,
     fill,
@@ -30,10 +29,9 @@ from webui.engine.loader import (
     use_attention,
 )
 from webui.engine.memory import give_back
-from webui.engine.networks.lora import CheckpointAdapters
 from webui.engine.probe import probed_prediction
 from webui.engine.reading import Plans, open_checkpoint, plan_checkpoint, scale_factor, trained_sigmas
-from webui.engine.residency import Residency, network_bytes
+from webui.engine.residency import Residency
 from webui.engine.text import TextEncoder
 from webui.engine.threads import unet_flop
 from webui.engine.vae import Vae
@@ -47,86 +45,6 @@ Emit = Callable[[Event], None]
 EXTERNAL_VAES = 2  # kept in memory
 DEFAULT_SCALE_FACTOR = 0.18215  # of SD1's and SD2's latents
 BAKED = "the VAE in the checkpoint"
-
-
-@dataclass
-class LoadedCheckpoint:
-    """A checkpoint in memory. `rgb` and `preview_decoder` are filled in when the first preview is wanted."""
-
-    file: ModelFile
-    sha256: str
-    family: Family  # as its tensors say; the catalog does not look into pickles
-    unet: Any
-    text_encoders: tuple[TextEncoder, ...]
-    table: Tensor  # trained sigmas, ascending
-    prediction: Prediction
-    scale_factor: float
-    sidecar: Sidecar | None
-    vae_dims: VaeDims | None  # None: no VAE is baked in
-    open_vae: Callable[[], Weights]
-    sources: tuple[tuple[Path, Fingerprint], ...]  # the files that were read
-    mapped: bool  # some weights are still views on a file
-    flop: float  # of a UNet call, for each latent cell
-    unused: tuple[str, ...]  # names of tensors that no network took
-    baked: Vae | None = None
-    rgb: Tensor | None = None
-    preview_decoder: Any = None
-    adapters: CheckpointAdapters | None = None  # what is attached to its networks, once anything was
-
-    @property
-    def short_hash(self) -> str | None:
-        """The first 10 digits of the sha256: what users call "model hash"."""
-        return self.sha256[:10] or None
-
-    @property
-    def text_encoder(self) -> Any:
-        """The first text encoder's network: the only one, but in SDXL."""
-        return self.text_encoders[0].module
-
-    @property
-    def is_sdxl(self) -> bool:
-        """Whether it wants pooled prompts and sizes."""
-        return self.family in SDXL_FAMILIES
-
-    @property
-    def zeroes_empty_negative(self) -> bool:
-        """Whether an empty negative prompt is zeros. The published refiner is told what its encoder makes of ""."""
-        return self.is_sdxl and self.family is not Family.SDXL_REFINER
-
-    @property
-    def latent_channels(self) -> int:
-        return int(self.unet.config.out_channels)
-
-    @property
-    def extra_channels(self) -> int:
-        """Channels of the UNet's input behind the latents: 5 (mask, masked picture) in inpainting models, else 0."""
-        return int(self.unet.config.in_channels) - self.latent_channels
-
-    @property
-    def guidance_dim(self) -> int:
-        """Width of the embedding in which an LCM is told the CFG scale; 0: guidance takes a negative prompt."""
-        return int(self.unet.config.time_cond_proj_dim or 0)
-
-    @property
-    def bytes(self) -> int:
-        """What its networks take in memory."""
-        networks = [self.unet, *(encoder.module for encoder in self.text_encoders)]
-        return sum(map(network_bytes, networks + ([self.baked.module] if self.baked else [])))
-
-    @property
-    def key(self) -> tuple[str, tuple[int, int, int]]:
-        """Equal for equal content: path and fingerprint."""
-        return str(self.file.path), self.file.fingerprint
-
-    def check_unchanged(self) -> None:
-        """Raise `BadModelFile` when a file that was read was written to in place since."""
-        for path, fingerprint in self.sources:
-            now = file_fingerprint(path)
-            if now is not None and now != fingerprint and now[2] == fingerprint[2]:
-                raise BadModelFile(
-                    f"The file {path.name} changed on disk after it was loaded.",
-                    "Wait until whatever writes to it is done and try again: it will be loaded anew.",
-                )
 
 
 @dataclass
@@ -207,12 +125,52 @@ class ModelStore:
         """Load this VAE in its present number format from now on."""
         self._vae_dtypes[(vae.name, vae.fingerprint)] = vae.dtype
 
-    def drop_all(self) -> None:
-        """Unload everything."""
+    @property
+    def checkpoints(self) -> tuple[LoadedCheckpoint, ...]:
+        """Those in memory, the one used last at the end."""
+        return tuple(self._checkpoints.values())
+
+    @property
+    def external_vaes(self) -> tuple[Vae, ...]:
+        """Those in memory that are files of their own, the one used last at the end."""
+        return tuple(self._vaes.values())
+
+    @property
+    def networks(self) -> list[Any]:
+        """All that are in memory."""
+        checkpoints = self.checkpoints
+        vaes = [*(c.baked for c in checkpoints if c.baked is not None), *self.external_vaes]
+        modules = [c.unet for c in checkpoints]
+        modules += [encoder.module for c in checkpoints for encoder in c.text_encoders]
+        return modules + [vae.module for vae in vaes if vae.module is not None]
+
+    def drop_others(self) -> None:
+        """Unload all but the checkpoint and the VAE used last, and the weights that adapters changed in it."""
+        for path in [path for path in self._checkpoints if path != self._active[0]]:
+            self._forget(path)
+        self.residency.leave()
+        for key in [key for key in self._vaes if key != self._active[1]]:
+            del self._vaes[key]
+        for checkpoint in self._checkpoints.values():
+            if checkpoint.adapters is not None:
+                checkpoint.adapters.clear()
+
+    def drop_checkpoints(self) -> None:
+        """Unload all of them."""
         self.residency.leave()
         self._checkpoints.clear()
-        self._vaes.clear()
         self._active = ("", "")
+
+    def drop_vaes(self) -> None:
+        """Unload those that are files of their own."""
+        self.residency.leave()
+        self._vaes.clear()
+        self._active = (self._active[0], "")
+
+    def drop_all(self) -> None:
+        """Unload everything."""
+        self.drop_checkpoints()
+        self.drop_vaes()
         give_back(self.device.device)
 
     @property
@@ -292,6 +250,7 @@ class ModelStore:
             sources=tuple({w.path: (w.path, w.fingerprint) for w in opened.all}.values()),
             mapped=_mapped((unet, *(encoder.module for encoder in encoders)), plans),
             flop=unet_flop(unet),
+            dims=plans.dims,
             unused=plans.unused() if len(set(map(id, opened.all))) == 1 else (),
         )
         self._checkpoints[str(file.path)] = loaded

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from webui.catalog import ModelFile
 from webui.catalog.suggestions import TOO_STRONG, suggestion_for
-from webui.engine.models import LoadedCheckpoint
+from webui.engine.loaded import LoadedCheckpoint
 from webui.events import Warning
 from webui.params import GenerationParams
 from webui.prompt import PromptPlan

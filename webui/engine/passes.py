@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from PIL import Image
 from torch import Tensor
 
-from webui.engine.models import LoadedCheckpoint
+from webui.engine.loaded import LoadedCheckpoint
 from webui.engine.prompts import PicturePrompts
 from webui.engine.refiner import Refiner
 from webui.engine.sampling_plan import Part, SamplingPlan, Start

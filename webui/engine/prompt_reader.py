@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 
-from webui.engine.models import LoadedCheckpoint
+from webui.engine.loaded import LoadedCheckpoint
 from webui.engine.networks.active import ActiveNetworks
 from webui.engine.networks.library import NetworkLibrary
 from webui.engine.notes import notes_on

@@ -16,7 +16,7 @@ from webui.catalog import ModelFile, Sidecar
 from webui.catalog.detect import detect
 from webui.catalog.families import Family
 from webui.catalog.sidecar import merged, read_metadata
-from webui.engine.dims import SDXL_FAMILIES, TextDims, VaeDims, text_encoders, unet_dims, vae_dims
+from webui.engine.dims import SDXL_FAMILIES, TextDims, UnetDims, VaeDims, text_encoders, unet_dims, vae_dims
 from webui.engine.loader import Plan, plan_text_encoder, plan_unet, plan_vae
 from webui.engine.preview import SDXL_SCALE_FACTOR
 from webui.engine.weights import Weights, open_weights
@@ -52,6 +52,7 @@ class Plans:
     texts: tuple[tuple[Plan, TextDims], ...]
     baked: VaeDims | None  # the VAE inside, where there is one
     baked_names: set[str]
+    dims: UnetDims
 
     def bytes(self, dtype: torch.dtype) -> int:
         """What UNet and text encoders will take in memory, in that number format."""
@@ -98,11 +99,12 @@ def plan_checkpoint(opened: Opened, file: ModelFile) -> Plans:
             texts.append((plan_text_encoder(weights, dims), dims))
     pooled = sum(dims.projection for _, dims in texts)
     sizes = 5 if family is Family.SDXL_REFINER else 6
-    unet = plan_unet(opened.unet, unet_dims(opened.unet.shapes, sidecar, pooled=pooled, sizes=sizes))
+    dims_of_unet = unet_dims(opened.unet.shapes, sidecar, pooled=pooled, sizes=sizes)
+    unet = plan_unet(opened.unet, dims_of_unet)
     _check_context(unet, [dims for _, dims in texts])
     baked = vae_dims(opened.vae.shapes, sidecar) if file.has_vae and _has_vae(opened.vae) else None
     names = plan_vae(opened.vae, baked).used if baked else set()
-    return Plans(family, prediction, known, zero_snr, unet, tuple(texts), baked, names)
+    return Plans(family, prediction, known, zero_snr, unet, tuple(texts), baked, names, dims_of_unet)
 
 
 def _check_context(unet: Plan, texts: list[TextDims]) -> None:

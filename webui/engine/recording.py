@@ -8,7 +8,7 @@ from PIL import Image
 
 from webui import infotext
 from webui.engine.keeping import MadePicture
-from webui.engine.models import LoadedCheckpoint
+from webui.engine.loaded import LoadedCheckpoint
 from webui.engine.networks.used import UsedNetwork, hash_entries, used_models
 from webui.engine.passes import Pass
 from webui.engine.shared import Tools

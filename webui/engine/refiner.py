@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from webui.engine.models import LoadedCheckpoint
+from webui.engine.loaded import LoadedCheckpoint
 from webui.engine.prompts import PicturePrompts
 from webui.engine.sampling_plan import SamplingPlan
 from webui.engine.text import Conditioning

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from webui.engine.latent_mask import Guided, LatentMask, MaskedDenoiser
-from webui.engine.models import LoadedCheckpoint
+from webui.engine.loaded import LoadedCheckpoint
 from webui.engine.vae import SCALE, Vae
 from webui.errors import InvalidParams
 from webui.names import find_sampler

@@ -43,6 +43,7 @@ class Tools:
     save_hook: SaveHook = no_record
     extensions: Host = field(default_factory=lambda: Host(side="engine"))
     chunks: ChunkCache = field(default_factory=ChunkCache)
+    apart: bool = False  # pictures and prompts go through the UNet one by one, for want of memory
 
     def environment(self, vae: Vae | None = None, flop: float = math.inf) -> Environment:
         """What besides params and models can change a picture's last bits; without a VAE, of one that was enlarged.

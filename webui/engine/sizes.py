@@ -6,7 +6,7 @@ import torch
 
 from webui.catalog.families import Family
 from webui.engine.denoise import Sizes
-from webui.engine.models import LoadedCheckpoint
+from webui.engine.loaded import LoadedCheckpoint
 from webui.params import GenerationParams
 
 

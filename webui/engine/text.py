@@ -95,6 +95,14 @@ class ChunkCache:
     def bytes(self) -> int:
         return self._held
 
+    @property
+    def entries(self) -> int:
+        return len(self._entries)
+
+    @property
+    def limit(self) -> int:
+        return self._limit
+
 
 @dataclass(frozen=True, slots=True)
 class Schedule:

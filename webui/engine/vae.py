@@ -15,8 +15,9 @@ from torch import Tensor
 
 from webui.engine.device import DeviceChoice, dtype_name
 from webui.engine.dims import VaeDims
+from webui.engine.estimate import USABLE, vae_activations
 from webui.engine.memory import free_memory, give_back, is_out_of_memory
-from webui.engine.residency import Residency
+from webui.engine.residency import Residency, network_bytes
 from webui.engine.seamless import NONE, Axes, seamless, unwrapped, wrapped
 from webui.engine.threads import suited, vae_flop
 from webui.engine.weights import Fingerprint
@@ -29,10 +30,6 @@ Pixels = NDArray[np.uint8]  # (H, W, 3)
 SCALE = 8  # pixels a latent cell
 TILE_SIDES = (64, 32, 16)  # latent cells, tried in this order
 OVERLAP = 8  # latent cells between neighbours, faded from one to the other
-# Activations that are held at once at full size, each as wide as the first level. An estimate of what a decode of the
-# SD VAE holds; too high makes tiles early, too low ends in the retry that `decode` has for running out of memory.
-HELD = 17
-USABLE = 0.9  # of the free memory
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +68,11 @@ class Vae:
     @property
     def short_hash(self) -> str | None:
         return self.sha256[:10] or None
+
+    @property
+    def bytes(self) -> int:
+        """What its network takes in memory."""
+        return network_bytes(self.module)
 
     def change_dtype(self, dtype: torch.dtype) -> None:
         self._residency.leave()
@@ -215,7 +217,7 @@ def _safer(dtype: torch.dtype, device: DeviceChoice) -> Iterator[torch.dtype]:
 
 def needed_memory(vae: Vae, height: int, width: int) -> int:
     """Bytes that a decode or encode of `height` x `width` latent cells takes at its peak, about."""
-    return HELD * vae.dims.channels[0] * height * width * SCALE**2 * vae.dtype.itemsize
+    return vae_activations(vae.dims, height, width, vae.dtype.itemsize)
 
 
 def _decode_or_tile(

@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
+from webui.caches import CacheState, known_caches
 from webui.errors import InvalidParams, NotFound, WebUIError, WorkerDied
 from webui.events import Event, Failed, Finished, Image, Preview, Warning
 from webui.jobs.bus import Bus, Watcher
@@ -302,6 +303,17 @@ class JobService:
     def unload(self) -> None:
         """Have no model in memory, as soon as no job runs, until a job or `set_selected` needs one."""
         self._supervisor.unload()
+
+    def caches(self) -> tuple[CacheState, ...]:
+        """What the worker keeps in memory from job to job, as it was after the last one; empty before that."""
+        return self._supervisor.caches
+
+    def clear_caches(self, names: Iterable[str] = ()) -> bool:
+        """Have these emptied, or all of them: now, or when the running job is over, which is what the answer says.
+
+        Raises `NotFound` for an unknown name.
+        """
+        return self._supervisor.clear(known_caches(names))
 
     def restart_worker(self) -> None:
         """Start a new worker: at once if the old one was given up, else when it has nothing to do."""

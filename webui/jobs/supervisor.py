@@ -11,11 +11,12 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
+from webui.caches import CacheState
 from webui.errors import DeviceLost, WebUIError, WorkerDied
 from webui.events import Event, Failed, Finished, Loaded, Loading, Memory
 from webui.jobs.crashes import Crashes
@@ -101,6 +102,7 @@ class Supervisor:
         self._preload: tuple[str | None, str | None] | None = None  # asked for, not yet sent
         self._preloading = False
         self._preloading_since = 0.0
+        self._clear: set[str] = set()  # caches that are to be emptied
         self._selected: tuple[str | None, str | None] | None = None
         self._crashes = Crashes()
         self._restart_at: float | None = None
@@ -114,6 +116,7 @@ class Supervisor:
         self.detail = ""
         self.report: dict[str, Any] = {}
         self.memory: Memory | None = None
+        self.caches: tuple[CacheState, ...] = ()  # as they were after the last job
 
     # For any thread
 
@@ -146,6 +149,14 @@ class Supervisor:
         with self._lock:
             self._selected = self._preload = None
         self.restart()
+
+    def clear(self, names: Iterable[str]) -> bool:
+        """Have these caches emptied, before any other job begins; whether something runs, for which that waits."""
+        with self._lock:
+            self._clear.update(names)
+            waits = self._current is not None or self._preloading
+        self.wake()
+        return waits
 
     def interrupt(self, job: str) -> bool:
         """End that job early, if it is the one that runs."""
@@ -233,6 +244,10 @@ class Supervisor:
             self._replace()
             return
         with self._lock:
+            if self._clear:
+                names, self._clear = sorted(self._clear), set()
+                self._busy_with(Message("clear", data={"names": names}))
+                return
             # Claimed under the lock: an interrupt finds the job either waiting in the queue or running here.
             assignment = self._host.claim()
             if assignment is not None:
@@ -268,6 +283,7 @@ class Supervisor:
         self._idle = False
         self._preloading = False
         self.memory = None
+        self.caches = ()
 
     def _take(self, received: Received) -> None:
         worker = self._worker
@@ -301,6 +317,9 @@ class Supervisor:
             self._idle = True
             self._preloading = False
             self.state = WorkerState.ready
+            self.caches = tuple(
+                CacheState(**{**cache, "held": tuple(cache["held"])}) for cache in message.data.get("caches", ())
+            )
         if unfinished is not None:  # cannot happen with our worker; a job must never stay running for ever
             self._host.failed(unfinished, WorkerDied("The engine worker left the job without a result."))
 

@@ -16,10 +16,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, runtime_checkable
 
+from webui.caches import CacheState
 from webui.errors import DeviceLost, EngineFault, OutOfMemory, WebUIError
 from webui.events import Event, Failed, Finished, Memory
 from webui.jobs.wire import MAX_FRAME, Message, decode, encode, event_message
@@ -68,13 +69,27 @@ class Recording(Protocol):
     def following(self, stream: Iterator[Event], *, job: str, user: str) -> Iterator[Event]: ...
 
 
+@runtime_checkable
+class Caching(Protocol):
+    """An engine that keeps things from job to job, which can be seen and cleared."""
+
+    def caches(self) -> Sequence[CacheState]: ...
+
+    def clear(self, names: Sequence[str] = ()) -> None: ...
+
+
+class _Whole(EngineLike, Caching, Protocol): ...
+
+
 EngineFactory = Callable[[Settings, Paths], EngineLike]
 
 
 class RecordedEngine:
     """An engine and the recorder that its save hook belongs to (see `webui.history.recorder`)."""
 
-    def __init__(self, engine: EngineLike, recorder: Recorder) -> None:
+    def __init__(self, engine: _Whole, recorder: Recorder) -> None:
+        self.caches = engine.caches
+        self.clear = engine.clear
         self.generate = engine.generate
         self.load = engine.load
         self.memory = engine.memory
@@ -157,7 +172,10 @@ class _Worker:
                 self._run(engine, message)
             elif message.kind == "load":
                 self._load(engine, message)
-            self._channel.send(Message("idle", message.job))
+            elif message.kind == "clear" and isinstance(engine, Caching):
+                engine.clear(message.data["names"])
+            kept = [dataclasses.asdict(cache) for cache in engine.caches()] if isinstance(engine, Caching) else []
+            self._channel.send(Message("idle", message.job, {"caches": kept}))
 
     def _run(self, engine: EngineLike, message: Message) -> None:
         """One job. Whatever happens, exactly one of Finished and Failed is said."""

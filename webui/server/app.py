@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from webui import __version__
 from webui.accounts import Accounts
+from webui.api.caches import cache_routes
 from webui.api.cards import card_routes
 from webui.api.catalog import catalog_routes, model_list
 from webui.api.common import add_error_handlers
@@ -167,6 +168,7 @@ def build_app(
     app.include_router(history_routes(records, jobs, catalog, rights, viewer_of))
     network = network or Network(options, options.port, Accounts(paths.users_file), OneTimeLinks())
     app.include_router(network_routes(network))
+    app.include_router(cache_routes(jobs))
     app.include_router(extension_routes(extensions, catalog))
     add_extension_routes(app, extensions)
     describe(app)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from enum import Enum
 from typing import TYPE_CHECKING, Any, cast
 
 import gradio as gr
 
 from webui import settings as all_settings
-from webui.errors import SettingsError
+from webui.caches import CACHES, CacheState
+from webui.errors import NotFound, SettingsError
 from webui.settings import BOUNDS, Settings, SettingsStore
 from webui.settings import keys as setting_keys
 from webui.ui.common import mounted, viewer_of
@@ -161,6 +163,11 @@ def save_entry(store: SettingsStore, apply: Callable[[Settings], None], data: An
         return {"error": str(error)}
 
 
+def cache_rows(caches: Iterable[CacheState]) -> list[dict[str, Any]]:
+    """What is kept in memory, as the page draws it."""
+    return [{**asdict(cache), "title": cache.title, "tip": CACHES[cache.name][1]} for cache in caches]
+
+
 # --- layout -----------------------------------------------------------------------------------------------------------
 
 
@@ -181,4 +188,16 @@ def build(jobs: JobService, store: SettingsStore, catalog: Catalog) -> None:
             return {"error": "Settings are for administrators alone."}
         return save_entry(store, jobs.apply_settings, data)
 
-    mounted("settings", markup("settings"), server_functions=[read_settings, save_setting])
+    def read_caches(_: Any, request: gr.Request) -> list[dict[str, Any]]:
+        return cache_rows(jobs.caches()) if viewer_of(request).admin else []
+
+    def clear_cache(name: Any, request: gr.Request) -> dict[str, Any]:
+        if not viewer_of(request).admin:
+            return {"error": "This is for administrators alone."}
+        try:
+            return {"waits": jobs.clear_caches([name] if isinstance(name, str) and name else [])}
+        except NotFound as error:
+            return {"error": str(error)}
+
+    functions = [read_settings, save_setting, read_caches, clear_cache]
+    mounted("settings", markup("settings"), server_functions=functions)

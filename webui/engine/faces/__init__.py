@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -66,6 +67,11 @@ class Faces:
         names = [] if request is None else [name for name, _ in uses(request)]
         files = [self._catalog.find_face_restorer(name) for name in dict.fromkeys(names)]
         return tuple(UsedModel("face restorer", one.name, self._catalog.sha256(one, wait=True)) for one in files)
+
+    @property
+    def held(self) -> dict[str, int]:
+        """The networks in memory, by the names of their files, each with its bytes."""
+        return {Path(path).name: network.nbytes for (path, _), network in self._networks.items()}
 
     def drop_all(self) -> None:
         self._networks.clear()

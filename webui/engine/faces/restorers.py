@@ -32,6 +32,11 @@ class Restorer:
         self._always: dict[str, Any] = {"randomize_noise": False} if "randomize_noise" in known else {}
         self._weighted = "weight" in known
 
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory."""
+        return sum(p.nbytes for p in self._network.parameters())
+
     def to(self, device: torch.device) -> Restorer:
         self._network.to(device)
         return self

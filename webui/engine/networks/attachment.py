@@ -106,6 +106,11 @@ class AttachmentSwitch:
         return self._kept.get(self._key, ChangedWeights({}))
 
     @property
+    def entries(self) -> int:
+        """How many sets are kept."""
+        return len(self._kept)
+
+    @property
     def nbytes(self) -> int:
         """Memory of all changed weights that are kept."""
         return sum(changed.nbytes for changed in self._kept.values())
@@ -145,9 +150,12 @@ class AttachmentSwitch:
 def _parking(parameters: Sequence[Any], home: torch.device) -> torch.device:
     """Where a network's own weights wait while changed ones are in their place.
 
-    At home, or in the machine's memory where home is a GPU without room for both.
+    At home, or in the machine's memory: where home is a GPU without room for both, or where a frugal job keeps the
+    network there.
     """
     if home.type != "cuda":
         return home
+    if all(p.device.type == "cpu" for p in parameters):
+        return torch.device("cpu")
     free, _ = torch.cuda.mem_get_info(home)
     return home if free > sum(p.nbytes for p in parameters) + _ROOM else torch.device("cpu")

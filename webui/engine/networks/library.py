@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -15,7 +15,7 @@ from webui.catalog import Catalog, Family, ModelFile, can_run
 from webui.catalog.adapters import architecture
 from webui.catalog.catalog import NetworkRole
 from webui.catalog.lookup import embedding_name
-from webui.engine.models import LoadedCheckpoint
+from webui.engine.loaded import LoadedCheckpoint
 from webui.engine.networks.active import ActiveNetworks, UsedHypernetwork, UsedLora
 from webui.engine.networks.embeddings import Embedding, bundled_embeddings, load_embedding
 from webui.engine.networks.hypernetworks import Hypernetwork, load_hypernetwork
@@ -23,7 +23,7 @@ from webui.engine.networks.layer_names import UNET
 from webui.engine.networks.lora import CheckpointAdapters
 from webui.engine.networks.lora_file import LoraFile
 from webui.engine.networks.used import UsedNetwork
-from webui.engine.weights import Weights, open_weights
+from webui.engine.weights import Fingerprint, Weights, open_weights
 from webui.errors import WebUIError, near_matches
 from webui.events import Warning
 from webui.params import GenerationParams
@@ -35,6 +35,7 @@ _WORDS: dict[NetworkRole, str] = {"lora": "LoRA", "embedding": "embedding", "hyp
 
 T = TypeVar("T")
 Say = Callable[[str], None]
+FileKey = tuple[str, str, Fingerprint]  # what it is for, its path, its content
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,17 @@ class NetworkLibrary:
         self._allow_pickle = settings.model.allow_pickle
         self._cache_dir = cache_dir
         self._home = home
-        self._open: OrderedDict[Hashable, Any] = OrderedDict()
+        self._open: OrderedDict[FileKey, Any] = OrderedDict()
         self._last: weakref.ref[CheckpointAdapters] | None = None  # what was asked for last
+
+    @property
+    def held(self) -> dict[str, int]:
+        """The files that are open, by name, each with its size in bytes."""
+        return {Path(path).name: fingerprint[0] for _, path, fingerprint in self._open}
+
+    def close(self) -> None:
+        """Forget all of them. What a picture still uses stays open until it is done."""
+        self._open.clear()
 
     def select(self, plan: PromptPlan, checkpoint: LoadedCheckpoint, calls: int) -> ActiveNetworks:
         """What the tags of a prompt ask for, with a warning for each that has no effect.
@@ -200,7 +210,7 @@ class NetworkLibrary:
     def _weights(self, model: ModelFile) -> Weights:
         return open_weights(model.path, allow_pickle=self._allow_pickle, cache_dir=self._cache_dir)
 
-    def _kept(self, key: Hashable, make: Callable[[], T]) -> T:
+    def _kept(self, key: FileKey, make: Callable[[], T]) -> T:
         """From the files that are open, or opened now."""
         if key not in self._open:
             self._open[key] = make()

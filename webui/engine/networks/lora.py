@@ -56,6 +56,10 @@ class CheckpointAdapters:
         self.passes = 0  # how often changed weights were computed
 
     @property
+    def switches(self) -> tuple[AttachmentSwitch, ...]:
+        return tuple(self._switches.values())
+
+    @property
     def text_encoders(self) -> tuple[str, ...]:
         return tuple(name for name in self._networks if name != UNET)
 

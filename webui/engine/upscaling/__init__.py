@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,14 @@ class Upscalers:
             return ()
         file = self._catalog.find_upscaler(name)
         return (UsedModel("upscaler", file.name, self._catalog.sha256(file, wait=True)),)
+
+    @property
+    def held(self) -> dict[str, int]:
+        """The networks in memory, by the names of their files, each with its bytes."""
+        return {
+            Path(path).name: sum(p.nbytes for p in network.parameters())
+            for (path, _), network in self._networks.items()
+        }
 
     def drop_all(self) -> None:
         self._networks.clear()

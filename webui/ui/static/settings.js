@@ -1,7 +1,7 @@
 /* The tab Settings, drawn from the settings' own descriptions. */
 "use strict";
 (() => {
-  const { el, find, iconButton, setText } = latent.tools;
+  const { el, find, iconButton, setText, bytes, plural, sleep, isShown } = latent.tools;
 
   const settings = {
     mount(element, env) {
@@ -12,7 +12,9 @@
         const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
         host.querySelectorAll(".setting").forEach((row) => { row.hidden = !words.every((w) => row.dataset.words.includes(w)); });
         host.querySelectorAll("section").forEach((section) => { section.hidden = !section.querySelector(".setting:not([hidden])"); });
-        find("[data-part=none]", element).hidden = Boolean(host.querySelector("section:not([hidden])"));
+        const kept = find("[data-part=caches]", element), matches = words.every((w) => kept.textContent.toLowerCase().includes(w));
+        kept.classList.toggle("filtered", !matches);
+        find("[data-part=none]", element).hidden = Boolean(host.querySelector("section:not([hidden])")) || (matches && !kept.hidden);
       });
     },
     async draw(host) {
@@ -66,5 +68,44 @@
     },
   };
 
-  latent.piece("settings", (element, env) => settings.mount(element, env));
+  /* What the engine keeps from job to job: sizes, bounds, and how to have it emptied. */
+  const caches = {
+    mount(element, env) {
+      this.server = env.server;
+      this.part = (name) => find(`[data-part=${name}]`, element);
+      this.part("clear-all").addEventListener("click", () => this.clear(""));
+      const seen = new IntersectionObserver((parts) => { if (parts.some((part) => part.isIntersecting)) this.draw(); });
+      for (const part of ["groups", "caches"]) seen.observe(this.part(part));
+    },
+    async draw() {
+      let rows;
+      try { rows = await this.server.read_caches(); } catch { return []; }
+      this.part("caches").hidden = !rows.length;
+      this.part("rows").replaceChildren(...rows.map((row) => this.row(row)));
+      this.part("clear-all").disabled = !rows.some((row) => row.entries);
+      return rows;
+    },
+    row(cache) {
+      const bounds = [cache.most ? `${cache.most} at most` : "", cache.limit ? `${bytes(cache.limit)} at most` : ""].filter(Boolean).join(", ");
+      const size = cache.entries ? `${plural(cache.entries, "entry", "entries")}, ${bytes(cache.bytes)}` : "Empty";
+      const clear = el("button", { type: "button", class: "quiet", "aria-label": `Clear ${cache.title}`, disabled: !cache.entries, onclick: () => this.clear(cache.name) }, "Clear");
+      return el("div", { class: "setting", "data-cache": cache.name },
+        el("div", { class: "about" }, el("p", { class: "name" }, cache.title), el("p", { class: "muted" }, cache.tip), cache.held.length ? el("p", { class: "muted held" }, cache.held.join(", ")) : null),
+        el("div", { class: "amount" }, el("span", {}, size), el("span", { class: "muted" }, bounds), clear));
+    },
+    async clear(name) {
+      const cleared = this.part("cleared");
+      let answer;
+      try { answer = await this.server.clear_cache(name); } catch { answer = { error: "The server does not answer." }; }
+      setText(cleared, answer.error ?? (answer.waits ? "A job runs. This is cleared when it is over." : "Clearing."));
+      if (answer.error || answer.waits) return;
+      for (let tries = 0; tries < 40 && isShown(cleared); tries++) {
+        const rows = await this.draw();
+        if (!rows.some((row) => row.entries && (!name || row.name === name))) { setText(cleared, "Cleared."); return; }
+        await sleep(250);
+      }
+    },
+  };
+
+  latent.piece("settings", (element, env) => { settings.mount(element, env); caches.mount(element, env); });
 })();

@@ -1,0 +1,75 @@
+"""Nothing stays behind when checkpoints, LoRAs and VAEs take turns. benchmarks/leaks.py does the same for long."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from embedded import EMBEDDED_CHECKPOINT
+from engine_runs import make_engine
+
+from benchmarks.leaks import add_lora, sampled, soak, switching, write_models
+from webui.engine import Engine
+from webui.engine.models import ModelStore
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+ROUND = 12  # pictures until checkpoint, LoRA and VAE are together what they were at first
+
+
+@pytest.fixture(scope="module")
+def worn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """An engine that has seen every set once."""
+    root = tmp_path_factory.mktemp("leaks")
+    write_models(root, EMBEDDED_CHECKPOINT)
+    engine = make_engine(root)
+    add_lora(engine, root)
+    list(soak(engine, itertools.islice(switching(64), ROUND), ROUND))
+    yield engine
+    engine.close()
+
+
+def test_F11_switches_of_checkpoint_lora_and_vae_leave_nothing_behind(worn: Engine) -> None:
+    before, after = soak(worn, itertools.islice(switching(64), ROUND), ROUND)
+    assert after.leaks(before) == []
+    assert after.networks == 1  # that of the model in use
+
+
+def test_F12_many_pictures_leave_nothing_behind(worn: Engine) -> None:
+    same = next(switching(64))
+    list(soak(worn, itertools.repeat(same, 4), 4))
+    before, *_, after = soak(worn, itertools.repeat(same, 24), 12)
+    assert after.leaks(before) == []
+
+
+def test_a_network_that_stays_is_found(worn: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this file measures with can fail: a stray reference, as to a hook or in a traceback."""
+    kept: list[Any] = []
+    real = ModelStore._load
+
+    def load(self: ModelStore, *arguments: Any) -> Any:
+        kept.append(real(self, *arguments).unet)
+        return self.checkpoints[-1]
+
+    before = sampled(0)
+    monkeypatch.setattr(ModelStore, "_load", load)
+    _, after = soak(worn, itertools.islice(switching(64), 2), 2)
+    monkeypatch.undo()
+    found = after.leaks(before)
+    assert any("networks" in leak for leak in found)
+    assert any("tensors" in leak for leak in found)
+
+
+def test_files_and_memory_that_stay_are_found(tmp_path: Path) -> None:
+    before = sampled(0)
+    with (tmp_path / "left-open").open("w"):
+        block = torch.ones(32 * 2**20)
+        after = sampled(1)
+        assert set(after.leaks(before, growth=1.0)) >= {"1 more open files", "1 more tensors"}
+        assert any("more memory" in leak for leak in after.leaks(replace(before, resident=before.resident // 2)))
+    del block

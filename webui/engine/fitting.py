@@ -1,0 +1,66 @@
+"""Whether a job fits on the device as it is asked for, and how it is done where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from webui.engine.estimate import Choice, Need, choose, unet_activations, vae_activations
+from webui.engine.memory import free_memory
+from webui.engine.passes import Pass
+from webui.engine.residency import is_on, network_bytes
+from webui.engine.shared import Tools
+from webui.engine.vae import SCALE, TILE_SIDES
+
+
+def fitting(tools: Tools, passes: Sequence[Pass]) -> Choice | None:
+    """The least frugal way to run these passes in the memory that is free; None where there is nothing to decide.
+
+    Where networks have no other memory than the device's, only the VAE has a choice, and decides by itself; and who set
+    a limit for networks has decided.
+    """
+    device, residency = tools.device.device, tools.residency
+    free = free_memory(device)
+    if not residency.offloads or residency.limited or not free:
+        return None
+    there = {id(network): network_bytes(network) for network in tools.store.networks if is_on(network, device)}
+    own = {id(network) for one in passes for network in _networks(one)}
+    others = sum(size for network, size in there.items() if network not in own)
+    free += sum(there.values())
+    mode = residency.mode
+    needs = [needed(tools, one, others) for one in passes]
+    return choose(max(needs, key=lambda need: need.peak(mode, apart=tools.apart)), free, mode)
+
+
+def needed(tools: Tools, one: Pass, others: int = 0) -> Need:
+    """What a pass takes on the device, beside `others` bytes of other jobs' weights.
+
+    AND parts of a prompt are not counted: they are known only later.
+    """
+    params, checkpoint, vae = one.params, one.checkpoint, one.vae
+    height, width = (params.height or 0) // SCALE, (params.width or 0) // SCALE
+    prompts = 1 if params.cfg_scale == 1 or checkpoint.guidance_dim else 2
+    size, attention = tools.device.dtype.itemsize, tools.attention
+    unets = [drawing.unet for drawing in one.checkpoints]
+    texts = [encoder.module for drawing in one.checkpoints for encoder in drawing.text_encoders]
+    whole = max(height, width) if params.vae_tiling == "Off" else TILE_SIDES[0]
+    return Need(
+        unet=sum(map(network_bytes, unets)),
+        texts=sum(map(network_bytes, texts)),
+        vae=network_bytes(vae.module),
+        others=others,
+        layer=max(
+            sum(p.nbytes for p in layer.parameters(recurse=False))
+            for network in _networks(one)
+            for layer in network.modules()
+        ),
+        step=unet_activations(checkpoint.dims, height, width, prompts * params.batch_size, size, attention),
+        least_step=unet_activations(checkpoint.dims, height, width, 1, size, attention),
+        codec=vae_activations(vae.dims, min(height, whole), min(width, whole), vae.dtype.itemsize),
+    )
+
+
+def _networks(one: Pass) -> list[Any]:
+    unets = [drawing.unet for drawing in one.checkpoints]
+    texts = [encoder.module for drawing in one.checkpoints for encoder in drawing.text_encoders]
+    return [*unets, *texts, one.vae.module]
