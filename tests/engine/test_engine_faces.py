@@ -213,8 +213,8 @@ def test_a_drawn_face_is_restored_and_inpainting_keeps_the_rest(engine: Engine, 
 
 def test_automatic_is_the_first_known_make_and_the_files_are_recorded(engine: Engine, given: str) -> None:
     done = restored(engine, given, {})
-    assert "Face restoration: codeformer" in done.images[0].infotext
-    faces = make_params({"faces": {"model_2": "GFPGANv1.4", "visibility_2": 1.0}}).faces
+    assert "Face restoration: GFPGANv1.4" in done.images[0].infotext
+    faces = make_params({"faces": {"model": "CodeFormer", "model_2": "Automatic", "visibility_2": 1.0}}).faces
     used = engine._tools.faces.used(faces)
     assert [(one.kind, one.name, len(one.sha256)) for one in used] == [
         ("face restorer", "codeformer.safetensors", 64),

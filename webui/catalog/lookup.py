@@ -9,7 +9,7 @@ from webui.catalog.models import ModelFile
 from webui.names import AUTOMATIC
 
 EMBEDDING_NAME = "sd-ti-embedding.name"  # the catalog's entry for what stands inside of a picture
-FACE_MAKES = ("gfpgan", "codeformer", "restoreformer", "gpen")
+FACE_MAKES = ("gfpgan", "restoreformer", "codeformer")
 _MIN_DIGITS = 8  # of a hash; fewer could be any file
 _HASH = re.compile(r"[0-9a-f]{10,64}").fullmatch
 
@@ -66,8 +66,8 @@ def find_restorer(models: Sequence[ModelFile], name: str) -> ModelFile | None:
     Files with a make's name come before others: people keep the detectors of other programs in that folder, too.
     """
     exact = find_network(models, name) or with_hash(models, name)
-    wanted = FACE_MAKES if name == AUTOMATIC else (name.strip().casefold(),)
-    named = (model for model in models if wanted[0] and model.path.name.casefold().startswith(wanted))
+    makes = FACE_MAKES if name == AUTOMATIC else (name.strip().casefold(),)
+    named = (model for make in makes if make for model in models if model.path.name.casefold().startswith(make))
     rest = (model for model in models if name == AUTOMATIC and model.runnable)
     return exact or next(named, None) or next(rest, None)
 
