@@ -25,11 +25,12 @@ from webui.cli.bench import CaseKind, PeerKind
 from webui.engine import Engine
 from webui.engine.attention import Attention
 from webui.engine.begin import pixels_of
-from webui.engine.denoise import Sizes, UnetEvaluator
+from webui.engine.denoise import UnetEvaluator
 from webui.engine.device import DeviceChoice, choose_device, dtype_name
 from webui.engine.loader import Target, fill, import_libraries, plan_vae, use_attention
 from webui.engine.memory import PeakMeter, give_back
 from webui.engine.reading import Plans, open_checkpoint, plan_checkpoint, trained_sigmas
+from webui.engine.telling import Sizes
 from webui.engine.text import Conditioning, Encoded, Schedule
 from webui.events import Failed, Image
 from webui.params import make_params
@@ -106,7 +107,7 @@ class Ours:
             sizes=None if sizes is None else Sizes(sizes, sizes),
         )
         x, sigma = x.to(self.device.device), torch.full((case.batch,), 5.0, device=self.device.device)
-        return lambda: evaluate(x, sigma, 0, True)
+        return lambda: evaluate(x, sigma, 0, True, 5.0)
 
     def _picture(self, case: Case) -> None:
         wanted = {"prompt": PROMPT, "checkpoint": self._checkpoint, "sampler": "Euler", "cfg_scale": GUIDANCE}

@@ -81,7 +81,7 @@ def overhead(name: str, size: int, batch: int, device: torch.device) -> tuple[fl
     output = torch.zeros(2 * batch, 4, size, size, device=device)
     model = ModelDenoiser(lambda _x, _t: output, table, "flow" if flow else "v")
 
-    def evaluate(x: Tensor, sigma: Tensor, call: int, with_uncond: bool) -> CondOutputs:  # noqa: ARG001
+    def evaluate(x: Tensor, sigma: Tensor, _call: int, with_uncond: bool, _level: float) -> CondOutputs:
         if not with_uncond:
             return CondOutputs([(model(x, sigma), 1.0)], None)
         cond, uncond = model(torch.cat((x, x)), torch.cat((sigma, sigma))).chunk(2)

@@ -42,7 +42,7 @@ class Evaluator:
         self.weights = weights
         self.asked: list[tuple[int, bool]] = []
 
-    def __call__(self, x: Tensor, sigma: Tensor, call: int, with_uncond: bool) -> CondOutputs:
+    def __call__(self, x: Tensor, sigma: Tensor, call: int, with_uncond: bool, _level: float) -> CondOutputs:
         self.asked.append((call, with_uncond))
         return CondOutputs(list(zip(self.conds, self.weights, strict=True)), self.uncond if with_uncond else None)
 
@@ -134,7 +134,7 @@ def test_a_hook_knows_the_noise_level_of_the_sampler(mixture: GaussianMixture, x
 
     sigmas = schedule("Karras", 4, [0.1, 10.0])
     denoiser = GuidedDenoiser(
-        lambda x, sigma, call, with_uncond: CondOutputs([(mixture(x, sigma), 1.0)], None),
+        lambda x, sigma, *_: CondOutputs([(mixture(x, sigma), 1.0)], None),
         cfg_scale=1.0,
         total_calls=4,
         hooks=[Watch()],
@@ -242,7 +242,7 @@ def test_thresholding_to_the_same_scale_changes_nothing() -> None:
 
 
 def test_thresholding_an_even_picture_gives_numbers() -> None:
-    def evaluate(x: Tensor, sigma: Tensor, call: int, with_uncond: bool) -> CondOutputs:
+    def evaluate(x: Tensor, sigma: Tensor, call: int, with_uncond: bool, _level: float) -> CondOutputs:
         return CondOutputs([(torch.ones_like(x), 1.0)], torch.zeros_like(x))
 
     denoiser = GuidedDenoiser(evaluate, cfg_scale=9.0, total_calls=1, hooks=[DynamicThresholding(0.995)])
@@ -289,7 +289,7 @@ def test_hooks_compose_and_a_batch_equals_its_singles(chosen: list[int], cfg_sca
 
     def run(x: Tensor) -> Tensor:
         denoiser = GuidedDenoiser(
-            lambda x, sigma, call, with_uncond: CondOutputs([(mixture(x, sigma), 1.0)], shifted(x, sigma)),
+            lambda x, sigma, *_: CondOutputs([(mixture(x, sigma), 1.0)], shifted(x, sigma)),
             cfg_scale=cfg_scale,
             total_calls=6,
             hooks=[HOOKS[i]() for i in chosen],
@@ -305,7 +305,7 @@ def test_hooks_compose_and_a_batch_equals_its_singles(chosen: list[int], cfg_sca
 @pytest.mark.parametrize("name", ["Euler", "DDIM CFG++"])
 def test_no_hook_reads_a_number_back_from_the_device(name: str) -> None:
     denoiser = GuidedDenoiser(
-        lambda x, sigma, call, with_uncond: CondOutputs([(x * 0.5, 1.0), (x * 0.2, 0.5)], x * 0.1),
+        lambda x, sigma, *_: CondOutputs([(x * 0.5, 1.0), (x * 0.2, 0.5)], x * 0.1),
         cfg_scale=7.0,
         total_calls=8,
         hooks=[hook() for hook in HOOKS],

@@ -4,36 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from webui.engine.telling import Rows, Sizes, Telling, Told
 from webui.engine.text import Conditioning
 from webui.errors import NanDetected
-from webui.sampling import CondOutputs, GuidedDenoiser, ModelDenoiser, Prediction
+from webui.sampling import CondOutputs, GuidedDenoiser, ModelDenoiser, Prediction, to_device
 
 GPU_LOOKS_EVERY = 8  # calls
 
 
-Added = tuple[Tensor, Tensor] | None
-
-
 class Stopped(Exception):
     """The batch in the making has to end now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """What SDXL is told in numbers beside the prompt (Podell et al. 2023, section 2.2), each (n,) fp32 on the CPU.
-
-    Base: original height and width, top and left of the crop, target height and width. Refiner: an aesthetic score in
-    place of the target, another one beside the negative prompt.
-    """
-
-    prompt: Tensor
-    negative: Tensor
 
 
 def guidance_embedding(cfg_scale: float, width: int) -> Tensor:
@@ -49,7 +34,7 @@ def guidance_embedding(cfg_scale: float, width: int) -> Tensor:
 
 
 class UnetEvaluator:
-    """`evaluate(x, sigma, call, with_uncond)` for `GuidedDenoiser`.
+    """`webui.sampling.Evaluate` for `GuidedDenoiser`.
 
     Prompt parts and negative prompt of a picture run in one call of the UNet when they have the same number of tokens.
     On a CPU each picture has a call of its own: what a matrix product or a convolution gives depends there, in the last
@@ -80,87 +65,61 @@ class UnetEvaluator:
         """
         self._unet = unet
         self._conditioning = conditioning
+        self._telling = Telling(conditioning, sizes, dtype, apart=apart)
         self._dtype = dtype
         self._check = check
-        self._sizes = sizes
         self._channels = channels
         self._begin = begin
         self._apart = apart
         self._guidance = guidance
-        self._context: Tensor | None = None
-        self._added: dict[str, Tensor] | None = None
+        self._rows: Rows  # of the call of the UNet that comes next
         self._denoiser = ModelDenoiser(self._predict, table, prediction, quantize=quantize)
 
-    def __call__(self, x: Tensor, sigma: Tensor, call: int, with_uncond: bool) -> CondOutputs:
+    def __call__(self, x: Tensor, sigma: Tensor, call: int, with_uncond: bool, _level: float) -> CondOutputs:
         """See `webui.sampling.guidance.Evaluate`. Raises whatever `check` raises, before anything is computed."""
         self._check()
         if self._begin is not None:
             self._begin(call)
         if self._conditioning.prepare is not None:
             self._conditioning.prepare(call)
-        prompts, uncond = self._conditioning.at(call, with_uncond and self._guidance is None)
-        added, added_uncond = self._vectors(call, prompts.shape[0])
+        guided = with_uncond and self._guidance is None
         weights = self._conditioning.weights
-        if uncond is not None and uncond.shape[0] == prompts.shape[1] and not self._apart:
-            outputs = self._run(x, sigma, torch.cat((prompts, uncond[None])), _joined(added, added_uncond))
-            return CondOutputs(list(zip(outputs[:-1], weights, strict=True)), outputs[-1])
-        outputs = self._run(x, sigma, prompts, added)
-        negative = None if uncond is None else self._run(x, sigma, uncond[None], added_uncond)[0]
-        return CondOutputs(list(zip(outputs, weights, strict=True)), negative)
+        outputs = [one for told in self._telling.at(call, guided, x.device) for one in self._run(x, sigma, told)]
+        conds = list(zip(outputs[: len(weights)], weights, strict=True))
+        return CondOutputs(conds, outputs[-1] if guided else None)
 
-    def _vectors(self, call: int, prompts: int) -> tuple[Added, Added]:
-        """What goes with the prompts and with the negative prompt: pooled vectors (N, P) and sizes (N, n)."""
-        pooled = self._conditioning.pooled_at(call)
-        if pooled is None or self._sizes is None:
-            return None, None
-        cond, uncond = pooled
-        negative = (uncond[None], self._sizes.negative[None])
-        return (cond, self._sizes.prompt.expand(prompts, -1)), negative
-
-    def _run(self, x: Tensor, sigma: Tensor, context: Tensor, added: Added) -> Tensor:
-        """Clean pictures (N, B, C, H, W) for N contexts (N, tokens, D)."""
-        count, batch = context.shape[0], x.shape[0]
-        if self._apart and count > 1:
-            each = [(context[i : i + 1], _row(added, i)) for i in range(count)]
-            return torch.cat([self._run(x, sigma, prompt, vectors) for prompt, vectors in each])
+    def _run(self, x: Tensor, sigma: Tensor, told: Told) -> Tensor:
+        """Clean pictures (N, B, C, H, W) for N texts."""
+        batch = x.shape[0]
         if (self._apart or x.device.type == "cpu") and batch > 1:
-            singles = [self._together(x[i : i + 1], sigma[i : i + 1], context, added) for i in range(batch)]
+            singles = [self._together(x[i : i + 1], sigma[i : i + 1], told) for i in range(batch)]
             return torch.cat(singles, dim=1)
-        return self._together(x, sigma, context, added) if count else x[None][:0]
+        return self._together(x, sigma, told)
 
-    def _together(self, x: Tensor, sigma: Tensor, context: Tensor, added: Added) -> Tensor:
-        count, batch = context.shape[0], x.shape[0]
-        self._context = context.to(x.device, self._dtype).repeat_interleave(batch, dim=0)
-        if added is not None:
-            pooled, sizes = (vectors.to(x.device).repeat_interleave(batch, dim=0) for vectors in added)
-            self._added = {"text_embeds": pooled.to(self._dtype), "time_ids": sizes}  # 4,200 has no bf16
+    def _together(self, x: Tensor, sigma: Tensor, told: Told) -> Tensor:
+        count, batch = told.count, x.shape[0]
+        self._rows = told.rows(batch)
         denoised = self._denoiser(x.repeat(count, 1, 1, 1), sigma.repeat(count))
         return denoised.reshape(count, batch, *x.shape[1:])
 
     def _predict(self, x: Tensor, t: Tensor) -> Tensor:
+        rows = self._rows
+        count = x.shape[0]
         if self._channels is not None:
-            x = torch.cat((x, self._channels.to(x).expand(x.shape[0], -1, -1, -1)), dim=1)
+            self._channels = to_device(self._channels, x.device, x.dtype)
+            x = torch.cat((x, self._channels.expand(count, -1, -1, -1)), dim=1)
         sample = x.to(self._dtype, memory_format=torch.channels_last)
-        guidance = None if self._guidance is None else self._guidance.to(sample).expand(x.shape[0], -1)
+        if self._guidance is not None:
+            self._guidance = to_device(self._guidance, x.device, self._dtype)
         output: Tensor = self._unet(
             sample,
             t,
-            encoder_hidden_states=self._context,
-            timestep_cond=guidance,
-            added_cond_kwargs=self._added,
+            encoder_hidden_states=rows.context,
+            timestep_cond=None if self._guidance is None else self._guidance.expand(count, -1),
+            added_cond_kwargs=rows.added,
             return_dict=False,
         )[0]
         return output.to(x.dtype)
-
-
-def _row(added: Added, i: int) -> Added:
-    return None if added is None else (added[0][i : i + 1], added[1][i : i + 1])
-
-
-def _joined(prompts: Added, negative: Added) -> Added:
-    if prompts is None or negative is None:
-        return None
-    return torch.cat((prompts[0], negative[0])), torch.cat((prompts[1], negative[1]))
 
 
 class Watch:
@@ -204,7 +163,7 @@ class GroupedDenoiser:
         rows: dict[int, list[int]] = {}
         for row, conditioning in enumerate(conditionings):
             rows.setdefault(id(conditioning), []).append(row)
-        self._groups = [(group, denoiser_of(conditionings[group[0]])) for group in rows.values()]
+        self._groups = [(torch.tensor(group), denoiser_of(conditionings[group[0]])) for group in rows.values()]
         self._watch = watch
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -228,7 +187,8 @@ class GroupedDenoiser:
         """Which pictures each denoiser answers for: all of them, as they are, where there is one."""
         if len(self._groups) == 1:
             return [(slice(None), self._groups[0][1])]
-        return [(torch.tensor(rows, device=x.device), guided) for rows, guided in self._groups]
+        self._groups = [(to_device(rows, x.device), guided) for rows, guided in self._groups]
+        return list(self._groups)
 
     def _joined(self, answers: list[Tensor], x: Tensor) -> Tensor:
         """The answers of the groups in the order of the pictures."""
@@ -236,7 +196,7 @@ class GroupedDenoiser:
             return answers[0]
         joined = torch.empty_like(x)
         for (rows, _), answer in zip(self._groups, answers, strict=True):
-            joined[torch.tensor(rows, device=x.device)] = answer.to(joined.dtype)
+            joined[rows] = answer.to(joined.dtype)
         return joined
 
 

@@ -68,10 +68,10 @@ class RefinedEvaluate:
         self._switch = switch
         self._refining = False
 
-    def __call__(self, x: Tensor, sigma: Tensor, call: int, with_uncond: bool) -> CondOutputs:
-        self._refining = self._refining or self._switch.reached(float(sigma.max()), call)
+    def __call__(self, x: Tensor, sigma: Tensor, call: int, with_uncond: bool, level: float) -> CondOutputs:
+        self._refining = self._refining or self._switch.reached(level, call)
         chosen = self._refiner if self._refining else self._base
-        return chosen(x, sigma, call, with_uncond)
+        return chosen(x, sigma, call, with_uncond, level)
 
 
 def refining(

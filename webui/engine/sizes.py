@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from webui.catalog.families import Family
-from webui.engine.denoise import Sizes
 from webui.engine.loaded import LoadedCheckpoint
+from webui.engine.telling import Sizes
 from webui.params import GenerationParams
 
 

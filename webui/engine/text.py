@@ -146,6 +146,10 @@ class Conditioning:
             return None
         return torch.stack([pooled for pooled in prompts if pooled is not None]), negative
 
+    def encoded_at(self, call: int) -> tuple[Encoded, ...]:
+        """The texts of this denoiser call: while they are the same objects, the UNet is told the same."""
+        return (*(schedule.at(call) for _, schedule in self.parts), self.negative.at(call))
+
     @property
     def weights(self) -> tuple[float, ...]:
         return tuple(weight for weight, _ in self.parts)

@@ -31,6 +31,7 @@ from webui.sampling.philox import PhiloxGenerator
 from webui.sampling.registry import SAMPLERS, Callback, Sampler, count_calls, sample
 from webui.sampling.schedules import SCHEDULES, make_sigmas, schedule
 from webui.sampling.start import start_latents
+from webui.sampling.transfer import to_device
 
 __all__ = [
     "SAMPLERS",
@@ -71,4 +72,5 @@ __all__ = [
     "sigma_table",
     "slerp",
     "start_latents",
+    "to_device",
 ]

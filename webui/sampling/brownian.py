@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from webui.sampling.transfer import to_device
+
 DIGITS = 6  # times are resolved to 1e-6, as in torchsde's tree
 _POOL_SIZE = 24
 
@@ -92,7 +94,7 @@ class BrownianNoise:
         self._last = {t: self._last.get(t) or [tree.w(t) for tree in self._trees] for t in (start, end)}
         scale = (1 if sigma_next > sigma else -1) / math.sqrt(end - start)
         increments = [w1 - w0 for w0, w1 in zip(self._last[start], self._last[end], strict=True)]
-        return torch.stack(increments).mul_(scale).to(self._dtype).to(self._device)
+        return to_device(torch.stack(increments).mul_(scale).to(self._dtype), self._device)
 
 
 def _precise(w: Tensor) -> Tensor:

@@ -29,10 +29,11 @@ class CondOutputs(NamedTuple):
 class Evaluate(Protocol):
     """Runs the network: `x` (B, C, H, W), `sigma` (B,), `call` counted from 0.
 
-    Without `with_uncond` the unconditional pass need not run, and `CondOutputs.uncond` may be None.
+    Without `with_uncond` the unconditional pass need not run, and `CondOutputs.uncond` may be None. `level` is the
+    greatest value of `sigma` as a number, for whoever decides by it: reading `sigma` would wait for the device.
     """
 
-    def __call__(self, x: Tensor, sigma: Tensor, call: int, with_uncond: bool) -> CondOutputs: ...
+    def __call__(self, x: Tensor, sigma: Tensor, call: int, with_uncond: bool, level: float, /) -> CondOutputs: ...
 
 
 @dataclass(slots=True)
@@ -126,10 +127,10 @@ class GuidedDenoiser:
             hook.before(step)
         wanted = step.with_uncond or always_uncond
         needed = always_uncond or not (self._uncond_cancels and math.isclose(step.cfg_scale, 1.0))
-        step.conds, step.uncond = self.evaluate(step.x, sigma, step.call, wanted and needed)
+        step.conds, step.uncond = self.evaluate(step.x, sigma, step.call, wanted and needed, level)
         if wanted and not needed and step.uncond is None and not _weights_add_up(step.conds):
             self._uncond_cancels = False
-            step.conds, step.uncond = self.evaluate(step.x, sigma, step.call, True)
+            step.conds, step.uncond = self.evaluate(step.x, sigma, step.call, True, level)
         self.calls += 1
         step.denoised = combine(step.conds, step.uncond, step.cfg_scale)
         for hook in self.hooks:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from webui.sampling.transfer import to_device
+
 TERMINAL_ALPHAS_CUMPROD = 4.8973451890853435e-08  # stands for 0, which would make the last sigma infinite
 
 
@@ -77,8 +79,8 @@ class TimestepLookup:
         """The timestep of each sigma (B,), float64 where the device has it (MPS has not)."""
         dtype = torch.float32 if sigma.device.type == "mps" else torch.float64
         if self._lines.device != sigma.device or self._lines.dtype != dtype:
-            self._lines = self._lines.to(sigma.device, dtype)
-            self._inner = self._inner.to(sigma.device, dtype)
+            self._lines = to_device(self._lines, sigma.device, dtype)
+            self._inner = to_device(self._inner, sigma.device, dtype)
         log_sigma = sigma.to(dtype).log()
         line = self._lines[torch.searchsorted(self._inner, log_sigma, right=True)]
         return torch.addcmul(line[:, 0], line[:, 1], log_sigma).clamp(0, self._last)

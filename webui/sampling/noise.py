@@ -10,6 +10,7 @@ from torch import Tensor
 
 from webui.sampling.brownian import BrownianNoise, BrownianTree
 from webui.sampling.philox import PhiloxGenerator
+from webui.sampling.transfer import to_device
 
 NoiseSource = Literal["CPU", "GPU", "NV"]
 Shape = tuple[int, int, int]
@@ -99,7 +100,7 @@ class PictureNoise:
         return lambda shape: torch.randn(shape, generator=generator, device=device)
 
     def _batch(self, noise: list[Tensor]) -> Tensor:
-        return torch.stack(noise).to(self._dtype).to(self._device)
+        return to_device(torch.stack(noise).to(self._dtype), self._device)
 
 
 def slerp(strength: float, low: Tensor, high: Tensor) -> Tensor:

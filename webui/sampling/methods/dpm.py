@@ -16,6 +16,7 @@ from torch import Tensor
 
 from webui.sampling.contract import Model, Noise, Report
 from webui.sampling.methods.stochastic import ancestral_step
+from webui.sampling.transfer import to_device
 
 Time = TypeVar("Time", float, Tensor)
 
@@ -113,7 +114,7 @@ def dpm_adaptive(
             if ok and sigma_up > 0:
                 sigma, sigma_next = math.exp(-t[picture]), math.exp(-t_next[picture])
                 x_high[picture] += drawn.next(picture, sigma, sigma_next) * (s_noise * sigma_up)
-        mask = torch.tensor(accepted, device=x.device).view(-1, 1, 1, 1)
+        mask = to_device(torch.tensor(accepted), x.device).view(-1, 1, 1, 1)
         x, x_prev = torch.where(mask, x_high, x), torch.where(mask, x_low, x_prev)
         report(index, math.exp(-min(t)), math.exp(-min(p.t for p in pictures)), x, denoised)
         index += 1
@@ -220,7 +221,7 @@ def _lowest(sigmas: Sequence[float]) -> float:
 
 
 def _column(values: Sequence[float], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1, 1)
+    return to_device(torch.tensor(values, dtype=like.dtype), like.device).view(-1, 1, 1, 1)
 
 
 def _exp(t: Time) -> Time:
