@@ -75,6 +75,8 @@ class DeviceSettings:
     precision: Precision = Precision.auto
     vae_precision: Precision = Precision.auto
     attention: Attention = Attention.auto
+    graphs: bool = True  # CUDA graphs of the UNet
+    compile: bool = False  # the UNet, by torch.compile
     memory: MemoryMode = MemoryMode.normal
     vram_limit_gb: float = 0.0  # for the networks on the GPU; the rest waits in RAM; 0 = no limit
 

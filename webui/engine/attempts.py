@@ -55,6 +55,7 @@ def run_job(tools: Tools, params: GenerationParams, control: Control, emit: Call
 
 def free_memory_of(tools: Tools) -> None:
     """Drop everything that is kept but the checkpoint and the VAE in use. No frame may hold a tensor any more."""
+    tools.graphs.clear()
     tools.chunks.clear()
     tools.upscalers.drop_all()
     tools.faces.drop_all()

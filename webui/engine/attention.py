@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional
 
 from webui.engine.device import BackendStatus
+from webui.engine.projections import projected
 from webui.settings import Attention as Choice
 
 AttentionFunction = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -136,10 +137,7 @@ class AttentionProcessor:
             x = attn.group_norm(x.transpose(1, 2)).transpose(1, 2)
         context = x if encoder_hidden_states is None else encoder_hidden_states
         heads = attn.heads
-        q, k, v = (
-            t.view(t.shape[0], t.shape[1], heads, -1).transpose(1, 2)
-            for t in (attn.to_q(x), attn.to_k(context), attn.to_v(context))
-        )
+        q, k, v = (t.view(*t.shape[:2], heads, -1).transpose(1, 2) for t in projected(attn, x, context))
         attended = self._attention(q, k, v).transpose(1, 2).flatten(2)
         out: torch.Tensor = attn.to_out[0](attended) if plus is None else attn.to_out[0](attended, plus)
         if len(picture_shape) == 4:

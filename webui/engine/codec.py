@@ -8,10 +8,11 @@ from PIL import Image
 from torch import Tensor
 
 from webui.engine.begin import pixels_of
+from webui.engine.memory import give_back
 from webui.engine.models import ModelStore
 from webui.engine.seamless import Axes
 from webui.engine.shared import Tools
-from webui.engine.vae import Vae, decode, encode
+from webui.engine.vae import SCALE, Vae, decode, encode, needed_memory
 from webui.events import Warning
 from webui.operations import VaeTiling
 
@@ -25,16 +26,24 @@ class Codec:
         self._axes = axes
         self._tiling: VaeTiling = tiling
         self._warn = warn
+        self._graphs = tools.graphs
 
     def encode(self, vae: Vae, image: Image.Image) -> Tensor:
         """One picture as latents (1, C, h, w) on the job's device."""
+        self._make_room(vae, image.height // SCALE, image.width // SCALE)
         latents = encode(vae, pixels_of(image), self._device, self._warn, self._axes, self._tiling)
         return latents.to(self._device.device)
 
     def decode(self, vae: Vae, latents: Tensor) -> Image.Image:
         """One picture from its latents (1, C, h, w)."""
+        self._make_room(vae, latents.shape[2], latents.shape[3])
         dtype = vae.dtype
         pixels = decode(vae, latents, self._device, self._warn, lambda: None, self._axes, self._tiling)
         if vae.dtype is not dtype:
             self._store.remember_precision(vae)
         return Image.fromarray(pixels)
+
+    def _make_room(self, vae: Vae, height: int, width: int) -> None:
+        """A recorded UNet is made again in a second; a picture in tiles is not what was asked for."""
+        if self._graphs.make_room(needed_memory(vae, height, width)):
+            give_back(self._device.device)

@@ -11,8 +11,10 @@ from torch import Tensor
 from webui.engine.begin import Beginning
 from webui.engine.denoise import GroupedDenoiser, Stopped, UnetEvaluator, Watch, guidance_embedding
 from webui.engine.extensions import JobExtensions
+from webui.engine.graphs import Run, plain
 from webui.engine.inpainting import blank_channels
 from webui.engine.loaded import LoadedCheckpoint
+from webui.engine.pace import pace_of
 from webui.engine.passes import Batch, Pass
 from webui.engine.preview import PreviewClock, render
 from webui.engine.progress import Progress
@@ -102,9 +104,10 @@ class Drawing:
             sizes = size_conditioning(one.params, drawing, width=cells[1] * SCALE, height=cells[0] * SCALE)
             channels = self._channels(draw, cells) if drawing.extra_channels else None
             width = drawing.guidance_dim
+            whole = self._runs(drawing)
 
             def of(conditioning: Conditioning) -> UnetEvaluator:
-                unet = ReusingUnet(drawing.unet, tools.residency, one.params.feature_reuse, drawing.flop)
+                unet = ReusingUnet(drawing.unet, tools.residency, one.params.feature_reuse, drawing.flop, whole)
                 return UnetEvaluator(
                     unet,
                     conditioning,
@@ -129,6 +132,14 @@ class Drawing:
         refiner = evaluator_of(one.refiner.checkpoint, one.refiner.checkpoint.table)
         return refining(base, refiner, refined, Switch.of(one.params, one.sampling))
 
+    def _runs(self, drawing: LoadedCheckpoint) -> Run:
+        """How its UNet is run: recorded and repeated, unless memory is short and networks come and go."""
+        tools = self.tools
+        if tools.residency.home != tools.device.device:
+            tools.graphs.clear()
+            return plain
+        return tools.graphs.of(lambda: drawing.adapters and drawing.adapters.unet_key())
+
     def _channels(self, draw: Draw, cells: tuple[int, int]) -> Tensor:
         """What an inpainting checkpoint sees besides the latents."""
         if draw.start is None and self.begin is not None:
@@ -143,12 +154,14 @@ class _Steps:
         self._drawing = drawing
         self._draw = draw
         self._clock = PreviewClock(drawing.tools.settings.preview.every_seconds)
+        self._pace = pace_of(drawing.tools.device.device)
         self.done = 0
 
     def after(self, info: StepInfo) -> None:
         """Raises `Stopped` unless it was the last step."""
         draw, reporting = self._draw, self._drawing.reporting
         self.done = info.index + 1
+        self._pace.step()
         number = draw.index if draw.shown is None else draw.shown
         step = self._drawing.progress.step(number, draw.before + self.done)
         reporting.emit(step)

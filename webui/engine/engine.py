@@ -20,7 +20,8 @@ from webui.engine.device import DeviceReport, choose_device
 from webui.engine.expansion import run_request
 from webui.engine.extensions import register_functions
 from webui.engine.faces import Faces
-from webui.engine.memory import give_back, is_out_of_memory, out_of_memory, read_memory, total_memory
+from webui.engine.graphs import Graphs, recorder_for
+from webui.engine.memory import free_memory, give_back, is_out_of_memory, out_of_memory, read_memory, total_memory
 from webui.engine.models import ModelStore
 from webui.engine.networks.library import NetworkLibrary
 from webui.engine.residency import Residency
@@ -73,6 +74,7 @@ class Engine:
         catalog = catalog or Catalog(paths)
         vram = int(settings.device.vram_limit_gb * 1e9) if self.device.kind == "cuda" else 0
         residency = Residency(self.device.device, self.device.memory, vram or None)
+        recorder = recorder_for(self.device.device, wanted=settings.device.graphs)
         self._tools = Tools(
             settings=settings,
             paths=paths,
@@ -83,6 +85,7 @@ class Engine:
             faces=Faces(catalog, self.device, settings),
             attention=self.attention.name,
             save_hook=save_hook,
+            graphs=Graphs(recorder, lambda: free_memory(self.device.device)),
             library=NetworkLibrary(catalog, settings, paths.cache_dir, residency.home),
             extensions=extensions or Host(side="engine"),
             store=ModelStore(
@@ -92,6 +95,7 @@ class Engine:
                 cache_dir=paths.cache_dir,
                 keep=settings.model.checkpoints_in_memory,
                 limit=int(settings.model.memory_limit_gb * 1e9),
+                compiled=settings.device.compile,
                 allow_pickle=settings.model.allow_pickle,
                 sha256=lambda file: _known_hash(catalog, file),
             ),
@@ -166,6 +170,7 @@ class Engine:
         self._tools.upscalers.drop_all()
         self._tools.faces.drop_all()
         self._tools.chunks.clear()
+        self._tools.graphs.clear()
 
     def _stream(self, work: Work, control: Control) -> Iterator[Event]:
         """Run `work` in the engine's thread and yield what it emits, as it emits it."""

@@ -20,6 +20,7 @@ from webui.engine.attention import Attention, AttentionProcessor
 from webui.engine.blocks import with_own_blocks
 from webui.engine.dims import TextDims, UnetDims, VaeDims
 from webui.engine.keys import WHOLE, Part, text_names, text_part, unet_names, vae_names
+from webui.engine.projections import lay_side_by_side
 from webui.engine.weights import Weights
 from webui.errors import BadModelFile
 
@@ -144,6 +145,8 @@ def fill(plan: Plan, target: Target) -> Any:
 def use_attention(module: Any, attention: Attention) -> None:
     """Let every attention layer of a diffusers network run on our backend."""
     module.set_attn_processor(AttentionProcessor(attention))
+    if next(module.parameters()).is_cuda:
+        lay_side_by_side(module)
 
 
 def live_from_file(module: Any, weights: Weights) -> bool:

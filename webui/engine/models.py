@@ -17,6 +17,7 @@ import torch
 
 from webui.catalog import ModelFile, VaeChoice
 from webui.engine.attention import Attention
+from webui.engine.compiling import compile_in_place
 from webui.engine.device import DeviceChoice
 from webui.engine.dims import SD2_FAMILIES, VaeDims, vae_dims
 from webui.engine.loaded import LoadedCheckpoint
@@ -59,6 +60,7 @@ class ModelStore:
     allow_pickle: bool
     sha256: Callable[[ModelFile], str]
     limit: int = 0  # bytes of all loaded checkpoints together; 0: none
+    compiled: bool = False  # whether UNets are
     _checkpoints: OrderedDict[str, LoadedCheckpoint] = field(default_factory=OrderedDict)
     _vaes: OrderedDict[str, Vae] = field(default_factory=OrderedDict)
     _vae_dtypes: dict[tuple[str, Fingerprint], torch.dtype] = field(default_factory=dict)
@@ -234,6 +236,8 @@ class ModelStore:
         if not plans.prediction_known and plans.family in SD2_FAMILIES:
             prediction = self._probed(file, unet, emit)
             clock.lap("try what it predicts")
+        if self.compiled:
+            compile_in_place(unet)
         path, sidecar = opened.vae.path, opened.sidecar
         loaded = LoadedCheckpoint(
             file=file,

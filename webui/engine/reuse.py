@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from webui.engine.graphs import Run, plain
 from webui.engine.layers import normed
 from webui.engine.residency import Residency
 from webui.engine.threads import suited
@@ -22,17 +23,18 @@ class ReusingUnet:
     """A UNet that comes to the device whenever it is called: two of them may take turns in one picture.
 
     `every`: how many calls one whole run is good for; 1 is exact, and keeps nothing. `flop`: the work of a call for
-    each latent cell (`webui.engine.threads`).
+    each latent cell (`webui.engine.threads`). `run`: how the network is run where nothing is kept.
 
     A call of the denoiser may run the UNet several times (prompts apart from each other, pictures one by one); they are
     told apart by their order within the call and by their shapes.
     """
 
-    def __init__(self, unet: Any, residency: Residency, every: int, flop: float) -> None:
+    def __init__(self, unet: Any, residency: Residency, every: int, flop: float, run: Run = plain) -> None:
         self._unet = unet
         self._residency = residency
         self._every = every
         self._flop = flop
+        self._run = run
         self._due = True
         self._place = 0
         self._features: dict[Hashable, Tensor] = {}
@@ -51,8 +53,7 @@ class ReusingUnet:
             if not self._due and key in self._features:
                 return (_from_features(unet, self._features[key], sample, timestep, **named),)
             if self._every == 1:
-                answer: tuple[Tensor] = unet(sample, timestep, **named)
-                return answer
+                return (self._run(unet, sample, timestep, **named),)
             whole, self._features[key] = _whole(unet, sample, timestep, **named)
             return (whole,)
 

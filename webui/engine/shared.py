@@ -13,6 +13,7 @@ import webui
 from webui.catalog import Catalog
 from webui.engine.device import DeviceChoice
 from webui.engine.faces import Faces
+from webui.engine.graphs import Graphs
 from webui.engine.models import ModelStore
 from webui.engine.networks.library import NetworkLibrary
 from webui.engine.residency import Residency
@@ -37,6 +38,7 @@ class Tools:
     residency: Residency
     store: ModelStore
     library: NetworkLibrary
+    graphs: Graphs
     upscalers: Upscalers
     faces: Faces
     attention: str  # name of the backend

@@ -61,6 +61,14 @@ WORDS: dict[str, tuple[str, str]] = {
     "device.precision": ("Precision", "auto: fp16 on CUDA, bf16 on a CPU that has it, else fp32."),
     "device.vae_precision": ("VAE precision", "auto: the same, raised by itself when a picture would turn black."),
     "device.attention": ("Attention", "auto: xformers where it works, else PyTorch's own."),
+    "device.graphs": (
+        "CUDA graphs",
+        "A step is recorded once for each size and then repeated by one call. Not with medvram, lowvram or a limit.",
+    ),
+    "device.compile": (
+        "Compile the UNet",
+        "By torch.compile: faster steps, after minutes at the first picture of each size. Needs a C++ compiler.",
+    ),
     "device.memory": (
         "Memory saving",
         "medvram keeps one network on the device at a time, lowvram one layer: slower, smaller.",

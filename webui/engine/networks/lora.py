@@ -78,6 +78,10 @@ class CheckpointAdapters:
         self._hypernetworks = HypernetworkAttachment(self._networks[UNET], networks) if networks else None
         self._hypernetworks_key = key
 
+    def unet_key(self) -> Hashable:
+        """What is on the UNet."""
+        return self._switches[UNET].key, self._hypernetworks_key
+
     def text_key(self) -> Hashable:
         """The sets that are on the text encoders."""
         return tuple(self._switches[name].key for name in self.text_encoders)

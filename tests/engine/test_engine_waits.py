@@ -1,0 +1,218 @@
+"""Nobody waits for the GPU while a picture is drawn, but for the few that say why they do.
+
+Every read of a number, and every copy that does not just join the queue, stops the processor until the GPU has done
+all that it was given; then the GPU stands still until it is given more. See `silence` for how that is seen here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from family_models import RECIPES
+from silence import GPU, Silence
+from torch import Tensor
+
+from webui.catalog.families import Family
+from webui.engine.control import Control
+from webui.engine.drawing import Draw, Drawing
+from webui.engine.extensions import JobExtensions
+from webui.engine.graphs import Graphs
+from webui.engine.latent_mask import LatentMask
+from webui.engine.loader import meta_unet
+from webui.engine.models import LoadedCheckpoint
+from webui.engine.passes import Pass
+from webui.engine.progress import Progress
+from webui.engine.refiner import Refiner
+from webui.engine.reporting import Reporting
+from webui.engine.residency import Residency
+from webui.engine.sampling_plan import Part, SamplingPlan, Start
+from webui.engine.text import Conditioning, Encoded, Schedule
+from webui.events import Step
+from webui.extensions import Host
+from webui.names import SAMPLER_NAMES
+from webui.operations import SoftInpainting
+from webui.params import make_params
+from webui.sampling import SAMPLERS, flow_sigma_table, sigma_table
+from webui.settings import MemoryMode, Settings, changed
+
+STEPS = 9
+WATCH = "engine.denoise.see"  # every eighth call: whether the numbers are numbers
+DECIDES = {"DPM adaptive": {"sampling.methods.dpm.dpm_adaptive", "sampling.contract.per_picture"}}
+"""Their next step depends on the numbers of this one."""
+
+
+class Network(torch.nn.Module):
+    """As little of a UNet as there can be."""
+
+    def __init__(self, channels: int = 4, guidance_dim: int | None = None) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(in_channels=channels, out_channels=4, time_cond_proj_dim=guidance_dim)
+
+    def forward(self, sample: Tensor, timestep: Tensor, **named: Any) -> tuple[Tensor]:
+        assert sample.device == timestep.device == named["encoder_hidden_states"].device == GPU
+        assert sample.dtype is named["encoder_hidden_states"].dtype is torch.float16
+        return (sample[:, :4] * timestep.mean(),)
+
+
+class Drawn(NamedTuple):
+    """Who waited how often, how many operations were asked for, and how many steps were told."""
+
+    waits: Counter[str]
+    operations: int
+    steps: int
+
+
+def loaded(unet: Any, family: Family = Family.SD1, *, flow: bool = False) -> LoadedCheckpoint:
+    file: Any = SimpleNamespace(name="small.safetensors", stem="small", zero_terminal_snr=False, family=family)
+    return LoadedCheckpoint(
+        file=file,
+        sha256="",
+        family=family,
+        unet=unet,
+        flop=0.0,
+        text_encoders=(),
+        table=flow_sigma_table() if flow else sigma_table(),
+        prediction="flow" if flow else "eps",
+        scale_factor=0.18215,
+        sidecar=None,
+        vae_dims=None,
+        open_vae=lambda: pytest.fail("nothing is decoded here"),
+        sources=(),
+        mapped=False,
+        unused=(),
+    )
+
+
+def conditioning(width: int = 8, pooled: int = 0, negative_chunks: int = 1) -> Conditioning:
+    """Two prompts that take turns and a negative one, where the text encoders leave them: on the GPU."""
+
+    def encoded(chunks: int) -> Encoded:
+        vector = torch.zeros(pooled, device=GPU) if pooled else None
+        return Encoded(torch.zeros(77 * chunks, width, device=GPU), vector)
+
+    prompt = Schedule(((2, encoded(1)), (1000, encoded(1))))
+    return Conditioning(((1.0, prompt),), Schedule(((1000, encoded(negative_chunks)),)))
+
+
+def draw(
+    checkpoint: LoadedCheckpoint,
+    conditionings: Sequence[Conditioning],
+    second: LoadedCheckpoint | None = None,
+    start: Start | None = None,
+    **fields: Any,
+) -> Drawn:
+    """One batch, drawn as a job draws it."""
+    usual = {"steps": STEPS, "width": 64, "height": 64, "batch_size": len(conditionings), "cfg_scale": 5.0, "seed": 7}
+    params = make_params({**usual, **fields})
+    settings = changed(Settings(), {"preview.enabled": False})
+    device = SimpleNamespace(device=GPU, dtype=torch.float16, precision="fp16")
+    tools: Any = SimpleNamespace(
+        device=device,
+        residency=Residency(GPU, MemoryMode.normal),
+        settings=settings,
+        graphs=Graphs(None, lambda: 0),
+    )
+    events: list[Any] = []
+    reporting = Reporting(GPU, Control(), events.append)
+    extensions = JobExtensions(Host(side="engine"), params, lambda _text: None)
+    sampling = SamplingPlan(params, checkpoint, None if start is None else Part(0.7, exact=True))
+    vae: Any = SimpleNamespace(dims=SimpleNamespace(latent_channels=4))
+    prompts: Any = SimpleNamespace(of_batch=lambda _first, _count: tuple(conditionings))
+    other = None if second is None else Refiner(second, prompts)
+    one = Pass(params, sampling, checkpoint, vae, prompts, "", other)
+    drawing = Drawing(tools, extensions, reporting, Progress(STEPS, 1, 1), (False, False))
+    with Silence() as silence, torch.inference_mode():
+        batch = drawing.run(Draw(one, conditionings, start=start))
+    assert batch is not None
+    assert batch.latents.device == GPU
+    return Drawn(silence.waits, silence.operations, sum(isinstance(event, Step) for event in events))
+
+
+def test_the_stand_in_sees_every_kind_of_wait() -> None:
+    x = torch.zeros(2, device=GPU)
+    with Silence() as silence:
+        assert bool(torch.isfinite(x).all())
+        float(x.max())
+        x.tolist()
+        x.cpu()
+        torch.ones(2).to(GPU)
+        torch.tensor([1.0], device=GPU)
+        x.nonzero()
+        x.copy_(torch.ones(2))
+        assert silence.waits.total() == 8
+        torch.ones(2).to(GPU, non_blocking=True)
+        x.new_full((2,), 3.0)
+        x.half()
+        assert silence.waits.total() == 8
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLER_NAMES if name in SAMPLERS])
+def test_a_sampler_waits_for_the_gpu_only_to_look_for_nan(name: str) -> None:
+    flow = SAMPLER_NAMES[name].flow
+    waits, _, steps = draw(loaded(Network(), flow=flow), [conditioning()], sampler=name, eta=0.5, s_churn=5.0)
+    assert steps > 0
+    seen = waits.pop(WATCH, 0)
+    assert set(waits) == DECIDES.get(name, set())
+    assert seen <= 3 * STEPS // 8, "at every eighth call, of which no sampler makes more than three a step"
+    if name == "Euler":
+        assert (steps, seen) == (STEPS, 1)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"guidance_end": 0.5, "skip_early_cfg": 0.2, "negative_guidance_min_sigma": 1.0},
+        {"dynamic_thresholding_percentile": 0.99, "cfg_rescale": 0.7},
+        {"variation_strength": 0.0, "rng": "NV", "quantize_timesteps": True, "ensd": 31337},
+        {"feature_reuse": 1, "sampler": "DPM++ 2M SDE"},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_no_option_of_guidance_or_noise_waits(fields: dict[str, Any]) -> None:
+    waits, *_ = draw(loaded(Network()), [conditioning(), conditioning()], **fields)
+    assert set(waits) <= {WATCH}
+
+
+def test_pictures_with_prompts_of_their_own_and_of_other_lengths_wait_for_nothing() -> None:
+    waits, *_ = draw(loaded(Network()), [conditioning(), conditioning(negative_chunks=2), conditioning()])
+    assert set(waits) <= {WATCH}
+
+
+@pytest.mark.parametrize("by_steps", [False, True])
+def test_the_switch_to_a_refiner_waits_for_nothing(by_steps: bool) -> None:
+    fields = {"refiner": "other", "refiner_switch_at": 0.5, "refiner_switch_by_steps": by_steps}
+    waits, *_ = draw(loaded(Network()), [conditioning()], second=loaded(Network()), **fields)
+    assert set(waits) <= {WATCH}
+
+
+@pytest.mark.parametrize("sampler", ["Euler", "DDIM"])
+@pytest.mark.parametrize("soft", [None, SoftInpainting()], ids=["hard", "soft"])
+def test_inpainting_waits_for_nothing(sampler: str, soft: SoftInpainting | None) -> None:
+    given = torch.zeros(1, 4, 8, 8, device=GPU)
+    start = Start(given, LatentMask(given[:, :1], given, soft))
+    waits, *_ = draw(loaded(Network()), [conditioning()], start=start, sampler=sampler)
+    assert set(waits) <= {WATCH}
+
+
+@pytest.mark.parametrize("name", ["sd1-lcm", "sdxl"])
+def test_neither_does_a_unet(name: str) -> None:
+    recipe = RECIPES[name]
+    unet = meta_unet(recipe.unet).half().eval()
+    told = conditioning(recipe.unet.context_dim, pooled=40 if name == "sdxl" else 0)
+    waits, _, steps = draw(loaded(unet, recipe.family), [told], steps=2)
+    assert (steps, set(waits)) == (2, set())
+
+
+@pytest.mark.parametrize(("sampler", "most"), [("Euler", 45), ("DPM++ 2M", 45), ("DPM++ 2M SDE", 110)])
+def test_a_step_asks_for_few_operations_beside_the_network(sampler: str, most: int) -> None:
+    """What everything but the networks costs, counted: the same on every machine, however busy. The network's two are
+    among them.
+    """
+    few, many = (draw(loaded(Network()), [conditioning()], sampler=sampler, steps=n).operations for n in (10, 20))
+    a_step = (many - few) / 10
+    assert 10 < a_step <= most
