@@ -32,12 +32,15 @@ from PIL import Image
 
 import webui
 from benchmarks import make_sd15, make_sdxl
+from benchmarks.cases import Case, given, model_file, planned
 from benchmarks.measuring import Cost, operations
-from benchmarks.peers import Case, given, model_file, planned, quiet_environment, serve
+from benchmarks.peers import quiet_environment, serve
 from webui.cli.bench import CaseKind, Options, PeerKind
 from webui.cli.models import human_size
+from webui.engine.device import choose_device
 from webui.errors import WebUIError
 from webui.paths import REPO_ROOT, Paths
+from webui.settings import Settings
 
 RANDOM: dict[str, Callable[[Path], Path]] = {
     "sd15": make_sd15.make,
@@ -168,7 +171,7 @@ def counted(case: Case, paths: Paths, checkpoint: str) -> int:
     if case.kind is CaseKind.decode:
         return decoding()
     if case.kind is CaseKind.picture:
-        return case.steps * step(1) + decoding()
+        return case.steps * step(case.batch) + decoding()
     return 0  # too little to speak of a ceiling
 
 
@@ -184,13 +187,21 @@ def cases_of(options: Options, side: int) -> list[Case]:
     return chosen
 
 
+def is_able(peer: str, kind: CaseKind) -> bool:
+    """Whether a peer has something to show in a case."""
+    if peer == PeerKind.fast:
+        return kind is CaseKind.picture
+    return peer != PeerKind.openvino or kind in (CaseKind.unet, CaseKind.decode)
+
+
 def bench(options: Options, paths: Paths, checkpoint: str) -> Report:
     """Measure, telling each case as it is done."""
     side = model_file(paths, checkpoint).native_size
     with ExitStack() as stack:
         peers: dict[str, PeerProcess] = {}
-        whole = CaseKind.picture.value in options.case
-        for kind in (kind for kind in options.peer if kind != PeerKind.fast or whole):
+        on_gpu = not options.use_cpu and choose_device(Settings().device).kind != "cpu"
+        asked = [kind for kind in options.peer if not on_gpu or kind != PeerKind.openvino]
+        for kind in [kind for kind in asked if any(is_able(kind, CaseKind(case)) for case in options.case)]:
             peers[kind] = PeerProcess(kind, paths, checkpoint, options.use_cpu, options.threads)
             stack.callback(peers[kind].close)
         facts = {kind: peer.ask("facts") for kind, peer in peers.items()}
@@ -208,7 +219,7 @@ def bench(options: Options, paths: Paths, checkpoint: str) -> Report:
         report = Report(machine, checkpoint, {names[kind]: peer.ask("ceiling") for kind, peer in peers.items()})
         print(heading(report), flush=True)
         for case in cases_of(options, side):
-            able = {kind: p for kind, p in peers.items() if kind != PeerKind.fast or case.kind is CaseKind.picture}
+            able = {kind: peer for kind, peer in peers.items() if is_able(kind, case.kind)}
             rows = measured(case, able, 1 if options.quick else options.rounds)
             work = 0 if options.quick else counted(case, paths, checkpoint)
             if case.kind is CaseKind.picture:

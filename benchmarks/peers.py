@@ -8,57 +8,39 @@ import os
 import tempfile
 import traceback
 from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from benchmarks.cases import TOKENS, Case, given, planned
 from benchmarks.measuring import cost, matmul_ceiling
+from benchmarks.openvino_peer import OpenVino
 from webui import settings as stored
-from webui.catalog import Catalog, ModelFile
 from webui.cli.bench import CaseKind, PeerKind
 from webui.engine import Engine
 from webui.engine.attention import Attention
 from webui.engine.begin import pixels_of
 from webui.engine.denoise import UnetEvaluator
 from webui.engine.device import DeviceChoice, choose_device, dtype_name
-from webui.engine.loader import Target, fill, import_libraries, plan_vae, use_attention
-from webui.engine.memory import PeakMeter, give_back
-from webui.engine.reading import Plans, open_checkpoint, plan_checkpoint, trained_sigmas
+from webui.engine.graphs import Graphs, recorder_for
+from webui.engine.loader import Target, fill, import_libraries, use_attention
+from webui.engine.memory import PeakMeter, free_memory, give_back
+from webui.engine.reading import trained_sigmas
+from webui.engine.residency import Residency
+from webui.engine.reuse import ReusingUnet
 from webui.engine.telling import Sizes
 from webui.engine.text import Conditioning, Encoded, Schedule
 from webui.events import Failed, Image
 from webui.params import make_params
 from webui.paths import PACKAGE_DATA, Paths
+from webui.settings import MemoryMode
 
 FAST = {"feature_reuse": 2, "guidance_end": 0.7}
-PROMPT, TOKENS, GUIDANCE = "a red apple on a wooden table", 77, 7.0
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """What is measured. `side` in pixels, of a square picture; `steps` of a whole run."""
-
-    kind: CaseKind
-    side: int
-    batch: int = 1
-    steps: int = 0
-
-    @property
-    def name(self) -> str:
-        size = f"{self.side}x{self.side}"
-        return {
-            CaseKind.unet: f"UNet step {size}, batch {self.batch}",
-            CaseKind.text: "text encode, 2 prompts",
-            CaseKind.decode: f"VAE decode {size}",
-            CaseKind.encode: f"VAE encode {size}",
-            CaseKind.picture: f"whole run {size}, {self.steps} steps",
-        }[self.kind]
+PROMPT, GUIDANCE = "a red apple on a wooden table", 7.0
+MUCH = 1e15  # operations: all threads have something to do
 
 
 class Ours:
@@ -95,9 +77,11 @@ class Ours:
         if case.kind is not CaseKind.unet:
             return part_of(case, vae, text, self.device.device)
         x, prompts, pooled, sizes = given(unet, case)
+        there = Residency(self.device.device, MemoryMode.normal)
+        graphs = Graphs(recorder_for(self.device.device, wanted=True), lambda: free_memory(self.device.device))
         said = [Schedule(((0, Encoded(tokens, pooled)),)) for tokens in prompts]
         evaluate = UnetEvaluator(
-            unet,
+            ReusingUnet(unet, there, 1, MUCH, graphs.of(lambda: None)),
             Conditioning(((1.0, said[0]),), said[1]),
             trained_sigmas(None, False),
             "eps",
@@ -109,10 +93,14 @@ class Ours:
         x, sigma = x.to(self.device.device), torch.full((case.batch,), 5.0, device=self.device.device)
         return lambda: evaluate(x, sigma, 0, True, 5.0)
 
+    def close(self) -> None:
+        self._engine.close()
+
     def _picture(self, case: Case) -> None:
         wanted = {"prompt": PROMPT, "checkpoint": self._checkpoint, "sampler": "Euler", "cfg_scale": GUIDANCE}
-        size = {"width": case.side, "height": case.side, "steps": case.steps, "seed": 1, "save": False}
-        for event in self._engine.generate(make_params({**wanted, **size, **self._options})):
+        size = {"width": case.side, "height": case.side, "batch_size": case.batch}
+        other = {"steps": case.steps, "seed": 1, "save": False, **self._options}
+        for event in self._engine.generate(make_params({**wanted, **size, **other})):
             if isinstance(event, Failed):
                 raise RuntimeError(event.error["message"])
             if isinstance(event, Image):
@@ -136,7 +124,8 @@ class Diffusers:
         return f"diffusers{' tuned' if self._tuned else ''}, {dtype_name(self.dtype)}"
 
     @lru_cache(maxsize=1)  # noqa: B019 (one a process)
-    def _networks(self) -> tuple[Any, Any, tuple[Any, ...]]:
+    def networks(self) -> tuple[Any, Any, tuple[Any, ...]]:
+        """UNet, VAE and text encoders."""
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
@@ -153,7 +142,7 @@ class Diffusers:
         return networks[0], networks[1], texts
 
     def work(self, case: Case) -> Callable[[], object]:
-        unet, vae, texts = self._networks()
+        unet, vae, texts = self.networks()
         if case.kind is CaseKind.picture:
             return self._picture(case)
         if case.kind is not CaseKind.unet:
@@ -178,7 +167,7 @@ class Diffusers:
         import diffusers
         import transformers
 
-        unet, vae, texts = self._networks()
+        unet, vae, texts = self.networks()
         words = PACKAGE_DATA / "clip"
 
         def tokenizer(padding: str) -> Any:
@@ -206,16 +195,26 @@ class Diffusers:
                 width=case.side,
                 height=case.side,
                 num_inference_steps=case.steps,
+                num_images_per_prompt=case.batch,
                 guidance_scale=GUIDANCE,
                 generator=torch.Generator().manual_seed(1),
             )
             with tempfile.TemporaryDirectory() as folder:
-                made.images[0].save(Path(folder) / "picture.png")
+                for number, image in enumerate(made.images):
+                    image.save(Path(folder) / f"{number}.png")
 
         return make
 
 
-Peer = Ours | Diffusers
+Peer = Ours | Diffusers | OpenVino
+
+
+def peer_of(kind: str, paths: Paths, checkpoint: str, use_cpu: bool) -> Peer:
+    """The peer of a name."""
+    if kind in (PeerKind.ours, PeerKind.fast):
+        return Ours(paths, checkpoint, use_cpu, kind == PeerKind.fast)
+    diffusers = Diffusers(paths, checkpoint, use_cpu, kind == PeerKind.tuned)
+    return OpenVino(diffusers.device, lambda: diffusers.networks()[:2]) if kind == PeerKind.openvino else diffusers
 
 
 def serve(connection: Connection, kind: str, paths: Paths, checkpoint: str, use_cpu: bool, threads: int) -> None:
@@ -230,11 +229,7 @@ def serve(connection: Connection, kind: str, paths: Paths, checkpoint: str, use_
             with torch.inference_mode():
                 if peer is None:
                     import_libraries()
-                    peer = (
-                        Ours(paths, checkpoint, use_cpu, kind == PeerKind.fast)
-                        if kind in (PeerKind.ours, PeerKind.fast)
-                        else Diffusers(paths, checkpoint, use_cpu, kind == PeerKind.tuned)
-                    )
+                    peer = peer_of(kind, paths, checkpoint, use_cpu)
                 device = peer.device.device
                 if message == "facts":
                     answer: object = (peer.name, str(device), peer.device.name, torch.get_num_threads())
@@ -255,6 +250,8 @@ def serve(connection: Connection, kind: str, paths: Paths, checkpoint: str, use_
         except Exception as error:  # whatever a peer fails with is a result: that it cannot do the case
             line = traceback.format_exception_only(error)[-1].strip()
             connection.send((False, line[:200]))
+    if isinstance(peer, Ours):
+        peer.close()
 
 
 def _next(connection: Connection) -> Any:
@@ -263,36 +260,6 @@ def _next(connection: Connection) -> Any:
         return connection.recv()
     except EOFError:
         return "stop"
-
-
-def model_file(paths: Paths, name: str) -> ModelFile:
-    """Raises `ModelNotFound`."""
-    with closing(Catalog(paths)) as catalog:
-        return catalog.find_checkpoint(name)
-
-
-def planned(paths: Paths, name: str) -> tuple[Plans, Any]:
-    """The plans of a checkpoint and of the VAE in it."""
-    file = model_file(paths, name)
-    opened = open_checkpoint(file, allow_pickle=False, cache_dir=paths.cache_dir)
-    plans = plan_checkpoint(opened, file)
-    if plans.baked is None:
-        raise ValueError(f"{file.name} holds no VAE")
-    return plans, plan_vae(opened.vae, plans.baked)
-
-
-def given(unet: Any, case: Case) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor | None, Tensor | None]:
-    """What a guided step is given, in fp32: latents (batch, C, h, w), two prompts (77, D); for SDXL more."""
-    generator = torch.Generator().manual_seed(0)
-    config = unet.config
-    cells = case.side // 8
-    x = torch.randn(case.batch, config.in_channels, cells, cells, generator=generator)
-    prompts = torch.randn(2, TOKENS, config.cross_attention_dim, generator=generator)
-    if not config.addition_embed_type:
-        return x, (prompts[0], prompts[1]), None, None
-    sizes = 6
-    pooled = config.projection_class_embeddings_input_dim - sizes * config.addition_time_embed_dim
-    return x, (prompts[0], prompts[1]), torch.zeros(pooled), torch.full((sizes,), float(case.side))
 
 
 def part_of(case: Case, vae: Any, text: Any, device: torch.device) -> Callable[[], object]:

@@ -23,8 +23,8 @@ from webui.engine.drawing import Draw, Drawing
 from webui.engine.extensions import JobExtensions
 from webui.engine.graphs import Graphs
 from webui.engine.latent_mask import LatentMask
+from webui.engine.loaded import LoadedCheckpoint
 from webui.engine.loader import meta_unet
-from webui.engine.models import LoadedCheckpoint
 from webui.engine.passes import Pass
 from webui.engine.progress import Progress
 from webui.engine.refiner import Refiner
@@ -75,6 +75,7 @@ def loaded(unet: Any, family: Family = Family.SD1, *, flow: bool = False) -> Loa
         family=family,
         unet=unet,
         flop=0.0,
+        dims=RECIPES["sd2"].unet,
         text_encoders=(),
         table=flow_sigma_table() if flow else sigma_table(),
         prediction="flow" if flow else "eps",
@@ -116,6 +117,7 @@ def draw(
         residency=Residency(GPU, MemoryMode.normal),
         settings=settings,
         graphs=Graphs(None, lambda: 0),
+        apart=False,
     )
     events: list[Any] = []
     reporting = Reporting(GPU, Control(), events.append)

@@ -6,6 +6,7 @@ The work is done by `benchmarks.bench`, with torch, in a process of its own, whi
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import subprocess
 import sys
@@ -30,6 +31,7 @@ class CaseKind(Enum):
 class PeerKind(StrEnum):
     diffusers = "diffusers"
     tuned = "tuned"
+    openvino = "openvino"  # on a CPU, where it is installed; UNet steps and decodes alone
     ours = "ours"
     fast = "fast"  # ours with the options that are not exact; whole runs alone
 
@@ -104,7 +106,7 @@ def bench(
         scratch=there(scratch),
         data_dir=there(data_dir),
         case=tuple(kind.value for kind in case or CaseKind),
-        peer=tuple(peer or PeerKind),
+        peer=tuple(peer or _usual_peers()),
         side=tuple(side or ()),
         batch=tuple(batch or (1,)),
         steps=steps,
@@ -115,3 +117,9 @@ def bench(
     )
     command = [sys.executable, "-m", "benchmarks.bench", options.to_json()]
     raise typer.Exit(subprocess.run(command, cwd=REPO_ROOT, check=False).returncode)
+
+
+def _usual_peers() -> list[PeerKind]:
+    """All that are here. OpenVINO is no part of this program: `pip install openvino` brings it."""
+    there = importlib.util.find_spec("openvino") is not None
+    return [kind for kind in PeerKind if kind is not PeerKind.openvino or there]

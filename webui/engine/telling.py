@@ -86,8 +86,8 @@ class Telling:
         self._told: dict[tuple[torch.device, bool], tuple[Told, ...]] = {}
 
     def at(self, call: int, with_uncond: bool, device: torch.device) -> tuple[Told, ...]:
-        """What is told in one call each: all prompts, the negative one behind them where it is asked for and has as many
-        tokens as they; where it has not, in a call of its own.
+        """What is told in one call each: all prompts, and behind them the negative one, where it is asked for. Where it
+        has not as many tokens as they, it has a call of its own.
         """
         texts = self._conditioning.encoded_at(call)
         if len(texts) != len(self._texts) or any(a is not b for a, b in zip(texts, self._texts, strict=True)):

@@ -1,0 +1,106 @@
+"""What only a GPU can show: recorded UNets are equal to plain ones, nobody waits, memory modes keep to their limits."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from block_models import SMALL, ours
+from embedded import install_embedded
+from engine_runs import make_engine, pixels_of, run
+from network_files import write_lora
+
+from webui.engine import Engine
+from webui.engine.attention import Attention
+from webui.engine.graphs import CudaRecorder, plain
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
+CUDA = torch.device("cuda")
+
+
+@pytest.fixture(scope="module")
+def gpu_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """In fp16, with a LoRA named film."""
+    root = tmp_path_factory.mktemp("cuda")
+    install_embedded(root)
+    engine = make_engine(root, device__precision="fp16")
+    write_lora(engine)
+    yield engine
+    engine.close()
+
+
+def test_a_cuda_graph_answers_as_the_network_does_and_follows_its_arguments() -> None:
+    unet = ours(SMALL, torch.float16).to(CUDA)
+    sample = torch.randn(2, 4, 16, 16, device=CUDA, dtype=torch.float16).contiguous(memory_format=torch.channels_last)
+    t, context = torch.full((2,), 500.0, device=CUDA), torch.randn(2, 77, 24, device=CUDA, dtype=torch.float16)
+    with torch.inference_mode():
+        named = {"encoder_hidden_states": context}
+        plain(unet, sample, t, **named)
+        recording = CudaRecorder(CUDA).record(lambda: plain(unet, sample, t, **named))
+        for _ in range(3):
+            sample.normal_()
+            recording.repeat()
+            torch.testing.assert_close(recording.answer, plain(unet, sample, t, **named), atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"batch_size": 3}, {"prompt": "a red apple <lora:film:0.8>"}, {"width": 192, "height": 64}],
+    ids=str,
+)
+def test_pictures_with_and_without_graphs_are_the_same(
+    gpu_engine: Engine, tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    install_embedded(tmp_path)
+    without = make_engine(tmp_path, device__precision="fp16", device__graphs=False)
+    write_lora(without)
+    try:
+        made, expected = (run(engine, steps=8, **fields).images for engine in (gpu_engine, without))
+        for one, other in zip(made, expected, strict=True):
+            assert np.abs(pixels_of(one).astype(int) - pixels_of(other)).mean() < 1
+    finally:
+        without.close()
+    assert len(gpu_engine._tools.graphs) > 0
+
+
+def test_a_step_waits_for_the_gpu_only_to_look_for_nan(gpu_engine: Engine) -> None:
+    run(gpu_engine, steps=4)
+
+    def waits(steps: int) -> int:
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            run(gpu_engine, steps=steps)
+        return sum("synchron" in str(one.message) for one in seen)
+
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        assert waits(39) - waits(7) <= 4, "at calls 8, 16, 24 and 32"
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("mode", ["medvram", "lowvram"])
+def test_frugal_modes_draw_the_same_picture_in_less_memory(gpu_engine: Engine, tmp_path: Path, mode: str) -> None:
+    install_embedded(tmp_path)
+    frugal = make_engine(tmp_path, device__precision="fp16", device__memory=mode)
+    try:
+        usual, lean = run(gpu_engine), run(frugal)
+        assert np.abs(pixels_of(usual.images[0]).astype(int) - pixels_of(lean.images[0])).mean() < 1
+        assert lean.finished.peak_memory < usual.finished.peak_memory
+        assert len(frugal._tools.graphs) == 0
+    finally:
+        frugal.close()
+
+
+def test_every_attention_backend_that_is_usable_gives_the_same(gpu_engine: Engine) -> None:
+    q, k, v = (torch.randn(2, 8, n, 40, device=CUDA, dtype=torch.float16) for n in (256, 77, 77))
+    attention = Attention(CUDA, torch.float16)
+    expected = (q.float() @ k.float().transpose(-1, -2) * 40**-0.5).softmax(-1) @ v.float()
+    for _, backend in attention._functions:
+        torch.testing.assert_close(backend(q, k, v).float(), expected, atol=2e-2, rtol=2e-2)
+    assert gpu_engine.attention.name == attention.name
