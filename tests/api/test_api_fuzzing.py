@@ -116,6 +116,7 @@ def existing(house: Atelier) -> dict[str, str]:
         "form": "txt2img",
         "/outputs/{name}": view["images"][0]["path"],
         "/v1/models/{name}": house.client.get("/v1/models").json()["data"][0]["id"],
+        "/caches/{name}": "prompts",
         "name": "prompt-matrix",
     }
 

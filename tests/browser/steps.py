@@ -77,5 +77,25 @@ def until(condition: Callable[[], Any], seconds: float = 20) -> Any:
 
 def ready(page: Any) -> Any:
     """Wait until the page can be used."""
-    page.wait_for_function("document.documentElement.dataset.ready === 'true' && latent.form.ready")
+    page.wait_for_function("document.documentElement?.dataset.ready === 'true' && latent.form.ready")
     return page
+
+
+def settled_box(page: Any, selector: str) -> dict[str, float]:
+    """Where an element is in the document once it has not moved for twenty frames."""
+    box: dict[str, float] = page.evaluate(
+        """(selector) => new Promise((done) => {
+          let last = "", still = 0;
+          const look = () => {
+            const box = document.querySelector(selector).getBoundingClientRect();
+            const at = { x: box.x, y: box.y + scrollY, width: box.width, height: box.height };
+            const now = Object.values(at).join();
+            still = now === last ? still + 1 : 0;
+            last = now;
+            if (still === 20) done(at); else requestAnimationFrame(look);
+          };
+          look();
+        })""",
+        selector,
+    )
+    return box

@@ -69,7 +69,7 @@ def test_a_panel_changes_the_picture_survives_a_reload_and_comes_back_with_reuse
     assert changed["infotext"] != plain["infotext"]
     page.wait_for_timeout(300)  # the form keeps itself with a delay
     page.reload()
-    page.wait_for_function("document.documentElement.dataset.ready === 'true' && latent.form.ready")
+    page.wait_for_function("document.documentElement?.dataset.ready === 'true' && latent.form.ready")
     assert page.get_by_label("Amount").input_value() == "0.8"
     reset(page)
     assert page.get_by_label("Amount").count() == 0

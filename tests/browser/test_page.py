@@ -9,7 +9,7 @@ import pytest
 from embedded import EMBEDDED_CHECKPOINT
 from PIL import Image, PngImagePlugin
 from running_server import RunningServer
-from steps import SLOW, generate, ready, set_values, until, wait_for_end, wait_for_step
+from steps import SLOW, generate, ready, set_values, settled_box, until, wait_for_end, wait_for_step
 
 pytestmark = pytest.mark.browser
 
@@ -258,13 +258,11 @@ def test_what_is_kept_in_memory_is_shown_in_the_settings_and_cleared(page: Any, 
 def test_on_a_phone_the_picture_comes_right_below_generate(pages: Any, width: int) -> None:
     page = pages.open(viewport={"width": width, "height": 844}, has_touch=True, is_mobile=True)
     set_values(page, prompt="a turtle", steps=100, **SLOW)
-    # the prompt's field takes the height of its text in the frame after
-    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    before = page.locator("#generate").bounding_box()
+    before = settled_box(page, "#generate")  # the prompt's field takes the height of its text some frames later
     job = generate(page)
     wait_for_step(page, job)
     page.locator("#activity").wait_for(state="visible")
-    assert page.locator("#generate").bounding_box() == before, "the page moved"
+    assert settled_box(page, "#generate") == before, "the page moved"
     page.locator("#interrupt").click()
     wait_for_end(page, job, "interrupted")
     parts = ["#f-prompt", "#generate", "#stage .frame", "#stage .actions", "#group-sampling"]

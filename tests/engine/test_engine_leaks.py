@@ -36,7 +36,6 @@ def worn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 def test_F11_switches_of_checkpoint_lora_and_vae_leave_nothing_behind(worn: Engine) -> None:
     before, after = soak(worn, itertools.islice(switching(64), ROUND), ROUND)
     assert after.leaks(before) == []
-    assert after.networks == 1  # that of the model in use
 
 
 def test_F12_many_pictures_leave_nothing_behind(worn: Engine) -> None:

@@ -135,7 +135,9 @@ def test_parts_without_effect_are_named(engine: Engine) -> None:
 
 def test_unknown_names_end_the_job_with_a_sentence(engine: Engine) -> None:
     assert run(engine, checkpoint="no such model").error["error"] == "ModelNotFound"
-    assert EMBEDDED_CHECKPOINT.stem in run(engine, checkpoint=EMBEDDED_CHECKPOINT.stem[:-1]).error["advice"]
+    assert (
+        EMBEDDED_CHECKPOINT.stem in run(engine, checkpoint=EMBEDDED_CHECKPOINT.stem.replace("m", "", 1)).error["advice"]
+    )
     assert run(engine, vae="no such VAE").error["error"] == "ModelNotFound"
     assert run(engine).finished.pictures == 1
 

@@ -9,9 +9,11 @@ and their pages given back, so that no more than the result and one tensor are i
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -71,12 +73,19 @@ def _without_xformers() -> Iterator[None]:
             del sys.modules["xformers"]
 
 
+@cache
 def import_libraries() -> None:
-    """Import what the networks come from: seconds, the first time. Everything else here does it when needed."""
+    """Import what the networks come from: seconds, the first time. Everything else here does it when needed.
+
+    Python's collector then leaves all that is there in peace: a million objects that stay for good, which it would look
+    at each time that memory is given back.
+    """
     with _without_xformers():
         import diffusers.models.autoencoders.autoencoder_kl
         import diffusers.models.unets.unet_2d_condition  # noqa: F401
         import transformers.models.clip.modeling_clip  # noqa: F401
+    gc.collect()
+    gc.freeze()
 
 
 def meta_unet(dims: UnetDims) -> Any:

@@ -74,8 +74,9 @@ class Faces:
         return {Path(path).name: network.nbytes for (path, _), network in self._networks.items()}
 
     def drop_all(self) -> None:
-        self._networks.clear()
-        give_back(self._device.device)
+        if self._networks:
+            self._networks.clear()
+            give_back(self._device.device)
 
     @cached_property
     def _detector(self) -> YuNet:

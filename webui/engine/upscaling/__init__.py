@@ -98,8 +98,9 @@ class Upscalers:
         }
 
     def drop_all(self) -> None:
-        self._networks.clear()
-        give_back(self._device.device)
+        if self._networks:
+            self._networks.clear()
+            give_back(self._device.device)
 
     def _network(self, file: ModelFile, emit: Emit) -> Any:
         key = (str(file.path), file.fingerprint)
