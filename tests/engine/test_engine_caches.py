@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from engine_runs import make_engine, run
+from face_models import STAND_INS
 from network_files import write_lora
+from picture_inputs import keep, scene
+from safetensors.torch import save_file
 
 from webui.caches import CACHES, CacheState
 from webui.engine import Engine
@@ -49,6 +54,21 @@ def test_every_cache_tells_its_size_and_its_bound_and_can_be_cleared(data_dir: P
     gc.collect()
     assert unet() is None
     assert run(engine, **wanted).digests == made.digests
+    engine.close()
+
+
+def test_an_upscaler_of_another_package_is_told_too(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(STAND_INS))
+    monkeypatch.delitem(sys.modules, "spandrel", raising=False)
+    folder = data_dir / "models" / "ESRGAN"
+    folder.mkdir(parents=True)
+    save_file({"layers.weight": torch.ones(1)}, folder / "swin.safetensors")
+    engine = make_engine(data_dir)
+    source = keep(data_dir / "outputs", scene(24, 16))
+    made = run(engine, extras={"upscaler": "swin", "scale": 2.0, "image": source})
+    assert (made.images[0].width, made.images[0].height) == (48, 32)
+    held = states(engine)["upscalers"]
+    assert (held.held, held.bytes) == (("swin.safetensors",), 4)
     engine.close()
 
 

@@ -1,5 +1,5 @@
 """In place of the package of that name, which needs torchvision: two small face restorers with the protocol of the real
-ones (aligned face in -1..1 in, a tuple with the restored one out)."""
+ones (aligned face in -1..1 in, a tuple with the restored one out), and an upscaler."""
 
 from __future__ import annotations
 
@@ -16,7 +16,20 @@ class UnsupportedModelError(Exception):
 
 class ImageModelDescriptor:
     def __init__(self, model: nn.Module, name: str, purpose: str) -> None:
-        self.model, self.purpose, self.architecture, self.scale = model, purpose, SimpleNamespace(name=name), 1
+        self.model, self.purpose, self.architecture = model, purpose, SimpleNamespace(name=name)
+        self.scale = 2 if purpose == "SR" else 1
+
+    def eval(self) -> ImageModelDescriptor:
+        self.model.eval()
+        return self
+
+    def to(self, device: torch.device) -> ImageModelDescriptor:
+        self.model.to(device)
+        return self
+
+    def __call__(self, x: Tensor) -> Tensor:
+        made: Tensor = self.model(x)
+        return made
 
 
 class Gfpgan(nn.Module):
@@ -43,6 +56,17 @@ class Codeformer(nn.Module):
         return x * weight, self.level
 
 
+class SwinIR(nn.Module):
+    """Twice the pixels, times what the file says."""
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(tensors["layers.weight"].float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gain * x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
 class ModelLoader:
     def __init__(self, device: str) -> None:
         assert device == "cpu"
@@ -53,5 +77,5 @@ class ModelLoader:
         if "position_emb" in tensors:
             return ImageModelDescriptor(Codeformer(tensors), "CodeFormer", "FaceSR")
         if "layers.weight" in tensors:
-            return ImageModelDescriptor(nn.Identity(), "SwinIR", "SR")
+            return ImageModelDescriptor(SwinIR(tensors), "SwinIR", "SR")
         raise UnsupportedModelError

@@ -57,8 +57,8 @@ def free_memory_of(tools: Tools) -> None:
     """Drop everything that is kept but the checkpoint and the VAE in use. No frame may hold a tensor any more."""
     tools.graphs.clear()
     tools.chunks.clear()
-    tools.upscalers.drop_all()
-    tools.faces.drop_all()
+    tools.upscalers.networks.drop_all()
+    tools.faces.networks.drop_all()
     tools.store.drop_others()
     give_back(tools.device.device)
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from webui.caches import CacheState, known_caches
-from webui.engine.faces import KEPT as KEPT_RESTORERS
+from webui.engine.kept_networks import KEPT
 from webui.engine.memory import give_back
 from webui.engine.models import EXTERNAL_VAES
 from webui.engine.networks.attachment import CACHE_BYTES
 from webui.engine.networks.library import KEPT_FILES
 from webui.engine.shared import Tools
-from webui.engine.upscaling import KEPT
 
 
 def cache_states(tools: Tools) -> tuple[CacheState, ...]:
     """All of them, in the order of `webui.caches.CACHES`. To be asked while no job runs."""
-    store, chunks, files, upscalers = tools.store, tools.chunks, tools.library.held, tools.upscalers.held
-    faces = tools.faces.held
+    store, chunks, files, upscalers = tools.store, tools.chunks, tools.library.held, tools.upscalers.networks.held
+    faces = tools.faces.networks.held
     switches = [switch for loaded in store.checkpoints for switch in loaded.switches]
     return (
         CacheState(
@@ -46,7 +45,7 @@ def cache_states(tools: Tools) -> tuple[CacheState, ...]:
         CacheState("networks", len(files), sum(files.values()), KEPT_FILES, 0, tuple(files)),
         CacheState("prompts", chunks.entries, chunks.bytes, 0, chunks.limit),
         CacheState("upscalers", len(upscalers), sum(upscalers.values()), KEPT, 0, tuple(upscalers)),
-        CacheState("faces", len(faces), sum(faces.values()), KEPT_RESTORERS, 0, tuple(faces)),
+        CacheState("faces", len(faces), sum(faces.values()), KEPT, 0, tuple(faces)),
     )
 
 
@@ -66,7 +65,7 @@ def clear_caches(tools: Tools, names: Iterable[str]) -> None:
         elif name == "prompts":
             tools.chunks.clear()
         elif name == "upscalers":
-            tools.upscalers.drop_all()
+            tools.upscalers.networks.drop_all()
         else:
-            tools.faces.drop_all()
+            tools.faces.networks.drop_all()
     give_back(tools.device.device)

@@ -167,8 +167,8 @@ class Engine:
         """Wait for the running job, end the thread, unload everything."""
         self._executor.shutdown(wait=True)
         self._tools.store.drop_all()
-        self._tools.upscalers.drop_all()
-        self._tools.faces.drop_all()
+        self._tools.upscalers.networks.drop_all()
+        self._tools.faces.networks.drop_all()
         self._tools.chunks.clear()
         self._tools.graphs.clear()
 

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from webui.catalog import Catalog, ModelFile
+from webui.catalog import Catalog
 from webui.engine.device import DeviceChoice
 from webui.engine.faces.alignment import cut_out, put_back
 from webui.engine.faces.restorers import Restorer, restorer_of
 from webui.engine.faces.yunet import YuNet, find_faces, load_yunet
-from webui.engine.memory import give_back
-from webui.engine.weights import Fingerprint, open_weights
-from webui.events import Event, Loaded, Loading, Warning
+from webui.engine.kept_networks import KeptNetworks
+from webui.events import Event, Warning
 from webui.names import NO_MODEL
 from webui.operations import FaceRestoration
 from webui.provenance import UsedModel
 from webui.settings import Settings
 
-KEPT = 2  # networks in memory, of some 350 MB each
 MIN_EYE_DISTANCE = 5.0  # pixels; in smaller faces there is nothing to restore
 NO_FACE = Warning("faces", "Face restoration had no effect: no face was found.")
 
@@ -37,8 +33,8 @@ class Faces:
     def __init__(self, catalog: Catalog, device: DeviceChoice, settings: Settings) -> None:
         self._catalog = catalog
         self._device = device
-        self._allow_pickle = settings.model.allow_pickle
-        self._networks: OrderedDict[tuple[str, Fingerprint], Restorer] = OrderedDict()
+        called = "face restoration model"
+        self.networks = KeptNetworks("face restorer", called, restorer_of, catalog, device, settings)
 
     def restore(
         self,
@@ -52,7 +48,8 @@ class Faces:
 
         Raises `ModelNotFound`, `UnsupportedModel` or `BadModelFile` for a network that cannot be used.
         """
-        networks = [(self._network(self._catalog.find_face_restorer(name), emit), seen) for name, seen in uses(request)]
+        files = [(self._catalog.find_face_restorer(name), seen) for name, seen in uses(request)]
+        networks = [(self.networks.get(file, emit), seen) for file, seen in files]
         found = [face for face in find_faces(self._detector, image) if face.eye_distance >= MIN_EYE_DISTANCE]
         for network, visibility in networks:
             for face in found:
@@ -66,35 +63,11 @@ class Faces:
         """The model files that a request uses, for the record of a picture."""
         names = [] if request is None else [name for name, _ in uses(request)]
         files = [self._catalog.find_face_restorer(name) for name in dict.fromkeys(names)]
-        return tuple(UsedModel("face restorer", one.name, self._catalog.sha256(one, wait=True)) for one in files)
-
-    @property
-    def held(self) -> dict[str, int]:
-        """The networks in memory, by the names of their files, each with its bytes."""
-        return {Path(path).name: network.nbytes for (path, _), network in self._networks.items()}
-
-    def drop_all(self) -> None:
-        if self._networks:
-            self._networks.clear()
-            give_back(self._device.device)
+        return tuple(self.networks.used(file) for file in files)
 
     @cached_property
     def _detector(self) -> YuNet:
         return load_yunet()
-
-    def _network(self, file: ModelFile, emit: Emit) -> Restorer:
-        key = (str(file.path), file.fingerprint)
-        if key not in self._networks:
-            emit(Loading("face restorer", file.name, f"Loading face restoration model from {file.path}"))
-            weights = open_weights(file.path, allow_pickle=self._allow_pickle, cache_dir=self._catalog.paths.cache_dir)
-            tensors = {name: weights.tensor(name) for name in weights.tensors}
-            network = restorer_of(tensors, file.name).to(self._device.device)
-            while len(self._networks) >= KEPT:
-                self._networks.popitem(last=False)
-            self._networks[key] = network
-            emit(Loaded("face restorer", file.name, file.short_hash, str(file.path), {}))
-        self._networks.move_to_end(key)
-        return self._networks[key]
 
     def _restored(self, network: Restorer, aligned: Image.Image, weight: float) -> Image.Image:
         """One aligned face through the network, in fp32, as it was trained."""

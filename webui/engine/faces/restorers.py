@@ -6,7 +6,7 @@ Such a network takes (1, 3, 512, 512) in -1..1 and gives the same, GFPGAN and Co
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -32,10 +32,8 @@ class Restorer:
         self._always: dict[str, Any] = {"randomize_noise": False} if "randomize_noise" in known else {}
         self._weighted = "weight" in known
 
-    @property
-    def nbytes(self) -> int:
-        """What it takes in memory."""
-        return sum(p.nbytes for p in self._network.parameters())
+    def parameters(self) -> Iterator[Tensor]:
+        return iter(self._network.parameters())
 
     def to(self, device: torch.device) -> Restorer:
         self._network.to(device)

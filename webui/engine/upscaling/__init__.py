@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,19 +10,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from webui.catalog import Catalog, ModelFile
+from webui.catalog import Catalog
 from webui.engine.device import DeviceChoice
+from webui.engine.kept_networks import KeptNetworks
 from webui.engine.memory import give_back, is_out_of_memory
 from webui.engine.upscaling.files import network_of
 from webui.engine.upscaling.tiles import TILE, enlarge_tiled
-from webui.engine.weights import Fingerprint, open_weights
-from webui.events import Event, Loaded, Loading
+from webui.events import Event
 from webui.names import LATENT_UPSCALERS, PIXEL_UPSCALERS
 from webui.pictures.resizing import Size, lanczos
 from webui.provenance import UsedModel
 from webui.settings import Settings
 
-KEPT = 2  # networks in memory; the largest common one has 67 MB
 MAX_ROUNDS = 3  # how often a network is applied until the picture is large enough
 SMALLEST_TILE = 48
 
@@ -38,8 +35,7 @@ class Upscalers:
     def __init__(self, catalog: Catalog, device: DeviceChoice, settings: Settings) -> None:
         self._catalog = catalog
         self._device = device
-        self._allow_pickle = settings.model.allow_pickle
-        self._networks: OrderedDict[tuple[str, Fingerprint], Any] = OrderedDict()
+        self.networks = KeptNetworks("upscaler", "upscaler", network_of, catalog, device, settings)
         self._functions: dict[str, Enlarge] = {}
 
     def add(self, name: str, function: Enlarge) -> None:
@@ -66,7 +62,7 @@ class Upscalers:
             image = self._functions[name](image, size).convert("RGB")
         elif name not in PIXEL_UPSCALERS and name not in LATENT_UPSCALERS:
             file = self._catalog.find_upscaler(name)
-            network = self._network(file, emit)
+            network = self.networks.get(file, emit)
             for _ in range(MAX_ROUNDS):
                 before = image.size
                 if image.width >= size[0] and image.height >= size[1]:
@@ -80,41 +76,13 @@ class Upscalers:
         """The factor of a network; 1 for the upscalers that have none."""
         if name in PIXEL_UPSCALERS or name in LATENT_UPSCALERS:
             return 1
-        return int(self._network(self._catalog.find_upscaler(name), emit).scale)
+        return int(self.networks.get(self._catalog.find_upscaler(name), emit).scale)
 
     def used(self, name: str) -> tuple[UsedModel, ...]:
         """The model file behind a name, for the record of a picture."""
         if name in PIXEL_UPSCALERS or name in LATENT_UPSCALERS:
             return ()
-        file = self._catalog.find_upscaler(name)
-        return (UsedModel("upscaler", file.name, self._catalog.sha256(file, wait=True)),)
-
-    @property
-    def held(self) -> dict[str, int]:
-        """The networks in memory, by the names of their files, each with its bytes."""
-        return {
-            Path(path).name: sum(p.nbytes for p in network.parameters())
-            for (path, _), network in self._networks.items()
-        }
-
-    def drop_all(self) -> None:
-        if self._networks:
-            self._networks.clear()
-            give_back(self._device.device)
-
-    def _network(self, file: ModelFile, emit: Emit) -> Any:
-        key = (str(file.path), file.fingerprint)
-        if key not in self._networks:
-            emit(Loading("upscaler", file.name, f"Loading upscaler from {file.path}"))
-            weights = open_weights(file.path, allow_pickle=self._allow_pickle, cache_dir=self._catalog.paths.cache_dir)
-            tensors = {name: weights.tensor(name) for name in weights.tensors}
-            network = network_of(tensors, file.name).to(self._device.device)
-            while len(self._networks) >= KEPT:
-                self._networks.popitem(last=False)
-            self._networks[key] = network
-            emit(Loaded("upscaler", file.name, file.short_hash, str(file.path), {}))
-        self._networks.move_to_end(key)
-        return self._networks[key]
+        return (self.networks.used(self._catalog.find_upscaler(name)),)
 
     def _run(self, network: Any, image: Image.Image, check: Callable[[], None]) -> Image.Image:
         """In tiles; in smaller ones where memory does not suffice. Networks run in fp32, as they were trained."""

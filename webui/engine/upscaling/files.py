@@ -7,7 +7,7 @@ RRDBNet has had three ways of naming: that of ESRGAN's first release (`model.1.s
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -170,6 +170,9 @@ class SpandrelNetwork:
     def to(self, device: torch.device) -> SpandrelNetwork:
         self._model.to(device)
         return self
+
+    def parameters(self) -> Iterator[Tensor]:
+        return iter(self._model.model.parameters())
 
     def __call__(self, x: Tensor) -> Tensor:
         large: Tensor = self._model(x)
