@@ -7,9 +7,10 @@ import sys
 import pytest
 
 from webui.cli import main
+from webui.cli.remote import credentials
 from webui.client import Client
 from webui.errors import InvalidParams
-from webui.mcp_server import McpMissing, build, credentials
+from webui.mcp_server import McpMissing, build
 
 
 def test_without_the_package_the_command_says_what_to_install(

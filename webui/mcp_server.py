@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from webui.client import Client
-from webui.errors import InvalidParams, WebUIError
+from webui.errors import WebUIError
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
@@ -110,13 +110,3 @@ def _kind(data: bytes) -> str:
     if data[4:8] == b"ftyp":
         return "avif"
     return "png" if data[:4] == b"\x89PNG" else "jpeg" if data[:2] == b"\xff\xd8" else "webp"
-
-
-def credentials(text: str) -> dict[str, Any]:
-    """`user:password` as the client takes it. Raises `InvalidParams`."""
-    if not text:
-        return {}
-    user, colon, password = text.partition(":")
-    if not colon or not user:
-        raise InvalidParams("--auth is not of the form user:password.", "Write it like anna:secret.")
-    return {"user": user, "password": password}

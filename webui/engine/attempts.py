@@ -57,8 +57,8 @@ def free_memory_of(tools: Tools) -> None:
     """Drop everything that is kept but the checkpoint and the VAE in use. No frame may hold a tensor any more."""
     tools.graphs.clear()
     tools.chunks.clear()
-    tools.upscalers.networks.drop_all()
-    tools.faces.networks.drop_all()
+    tools.upscalers.networks.clear()
+    tools.faces.networks.clear()
     tools.store.drop_others()
     give_back(tools.device.device)
 

@@ -65,7 +65,7 @@ def clear_caches(tools: Tools, names: Iterable[str]) -> None:
         elif name == "prompts":
             tools.chunks.clear()
         elif name == "upscalers":
-            tools.upscalers.networks.drop_all()
+            tools.upscalers.networks.clear()
         else:
-            tools.faces.networks.drop_all()
+            tools.faces.networks.clear()
     give_back(tools.device.device)

@@ -166,11 +166,11 @@ class Engine:
     def close(self) -> None:
         """Wait for the running job, end the thread, unload everything."""
         self._executor.shutdown(wait=True)
-        self._tools.store.drop_all()
-        self._tools.upscalers.networks.drop_all()
-        self._tools.faces.networks.drop_all()
+        self._tools.upscalers.networks.clear()
+        self._tools.faces.networks.clear()
         self._tools.chunks.clear()
         self._tools.graphs.clear()
+        self._tools.store.drop_all()  # gives the memory back
 
     def _stream(self, work: Work, control: Control) -> Iterator[Event]:
         """Run `work` in the engine's thread and yield what it emits, as it emits it."""

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from webui.catalog import Catalog, ModelFile
 from webui.engine.device import DeviceChoice
-from webui.engine.memory import give_back
 from webui.engine.weights import Fingerprint, open_weights
 from webui.events import Event, Loaded, Loading
 from webui.provenance import UsedModel
@@ -82,8 +81,6 @@ class KeptNetworks:
             for (path, _), network in self._networks.items()
         }
 
-    def drop_all(self) -> None:
-        """Forget them all, and give their memory back."""
-        if self._networks:
-            self._networks.clear()
-            give_back(self._device)
+    def clear(self) -> None:
+        """Forget them all. Whoever asks for it gives their memory back."""
+        self._networks.clear()
