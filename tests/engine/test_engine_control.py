@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -113,6 +114,16 @@ def test_leaving_the_iteration_ends_the_job_and_the_next_one_works(engine: Engin
             break
     events.close()  # type: ignore[attr-defined]
     assert run(engine, **SMALL).finished.pictures == 1
+
+
+def test_the_end_of_a_job_leaves_its_control_as_it_was_for_the_next_one(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine._pages, "job_over", lambda: time.sleep(0.2))  # a slow machine tidies up
+    control = Control()
+    for seed in (1, 2):
+        assert run(engine, control, seed=seed, **SMALL).finished.pictures == 1
+        assert not control.interrupted
 
 
 def test_flags_can_be_raised_from_any_thread() -> None:

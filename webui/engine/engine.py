@@ -152,7 +152,7 @@ class Engine:
         return DeviceReport(
             device=str(chosen.device),
             name=chosen.name,
-            precision=chosen.precision,
+            precision=chosen.formats,
             vae_precision=chosen.vae_precision,
             reason=chosen.reason,
             memory_mode=chosen.memory.value,
@@ -177,16 +177,16 @@ class Engine:
         events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         future = self._executor.submit(self._guarded, work, events.put)
         future.add_done_callback(lambda _done: events.put(None))
+        over = False  # the thread may still be tidying up then; the control is the caller's, and may serve another job
         try:
-            while True:
+            while not over:
                 event = _next(events, future)
                 if event is None:
                     return
+                over = isinstance(event, Finished | Failed)
                 yield event
-                if isinstance(event, Finished | Failed):
-                    return
         finally:
-            if not future.done():
+            if not over and not future.done():
                 control.interrupt()
             future.result()
 
