@@ -601,3 +601,16 @@ def test_a_part_of_a_name_is_looked_up_on_the_disk_only_now_and_then(
         catalog.find_checkpoint("new")
     monkeypatch.setattr("webui.catalog.catalog.RESCAN_SECONDS", 0.0)
     assert catalog.find_checkpoint("new").name == "new.safetensors"
+
+
+def test_a_folder_that_was_put_there_a_moment_ago_is_found_by_its_name(paths: Paths, checkpoints: Path):
+    catalog = Catalog(paths)
+    with pytest.raises(ModelNotFound):
+        catalog.find_checkpoint("saved")
+    folder = checkpoints / "saved"
+    folder.mkdir()
+    (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    assert catalog.find_checkpoint("saved").is_folder
+    for elsewhere in ("", "..", "../Stable-diffusion/saved", str(folder), "saved\0", "long" * 1000):
+        with pytest.raises(ModelNotFound):
+            catalog.find_checkpoint(elsewhere)

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 from webui.catalog.aliases import looks_like_hash
@@ -21,7 +21,7 @@ from webui.catalog.hasher import Hasher
 from webui.catalog.inspection import needs_pickle
 from webui.catalog.lookup import find_network, find_restorer, with_hash
 from webui.catalog.models import ModelFile, VaeChoice
-from webui.catalog.scan import SUFFIXES, VAE_ENDINGS, Role, find_models, look_again
+from webui.catalog.scan import MODEL_INDEX, SUFFIXES, VAE_ENDINGS, Role, find_models, look_again
 from webui.catalog.snapshot import Key, Reading, Seen, Snapshot, take_snapshot
 from webui.catalog.vae_choice import NONE, canonical_selection, choose_vae, find_vae, near
 from webui.errors import ModelNotFound, UnsupportedModel, near_matches
@@ -327,12 +327,20 @@ class Catalog:
         return ModelNotFound(f'There is no checkpoint "{alias[:80]}".', advice)
 
     def _rescan(self, name: str) -> bool:
-        """Look again for a name that is not known, unless that was done just now for something that is no file name."""
+        """Look again for a name that is not known, unless that was done just now for what names no file or folder."""
         is_file_name = name.lower().endswith(tuple(SUFFIXES["checkpoint"]))
-        if not is_file_name and time.monotonic() - self._scanned < RESCAN_SECONDS:
+        if not is_file_name and not self._is_model_folder(name) and time.monotonic() - self._scanned < RESCAN_SECONDS:
             return False
         self.refresh()
         return True
+
+    def _is_model_folder(self, name: str) -> bool:
+        """Whether a folder of a whole model in the layout of diffusers has that name now."""
+        path = PurePath(name)
+        if not path.name or path.is_absolute() or ".." in path.parts:
+            return False
+        # Path.is_file would raise for a name that no file can have, such as one of a thousand letters.
+        return any(os.path.isfile(folder / path / MODEL_INDEX) for folder in self.paths.checkpoints)  # noqa: PTH113
 
     def _look_beside(self, checkpoint: ModelFile) -> None:
         """Look again when a VAE came to lie beside the checkpoint, or went, since the last look."""
