@@ -34,7 +34,7 @@ import webui
 from benchmarks import make_sd15, make_sdxl
 from benchmarks.cases import Case, given, model_file, planned
 from benchmarks.measuring import Cost, operations
-from benchmarks.peers import quiet_environment, serve
+from benchmarks.peers import OTHER_PICTURES, quiet_environment, serve
 from webui.cli.bench import CaseKind, Options, PeerKind
 from webui.cli.models import human_size
 from webui.engine.device import choose_device
@@ -136,14 +136,17 @@ def measured(case: Case, peers: dict[str, PeerProcess], rounds: int) -> dict[str
 
 
 def compared(rows: dict[str, Row], peers: dict[str, PeerProcess]) -> None:
-    """How far the picture that is not exact is from the exact one."""
-    if PeerKind.ours in rows and PeerKind.fast in rows and not rows[PeerKind.fast].error:
-        exact, near = (
-            np.asarray(Image.open(io.BytesIO(peers[kind].ask("picture"))).convert("RGB"), dtype=np.float64)
-            for kind in (PeerKind.ours, PeerKind.fast)
-        )
-        error = float(np.mean((exact - near) ** 2))
-        rows[PeerKind.fast].difference = 10 * math.log10(255**2 / max(error, 1e-6))
+    """How far the pictures that are not exact are from the exact one."""
+    if PeerKind.ours not in rows or rows[PeerKind.ours].error:
+        return
+    exact, *others = [PeerKind.ours, *(kind for kind in OTHER_PICTURES if kind in rows and not rows[kind].error)]
+    pictures = {
+        kind: np.asarray(Image.open(io.BytesIO(peers[kind].ask("picture"))).convert("RGB"), dtype=np.float64)
+        for kind in (exact, *others)
+    }
+    for kind in others:
+        error = float(np.mean((pictures[exact] - pictures[kind]) ** 2))
+        rows[kind].difference = 10 * math.log10(255**2 / max(error, 1e-6))
 
 
 def counted(case: Case, paths: Paths, checkpoint: str) -> int:

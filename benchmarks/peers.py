@@ -19,7 +19,7 @@ from benchmarks.cases import TOKENS, Case, given, planned
 from benchmarks.measuring import cost, matmul_ceiling
 from benchmarks.openvino_peer import OpenVino
 from webui import settings as stored
-from webui.cli.bench import CaseKind, PeerKind
+from webui.cli.bench import ASKED_FOR, CaseKind, PeerKind
 from webui.engine import Engine
 from webui.engine.attention import Attention
 from webui.engine.begin import pixels_of
@@ -36,19 +36,24 @@ from webui.engine.text import Conditioning, Encoded, Schedule
 from webui.events import Failed, Image
 from webui.params import make_params
 from webui.paths import PACKAGE_DATA, Paths
-from webui.settings import MemoryMode
+from webui.settings import MemoryMode, WeightStorage
 
+OTHER_PICTURES = (PeerKind.fast, *ASKED_FOR)  # ours, with pictures that differ
 FAST = {"feature_reuse": 2, "guidance_end": 0.7}
 PROMPT, GUIDANCE = "a red apple on a wooden table", 7.0
 MUCH = 1e15  # operations: all threads have something to do
 
 
 class Ours:
-    """The engine: its loader, its evaluation of the UNet, its jobs. `fast`: with the options that are not exact."""
+    """The engine: its loader, its evaluation of the UNet, its jobs. `fast`: with the options that are not exact.
 
-    def __init__(self, paths: Paths, checkpoint: str, use_cpu: bool, fast: bool) -> None:
+    `weights`: how the UNet's are kept in memory.
+    """
+
+    def __init__(self, paths: Paths, checkpoint: str, use_cpu: bool, fast: bool, weights: WeightStorage) -> None:
         settings, _ = stored.load(paths.config_file)
-        self._settings = stored.changed(settings, {"device.use_cpu": use_cpu, "preview.enabled": False})
+        wanted = {"device.use_cpu": use_cpu, "preview.enabled": False, "device.weights": weights.value}
+        self._settings = stored.changed(settings, wanted)
         self._paths, self._checkpoint = paths, checkpoint
         self._engine = Engine(self._settings, paths)
         self.device: DeviceChoice = self._engine.device
@@ -58,13 +63,13 @@ class Ours:
 
     @property
     def name(self) -> str:
-        return f"ours{', not exact' if self._options else ''}, {dtype_name(self.dtype)}"
+        return f"ours{', not exact' if self._options else ''}, {self.device.formats}"
 
     @lru_cache(maxsize=1)  # noqa: B019 (one a process)
     def _networks(self) -> tuple[Any, Any, Any]:
         plans, vae_plan = planned(self._paths, self._checkpoint)
         attention = Attention(self.device.device, self.dtype, self._settings.device.attention)
-        unet = fill(plans.unet, Target(self.device.device, self.dtype))
+        unet = fill(plans.unet, Target(self.device.device, self.dtype, storage=self.device.storage))
         vae = fill(vae_plan, Target(self.device.device, self.device.vae_dtype))
         for network in (unet, vae):
             use_attention(network, attention)
@@ -211,8 +216,9 @@ Peer = Ours | Diffusers | OpenVino
 
 def peer_of(kind: str, paths: Paths, checkpoint: str, use_cpu: bool) -> Peer:
     """The peer of a name."""
-    if kind in (PeerKind.ours, PeerKind.fast):
-        return Ours(paths, checkpoint, use_cpu, kind == PeerKind.fast)
+    if kind in (PeerKind.ours, *OTHER_PICTURES):
+        weights = WeightStorage(kind) if kind in ASKED_FOR else WeightStorage.full
+        return Ours(paths, checkpoint, use_cpu, kind == PeerKind.fast, weights)
     diffusers = Diffusers(paths, checkpoint, use_cpu, kind == PeerKind.tuned)
     return OpenVino(diffusers.device, lambda: diffusers.networks()[:2]) if kind == PeerKind.openvino else diffusers
 

@@ -46,7 +46,7 @@ class Environment:
     torch: str = ""
     diffusers: str = ""
     device: str = ""  # "cpu", "cuda:0 NVIDIA H200"
-    dtype: str = ""  # of the UNet: "float16", "bfloat16", "float32"
+    dtype: str = ""  # of the UNet: "float16", "bfloat16", "float32"; ", weights int8" where they are kept so
     vae_dtype: str = ""
     attention: str = ""  # backend and version: "xformers 0.0.35", "sdpa"
     threads: str = ""  # on CPU, of the UNet, and of how many: the order of a sum depends on it

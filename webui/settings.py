@@ -33,6 +33,12 @@ class Precision(Enum):
     fp32 = "fp32"
 
 
+class WeightStorage(Enum):
+    full = "full"  # as they are computed with
+    int8 = "int8"  # eight bits, an even step
+    float8 = "float8"  # eight bits, finer for small numbers
+
+
 class Attention(Enum):
     auto = "auto"
     xformers = "xformers"
@@ -74,6 +80,7 @@ class DeviceSettings:
     use_cpu: bool = False
     precision: Precision = Precision.auto
     vae_precision: Precision = Precision.auto
+    weights: WeightStorage = WeightStorage.full  # how the UNet's are kept in memory
     attention: Attention = Attention.auto
     graphs: bool = True  # CUDA graphs of the UNet
     compile: bool = False  # the UNet, by torch.compile

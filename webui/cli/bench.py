@@ -34,6 +34,11 @@ class PeerKind(StrEnum):
     openvino = "openvino"  # on a CPU, where it is installed; UNet steps and decodes alone
     ours = "ours"
     fast = "fast"  # ours with the options that are not exact; whole runs alone
+    int8 = "int8"  # ours with the UNet's weights kept so
+    float8 = "float8"
+
+
+ASKED_FOR = (PeerKind.int8, PeerKind.float8)  # measured only where they are named
 
 
 class RandomModel(StrEnum):
@@ -120,6 +125,6 @@ def bench(
 
 
 def _usual_peers() -> list[PeerKind]:
-    """All that are here. OpenVINO is no part of this program: `pip install openvino` brings it."""
+    """All that are here and need not be asked for. OpenVINO is no part of this program: `pip install openvino`."""
     there = importlib.util.find_spec("openvino") is not None
-    return [kind for kind in PeerKind if kind is not PeerKind.openvino or there]
+    return [kind for kind in PeerKind if kind not in ASKED_FOR and (kind is not PeerKind.openvino or there)]

@@ -19,7 +19,7 @@ import typer
 from webui import settings as stored
 from webui.errors import SettingsError
 from webui.paths import REPO_ROOT, Paths
-from webui.settings import Attention, Precision, Settings
+from webui.settings import Attention, Precision, Settings, WeightStorage
 
 R = TypeVar("R")
 
@@ -100,6 +100,7 @@ class Machine:
     precision: Annotated[PrecisionFlag | None, _switch("--precision", "Numbers of the networks.")] = None
     no_half: Annotated[bool, _switch("--no-half", "Every network in fp32: slower, more memory.")] = False
     no_half_vae: Annotated[bool, _switch("--no-half-vae", "The VAE alone in fp32.")] = False
+    weights: Annotated[WeightStorage | None, _switch("--weights", "How the UNet's weights are kept in memory.")] = None
     medvram: Annotated[bool, _switch("--medvram", "Keep one network on the GPU at a time.")] = False
     lowvram: Annotated[bool, _switch("--lowvram", "Keep one layer on the GPU at a time: much slower.")] = False
     use_cpu: Annotated[bool, _switch("--use-cpu", "Compute on the CPU, even if there is a GPU.")] = False
@@ -119,6 +120,8 @@ class Machine:
             values["device.precision"] = wanted.value
         if self.no_half or self.no_half_vae or self.precision is PrecisionFlag.full:
             values["device.vae_precision"] = Precision.fp32.value
+        if self.weights:
+            values["device.weights"] = self.weights.value
         if mode := _only({name for name in ("medvram", "lowvram") if getattr(self, name)}, "--medvram, --lowvram"):
             values["device.memory"] = mode
         if self.use_cpu:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 
-from webui.settings import DeviceSettings, MemoryMode, Precision
+from webui.settings import DeviceSettings, MemoryMode, Precision, WeightStorage
 
 _DTYPES = {Precision.fp16: torch.float16, Precision.bf16: torch.bfloat16, Precision.fp32: torch.float32}
-_NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
+_NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32", torch.float8_e4m3fn: "float8"}
+_STORED = {WeightStorage.int8: torch.int8, WeightStorage.float8: torch.float8_e4m3fn}
 
 _CPU_BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")  # x86, x86 with tiles, Arm
 
@@ -21,7 +22,7 @@ class DeviceChoice:
     """The device and the number formats of the networks.
 
     `dtype` is that of the UNet and the text encoder, `vae_dtype` that of the VAE; `memory` only matters on CUDA.
-    `reason` is a sentence for the console.
+    `reason` is a sentence or two for the console.
     """
 
     device: torch.device
@@ -31,6 +32,7 @@ class DeviceChoice:
     reason: str
     bf16: bool  # whether the device computes in bf16 itself
     memory: MemoryMode = MemoryMode.normal
+    storage: torch.dtype | None = None  # of the UNet's large weights, where it is not `dtype`
 
     @property
     def kind(self) -> str:
@@ -43,6 +45,11 @@ class DeviceChoice:
     @property
     def vae_precision(self) -> str:
         return dtype_name(self.vae_dtype)
+
+    @property
+    def formats(self) -> str:
+        """Of the UNet: in what it computes, and in what its weights are kept, where that is another."""
+        return self.precision + (f", weights in {dtype_name(self.storage)}" if self.storage else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +132,19 @@ def _chosen(
             how += ", though this device only emulates it"
     memory = settings.memory if device.type == "cuda" else MemoryMode.normal
     reason = f"{how[:1].upper()}{how[1:]}."
-    return DeviceChoice(device, name, dtype, vae_dtype, reason, bf16, memory)
+    storage = _STORED.get(settings.weights)
+    if storage is not None and not _expands(storage, device):
+        reason += f" It does not know {dtype_name(storage)}, so weights are kept as they are computed with."
+        storage = None
+    return DeviceChoice(device, name, dtype, vae_dtype, reason, bf16, memory, storage)
+
+
+def _expands(storage: torch.dtype, device: torch.device) -> bool:
+    """Whether the device makes numbers of that format, and computes with them in another."""
+    try:
+        return float(torch.ones(1, device=device).to(storage).to(torch.float16)) == 1.0
+    except (RuntimeError, TypeError):  # Apple's GPUs have no float8
+        return False
 
 
 def _cpuinfo(key: str) -> str:

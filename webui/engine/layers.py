@@ -9,6 +9,9 @@ Each overload is named: torch would else try one after the other, and read whole
 
 They have torch's names and parameters, so that weights, adapters and hooks find them as usual. Which
 operation is taken follows from the shapes of a call and from what the call is given, never from earlier ones.
+
+A weight may be stored in eight bits a number (`webui.engine.storage`), with a scale for each of its rows beside it; the
+layer then expands it for the time of a call.
 """
 
 from __future__ import annotations
@@ -20,14 +23,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+SCALE = "weight_scale"  # the parameter beside a weight of eight bits: (rows, 1, ...)
+EIGHT_BITS = (torch.int8, torch.float8_e4m3fn)
+
+
+def dense_weight(layer: Any) -> Tensor:
+    """A layer's weight in the number format that it computes in; the very parameter where it is stored so."""
+    weight: Tensor = layer.weight
+    if weight.dtype not in EIGHT_BITS:
+        return weight
+    scale: Tensor = getattr(layer, SCALE)
+    return weight.to(scale.dtype).mul_(scale)
+
 
 class Linear(torch.nn.Linear):
     """y = x W^T + b, and `plus` (shaped like y) added where it is given."""
 
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
-        if _fused(x, self.weight):
-            return _product(x, self.weight, self.bias, plus)
-        y = functional.linear(x, self.weight, self.bias)
+        weight = dense_weight(self)
+        if _fused(x, weight):
+            return _product(x, weight, self.bias, plus)
+        y = functional.linear(x, weight, self.bias)
         return y if plus is None else y + plus
 
 
@@ -35,10 +51,11 @@ class GatedLinear(torch.nn.Linear):
     """GEGLU (Shazeer 2020): the first half of the outputs times the GELU of the second, (..., in) to (..., out / 2)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not _fused(x, self.weight):
-            value, gate = functional.linear(x, self.weight, self.bias).chunk(2, dim=-1)
+        weight = dense_weight(self)
+        if not _fused(x, weight):
+            value, gate = functional.linear(x, weight, self.bias).chunk(2, dim=-1)
             return value * functional.gelu(gate)
-        (value_weight, gate_weight), (value_bias, gate_bias) = self.weight.chunk(2), _halves(self.bias)
+        (value_weight, gate_weight), (value_bias, gate_bias) = weight.chunk(2), _halves(self.bias)
         gate = torch.ops.mkldnn._linear_pointwise.default(x, gate_weight, gate_bias, "gelu", [], "none")
         gated: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, gate, value_weight, value_bias, "mul")
         return gated
@@ -48,19 +65,20 @@ class Convolution(torch.nn.Conv2d):
     """A convolution (B, C, H, W) to (B, O, h, w), with `plus` (shaped like the result) and `shift` (B, O) added."""
 
     def forward(self, x: Tensor, plus: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        weight = dense_weight(self)
         if (
-            _fused(x, self.weight)
+            _fused(x, weight)
             and self.groups == 1
             and self.padding_mode == "zeros"
             and not isinstance(self.padding, str)
         ):
-            return self._fused(x.contiguous(memory_format=torch.channels_last), plus, shift)
-        y: Tensor = super().forward(x)
+            return self._fused(x.contiguous(memory_format=torch.channels_last), weight, plus, shift)
+        y: Tensor = self._conv_forward(x, weight, self.bias)
         if shift is not None:
             y = y + shift[:, :, None, None]
         return y if plus is None else y + plus
 
-    def _fused(self, x: Tensor, plus: Tensor | None, shift: Tensor | None) -> Tensor:
+    def _fused(self, x: Tensor, weight: Tensor, plus: Tensor | None, shift: Tensor | None) -> Tensor:
         bias, after = self.bias, None
         if shift is not None and bias is not None and bool((shift == shift[:1]).all()):
             bias = bias + shift[0]  # all pictures of a call are at the same noise level
@@ -68,19 +86,20 @@ class Convolution(torch.nn.Conv2d):
             after, plus = plus, shift[:, :, None, None].expand(-1, -1, *self._size(x))
         if plus is not None:
             plus = plus.contiguous(memory_format=torch.channels_last)
-        y = self._as_product(x, bias, plus) if self._is_product(x) else self._convolved(x, bias, plus)
+        way = self._as_product if self._is_product(x, weight) else self._convolved
+        y = way(x, weight, bias, plus)
         return y if after is None else y + after
 
-    def _convolved(self, x: Tensor, bias: Tensor | None, plus: Tensor | None) -> Tensor:
+    def _convolved(self, x: Tensor, weight: Tensor, bias: Tensor | None, plus: Tensor | None) -> Tensor:
         ops = torch.ops.mkldnn
         geometry = (list(self.padding), list(self.stride), list(self.dilation), self.groups)
         if plus is None:
-            y: Tensor = ops._convolution_pointwise.default(x, self.weight, bias, *geometry, "none", [], "")
+            y: Tensor = ops._convolution_pointwise.default(x, weight, bias, *geometry, "none", [], "")
         else:
-            y = ops._convolution_pointwise.binary(x, plus, self.weight, bias, *geometry, "add", 1.0, None, [], None)
+            y = ops._convolution_pointwise.binary(x, plus, weight, bias, *geometry, "add", 1.0, None, [], None)
         return y
 
-    def _is_product(self, x: Tensor) -> bool:
+    def _is_product(self, x: Tensor, weight: Tensor) -> bool:
         """Whether to do it as one matrix product over the patches of the picture.
 
         A small picture with many channels is bound by its weights, and oneDNN puts a convolution's weights into an
@@ -93,9 +112,9 @@ class Convolution(torch.nn.Conv2d):
             return not any(self.padding)
         height, width = self._size(x)
         pixels = x.shape[0] * height * width
-        return 2 * pixels <= self.in_channels and self.weight.is_contiguous(memory_format=torch.channels_last)
+        return 2 * pixels <= self.in_channels and weight.is_contiguous(memory_format=torch.channels_last)
 
-    def _as_product(self, x: Tensor, bias: Tensor | None, plus: Tensor | None) -> Tensor:
+    def _as_product(self, x: Tensor, weight: Tensor, bias: Tensor | None, plus: Tensor | None) -> Tensor:
         (down, across), (height, width) = self.kernel_size, self._size(x)
         rows = x.permute(0, 2, 3, 1)
         if (down, across) != (1, 1):
@@ -104,8 +123,8 @@ class Convolution(torch.nn.Conv2d):
             picture, line, cell, _ = padded.stride()
             shape = (x.shape[0], height, width, down, across * self.in_channels)
             rows = padded.as_strided(shape, (picture, line, cell, line, 1)).flatten(3)
-        weight = self.weight.permute(0, 2, 3, 1).flatten(1)
-        return _product(rows, weight, bias, None if plus is None else plus.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        columns = weight.permute(0, 2, 3, 1).flatten(1)
+        return _product(rows, columns, bias, None if plus is None else plus.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
     def _size(self, x: Tensor) -> tuple[int, int]:
         """(height, width) of the result."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -225,10 +225,10 @@ class ModelStore:
         clock.lap("open file")
         plans = plan_checkpoint(opened, file)
         clock.lap("create model")
-        self._make_room(plans.bytes(self.device.dtype), beside)
+        self._make_room(plans.bytes(self.device.dtype, self.device.storage), beside)
         clock.lap("unload the old model")
         target = self._target(self.device.dtype)
-        unet = fill(plans.unet, target)
+        unet = fill(plans.unet, replace(target, storage=self.device.storage))
         encoders = tuple(TextEncoder(fill(plan, target), dims) for plan, dims in plans.texts)
         use_attention(unet, self.attention)
         clock.lap("load weights")

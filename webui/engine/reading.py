@@ -54,11 +54,11 @@ class Plans:
     baked_names: set[str]
     dims: UnetDims
 
-    def bytes(self, dtype: torch.dtype) -> int:
-        """What UNet and text encoders will take in memory, in that number format."""
-        modules = (self.unet.module, *(plan.module for plan, _ in self.texts))
-        numbers: int = sum(p.numel() for module in modules for p in module.parameters())
-        return numbers * dtype.itemsize
+    def bytes(self, dtype: torch.dtype, storage: torch.dtype | None = None) -> int:
+        """What UNet and text encoders will take in memory, in that number format; the UNet's weights in `storage`."""
+        texts: int = sum(p.numel() for plan, _ in self.texts for p in plan.module.parameters())
+        unet: int = sum(p.numel() for p in self.unet.module.parameters())
+        return texts * dtype.itemsize + unet * (storage or dtype).itemsize
 
     def unused(self) -> tuple[str, ...]:
         """Names of the file's tensors that no network takes."""

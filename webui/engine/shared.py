@@ -60,11 +60,17 @@ class Tools:
             torch=torch.__version__,
             diffusers=_version("diffusers"),
             device="cpu" if on_cpu else f"{device.device} {device.name}",
-            dtype="float32" if vae is None else str(device.dtype).removeprefix("torch."),
+            dtype="float32" if vae is None else _format(device),
             vae_dtype="" if vae is None else str(vae.dtype).removeprefix("torch."),
             attention=f"xformers {_version('xformers')}" if self.attention == "xformers" else self.attention,
             threads=(str(used) if used == available else f"{used} of {available}") if on_cpu else "",
         )
+
+
+def _format(device: DeviceChoice) -> str:
+    """Of the UNet: in what it computes, and in what its weights are kept, where that is another."""
+    computes = str(device.dtype).removeprefix("torch.")
+    return computes if device.storage is None else f"{computes}, weights {str(device.storage).removeprefix('torch.')}"
 
 
 @lru_cache(maxsize=8)

@@ -60,6 +60,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "device.use_cpu": ("Use the CPU", "Even when there is a GPU."),
     "device.precision": ("Precision", "auto: fp16 on CUDA, bf16 on a CPU that has it, else fp32."),
     "device.vae_precision": ("VAE precision", "auto: the same, raised by itself when a picture would turn black."),
+    "device.weights": (
+        "Weights in memory",
+        "full: as they are computed with. int8, float8: half the memory of fp16; pictures differ a little.",
+    ),
     "device.attention": ("Attention", "auto: xformers where it works, else PyTorch's own."),
     "device.graphs": (
         "CUDA graphs",

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from webui.engine.layers import EIGHT_BITS, SCALE, dense_weight
 from webui.engine.memory import is_out_of_memory
 from webui.engine.networks.adapter import Change, change_of
 from webui.engine.networks.algebra import Misfit
@@ -16,6 +17,7 @@ from webui.engine.networks.attachment import AttachmentSwitch, ChangedWeights, F
 from webui.engine.networks.hypernetworks import Hypernetwork, HypernetworkAttachment
 from webui.engine.networks.layer_names import UNET, LayerPlace, layer_places
 from webui.engine.networks.lora_file import Layer, LoraFile
+from webui.engine.storage import packed, scale_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ class CheckpointAdapters:
         with torch.inference_mode(False), torch.no_grad():
             for path in touched:
                 own = module.get_submodule(path)
-                weight = own.weight.float()
+                weight = dense_weight(own).float()
                 bias = _bias(own)
                 changes = []
                 for strength, by_path in layers:
@@ -149,10 +151,7 @@ class CheckpointAdapters:
                     ("bias", bias, [c.bias for c in changes if c.bias is not None]),
                 ):
                     if parts and before is not None:
-                        like = getattr(own, name)
-                        tensors[f"{path}.{name}"] = _rounded(
-                            before, parts, before.to(own.weight) if like is None else like
-                        )
+                        tensors.update(_stored(own, path, name, before, parts))
         return ChangedWeights(tensors, tuple(applied), tuple(misfits))
 
 
@@ -179,11 +178,16 @@ def _bias(layer: Any) -> Tensor | None:
     return bias
 
 
-def _rounded(before: Tensor, parts: Sequence[Tensor], like: Tensor) -> Tensor:
-    """The sum in the parameter's own number format and memory format. The parts are used up."""
+def _stored(layer: Any, path: str, name: str, before: Tensor, parts: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The sum as the layer keeps its parameter: in its number format and memory format. The parts are used up."""
     total = parts[0]
     for part in (*parts[1:], before):
         total += part
-    result = torch.empty_like(like)
-    result.copy_(total)
-    return result
+    own, full = getattr(layer, name), f"{path}.{name}"
+    if own is not None and own.dtype in EIGHT_BITS:
+        like = torch.empty_like(own, dtype=torch.float32).copy_(total)
+        values, scale = packed(like, own.dtype, getattr(layer, SCALE).dtype)
+        return {full: values, scale_name(full): scale}
+    if own is None:  # a bias that the layer has not: in the format of what it computes with
+        return {full: total.to(dense_weight(layer).dtype)}
+    return {full: torch.empty_like(own).copy_(total)}
