@@ -553,24 +553,42 @@ def a_command(folder: Path, name: str, body: str) -> None:
 
 
 @posix_only
-def test_chromium_that_is_there_is_not_installed_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    a_command(tmp_path / "bin", "chromium", "exit 0")
-    a_command(tmp_path / "bin", "apt-get", f"touch {tmp_path}/asked")
+@pytest.mark.parametrize(
+    ("there", "admin", "asked"),
+    [
+        ("chromium-headless-shell", [], False),
+        ("chromium", ["sudo", "-n"], False),
+        ("chromium", None, False),
+        ("chromium", [], True),  # as root, in a container
+    ],
+)
+def test_chromium_that_is_there_is_not_installed_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, there: str, admin: list[str] | None, asked: bool
+) -> None:
+    a_command(tmp_path / "bin", there, "exit 0")
+    a_command(tmp_path / "bin", "apt-get", f"echo > {tmp_path}/asked; exit 100")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(check, "administrator", lambda: admin)
     check.install_chromium(Steps())
-    assert not (tmp_path / "asked").exists()
+    assert (tmp_path / "asked").exists() == asked
 
 
 @posix_only
-def test_chromium_comes_from_debian_where_that_is_allowed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    a_command(tmp_path / "bin", "apt-get", f'echo "$@" >> {tmp_path}/asked')
+@pytest.mark.parametrize("known", [True, False])
+def test_chromium_comes_from_debian_where_that_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, known: bool
+) -> None:
+    body = f'echo "$@" >> {tmp_path}/asked'
+    if not known:  # releases before bookworm have one package alone
+        body += '; case "$*" in *headless*) exit 100;; esac'
+    a_command(tmp_path / "bin", "apt-get", body)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setattr(check, "administrator", list)
     check.install_chromium(Steps())
-    assert (tmp_path / "asked").read_text().splitlines() == [
-        "-q update",
-        "-q install -y --no-install-recommends chromium",
-    ]
+    wanted = ["chromium-headless-shell"] if known else ["chromium-headless-shell", "chromium"]
+    lines = (tmp_path / "asked").read_text().splitlines()
+    assert [line.rpartition(" ")[2] for line in lines if "install" in line] == wanted
+    assert {line for line in lines if "install" not in line} == {"-q update"}
 
 
 @posix_only

@@ -652,7 +652,7 @@ def test_waiting_tasks_are_told_by_their_names(house: Atelier) -> None:
     house.hold()
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(post, house, "/txt2img", {**SMALL, "prompt": "held"})
-        while not house.client.get(f"{API}/progress").json()["state"]["job_count"]:
+        while "running" not in {view["state"] for view in house.client.get("/jobs").json()["jobs"]}:
             time.sleep(0.01)
         second = pool.submit(post, house, "/txt2img", {**SMALL, "force_task_id": "task(b)"})
         while not (waiting := house.client.get("/internal/pending-tasks").json())["size"]:

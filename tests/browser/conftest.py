@@ -12,6 +12,8 @@ from face_models import STAND_INS, write_face_models
 from running_server import RunningServer
 from steps import ready
 
+from webui.cli.check import CHROMIUM_NAMES, HEADLESS
+
 CHROMIUM_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -26,7 +28,7 @@ CHROMIUM_FLAGS = [
 def browser() -> Iterator[Any]:
     """Chromium, ended with the module: Playwright runs a loop in this thread, and asyncio.run refuses beside it."""
     playwright_api = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    chromium = next(filter(None, map(shutil.which, (HEADLESS, *CHROMIUM_NAMES))), None)
     if chromium is None:
         pytest.skip("no Chromium here; `apt-get install chromium` brings one")
     with playwright_api.sync_playwright() as playwright:

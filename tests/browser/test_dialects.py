@@ -152,10 +152,16 @@ def check(page: Any, name: str, case: Case) -> None:
     assert case.unknown in (taken.text_content() or ""), name
 
 
+def forget(page: Any) -> None:
+    """Empty the form, and what was said of the text before."""
+    page.evaluate("latent.form.reset(latent.form.spec.keys)")
+    page.evaluate("document.querySelectorAll('.taken p[role=status]').forEach((said) => { said.textContent = ''; })")
+
+
 def test_every_dialect_is_taken_from_the_prompt_box(page: Any) -> None:
     box = page.get_by_label("Prompt", exact=True)
     for name, case in CASES.items():
-        page.evaluate("latent.form.reset(latent.form.spec.keys)")
+        forget(page)
         page.wait_for_function("latent.form.values.steps === 20")
         box.fill(case.text)
         page.get_by_role("button", name="Paste parameters").click()
@@ -165,7 +171,7 @@ def test_every_dialect_is_taken_from_the_prompt_box(page: Any) -> None:
 def test_every_dialect_is_taken_from_the_clipboard(pages: Any) -> None:
     page = pages.open(pages.context(permissions=["clipboard-read", "clipboard-write"]))
     for name, case in CASES.items():
-        page.evaluate("latent.form.reset(latent.form.spec.keys)")
+        forget(page)
         page.wait_for_function("latent.form.values.steps === 20 && latent.form.values.prompt === ''")
         page.evaluate("text => navigator.clipboard.writeText(text)", case.text)
         page.get_by_role("button", name="Paste parameters").click()

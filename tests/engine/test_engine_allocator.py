@@ -20,7 +20,7 @@ def step():
         torch.ones(10 * 2**20)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 step()
-print(step())
+print(min(step() for _ in range(5)))  # a system short of memory takes pages away now and then
 """
 
 

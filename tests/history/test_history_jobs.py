@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from history_studio import Studio
 
 from webui import events
+from webui.caches import CacheState
 from webui.history import History, Recorder
 from webui.history.reconcile import origins_of
 from webui.history.records import State
@@ -55,6 +56,12 @@ class PaintingEngine:
 
     def report(self) -> dict[str, str]:
         return {"device": "cpu"}
+
+    def caches(self) -> tuple[CacheState, ...]:
+        return ()
+
+    def clear(self, names: Sequence[str] = ()) -> None:
+        pass
 
 
 def painting(settings: Settings, paths: Paths) -> EngineLike:
