@@ -248,18 +248,18 @@ def heading(report: Report) -> str:
         *(f"Matrix product, {name}: {flops / 1e12:.2f} TFLOP/s" for name, flops in report.ceilings.items()),
     ]
     kind = "CPU s" if machine["device"] == "cpu" else "s"
-    head = f"{'case':<34}{'peer':<24}{kind:>9}{'wall s':>9}{'ratio':>8}{'of the ceiling':>16}{'peak':>10}"
+    head = f"{'case':<34}{'peer':<31}{kind:>9}{'wall s':>9}{'ratio':>8}{'of the ceiling':>16}{'peak':>10}"
     return "\n".join([*lines, "", head, "-" * len(head)])
 
 
 def line(row: Row) -> str:
     """A row of the table."""
     if row.error:
-        return f"{row.case:<34}{row.peer:<24}  {row.error}"
+        return f"{row.case:<34}{row.peer:<31}  {row.error}"
     share = f"{row.of_ceiling:.0%}" if row.of_ceiling else ""
     figures = f"{row.seconds:>9.3f}{row.wall:>9.3f}{row.ratio:>8.2f}{share:>16}"
     away = f"  {row.difference:.1f} dB from exact" if row.difference else ""
-    return f"{row.case:<34}{row.peer:<24}{figures}{human_size(row.peak_bytes):>10}{away}"
+    return f"{row.case:<34}{row.peer:<31}{figures}{human_size(row.peak_bytes):>10}{away}"
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from webui.engine import Engine
 from webui.engine.device import choose_device
 from webui.engine.layers import EIGHT_BITS, SCALE, Convolution, GatedLinear, Linear, dense_weight
 from webui.engine.residency import network_bytes
-from webui.engine.storage import packed
+from webui.engine.storage import pack
 from webui.engine.streaming import LayerStream, PlainBus
 from webui.settings import DeviceSettings, WeightStorage
 
@@ -47,6 +47,13 @@ def small(request: Any, root: Path, exact: Engine) -> Iterator[Engine]:
     engine = make_engine(root, device__weights=request.param)
     yield engine
     engine.close()
+
+
+def packed(weight: torch.Tensor, kind: torch.dtype, of: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    values = torch.empty_like(weight, dtype=kind)
+    scale = torch.empty(weight.shape[0], *[1] * (weight.ndim - 1), dtype=of)
+    pack(weight, values, scale)
+    return values, scale
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:

@@ -23,7 +23,7 @@ from webui.engine.blocks import with_own_blocks
 from webui.engine.dims import TextDims, UnetDims, VaeDims
 from webui.engine.keys import WHOLE, Part, text_names, text_part, unet_names, vae_names
 from webui.engine.projections import lay_side_by_side
-from webui.engine.storage import packed, scale_name, with_scales
+from webui.engine.storage import pack, scale_name, with_scales
 from webui.engine.weights import Weights
 from webui.errors import BadModelFile
 
@@ -150,19 +150,23 @@ def plan_text_encoder(weights: Weights, dims: TextDims) -> Plan:
 
 def fill(plan: Plan, target: Target) -> Any:
     """Read the planned tensors into the module; returns it, ready to run on the target device."""
-    weights, expected = plan.weights, plan.module.state_dict()
+    weights = plan.weights
     plan.module.requires_grad_(False)
     stored = with_scales(plan.module) if target.storage else ()
+    expected = plan.module.state_dict()
     state: dict[str, torch.Tensor] = {}
     with torch.inference_mode(False), torch.no_grad():  # ordinary tensors, that a LoRA may change later
         for parameter, name in sorted(plan.sources.items(), key=lambda item: weights.tensors[item[1]].start):
             part = plan.parts.get(parameter, WHOLE)
             view = part.of(weights.tensor(name)).reshape(expected[parameter].shape)
-            placed = _placed(view, weights.is_float(name), target)
             if target.storage and parameter in stored:
-                placed, state[scale_name(parameter)] = packed(placed, target.storage, target.dtype)
-            state[parameter] = placed
-            if placed.data_ptr() != view.data_ptr():
+                state[parameter] = torch.empty_like(view, dtype=target.storage, **_place(view, target))
+                scale = expected[scale_name(parameter)]
+                state[scale_name(parameter)] = torch.empty_like(scale, dtype=target.dtype, device=target.device)
+                pack(view, state[parameter], state[scale_name(parameter)])
+            else:
+                state[parameter] = _placed(view, weights.is_float(name), target)
+            if state[parameter].data_ptr() != view.data_ptr():
                 weights.release(name)
         plan.module.load_state_dict(state, strict=True, assign=True)
         _fill_buffers(plan.module, target.device)
@@ -246,10 +250,13 @@ def _placed(view: torch.Tensor, is_float: bool, target: Target) -> torch.Tensor:
 
     Convolutions with their channels last need no reordering before each step: measured in benchmarks.
     """
-    dtype = target.dtype if is_float else view.dtype
+    return view.to(dtype=target.dtype if is_float else view.dtype, **_place(view, target))
+
+
+def _place(view: torch.Tensor, target: Target) -> dict[str, Any]:
     if view.ndim == 4 and target.channels_last and view.shape[2:] != (1, 1):
-        return view.to(target.device, dtype, memory_format=torch.channels_last)
-    return view.to(target.device, dtype)
+        return {"device": target.device, "memory_format": torch.channels_last}
+    return {"device": target.device}
 
 
 def _fill_buffers(module: Any, device: torch.device) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 from webui.engine.layers import SCALE, Convolution, GatedLinear, Linear
 
 MIN_NUMBERS = 4096  # a smaller weight is not worth it
+_BLOCK = 2**18  # numbers that are packed at a time
 _ENDS = ("conv_in", "conv_out")  # what sees and what makes latents
 
 _LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
@@ -45,16 +46,19 @@ def scale_name(weight: str) -> str:
     return f"{weight.removesuffix('weight')}{SCALE}"
 
 
-def packed(weight: Tensor, dtype: torch.dtype, of: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The weight (rows, ...) in eight bits, laid out in memory as it was, and the scale of its rows (rows, 1, ...).
+def pack(weight: Tensor, values: Tensor, scale: Tensor) -> None:
+    """Write a weight (rows, ...) in eight bits into `values`, shaped like it, and the scale of its rows into `scale`.
 
-    `of`: the number format of the scale, which is the one that the layer computes in. A row with numbers that are not
-    finite is NaN as a whole.
+    A row with numbers that are not finite becomes NaN as a whole. Works in small blocks: large results that come and go
+    between those that stay leave holes in a CPU's memory (measured on SD1.5: 4 GB).
     """
-    exact, largest = weight.float(), _LARGEST[dtype]
-    scale = (exact.abs().amax(tuple(range(1, weight.ndim)), keepdim=True) / largest).to(of)
-    steps = exact / torch.where(scale == 0, 1, scale.float())  # by the scale as it is stored
-    steps = steps.nan_to_num(0.0).clamp(-largest, largest)
-    values = torch.empty_like(weight, dtype=dtype)
-    values.copy_(steps.round() if dtype is torch.int8 else steps)
-    return values, torch.where(scale.isfinite(), scale, torch.nan)
+    largest, inner = _LARGEST[values.dtype], tuple(range(1, weight.ndim))
+    rows = max(1, _BLOCK // max(1, weight[0].numel()))
+    for start in range(0, len(weight), rows):
+        block = slice(start, start + rows)
+        exact = weight[block].to(values.device, torch.float32)
+        found = (exact.abs().amax(inner, keepdim=True) / largest).to(scale.dtype)
+        steps = exact / torch.where(found == 0, 1, found.float())  # by the scale as it is stored
+        steps = steps.nan_to_num_(0.0).clamp_(-largest, largest)
+        values[block] = steps.round_() if values.dtype is torch.int8 else steps
+        scale[block] = torch.where(found.isfinite(), found, torch.nan)

@@ -17,7 +17,7 @@ from webui.engine.networks.attachment import AttachmentSwitch, ChangedWeights, F
 from webui.engine.networks.hypernetworks import Hypernetwork, HypernetworkAttachment
 from webui.engine.networks.layer_names import UNET, LayerPlace, layer_places
 from webui.engine.networks.lora_file import Layer, LoraFile
-from webui.engine.storage import packed, scale_name
+from webui.engine.storage import pack, scale_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +185,8 @@ def _stored(layer: Any, path: str, name: str, before: Tensor, parts: Sequence[Te
         total += part
     own, full = getattr(layer, name), f"{path}.{name}"
     if own is not None and own.dtype in EIGHT_BITS:
-        like = torch.empty_like(own, dtype=torch.float32).copy_(total)
-        values, scale = packed(like, own.dtype, getattr(layer, SCALE).dtype)
+        values, scale = torch.empty_like(own), torch.empty_like(getattr(layer, SCALE))
+        pack(total, values, scale)
         return {full: values, scale_name(full): scale}
     if own is None:  # a bias that the layer has not: in the format of what it computes with
         return {full: total.to(dense_weight(layer).dtype)}
