@@ -139,14 +139,15 @@ def compared(rows: dict[str, Row], peers: dict[str, PeerProcess]) -> None:
     """How far the pictures that are not exact are from the exact one."""
     if PeerKind.ours not in rows or rows[PeerKind.ours].error:
         return
-    exact, *others = [PeerKind.ours, *(kind for kind in OTHER_PICTURES if kind in rows and not rows[kind].error)]
-    pictures = {
-        kind: np.asarray(Image.open(io.BytesIO(peers[kind].ask("picture"))).convert("RGB"), dtype=np.float64)
-        for kind in (exact, *others)
-    }
-    for kind in others:
-        error = float(np.mean((pictures[exact] - pictures[kind]) ** 2))
-        rows[kind].difference = 10 * math.log10(255**2 / max(error, 1e-6))
+
+    def picture(kind: str) -> Any:
+        return np.asarray(Image.open(io.BytesIO(peers[kind].ask("picture"))).convert("RGB"), dtype=np.float64)
+
+    exact = picture(PeerKind.ours)
+    for kind in OTHER_PICTURES:
+        if kind in rows and not rows[kind].error:
+            error = float(np.mean((exact - picture(kind)) ** 2))
+            rows[kind].difference = 10 * math.log10(255**2 / max(error, 1e-6))
 
 
 def counted(case: Case, paths: Paths, checkpoint: str) -> int:

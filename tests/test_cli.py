@@ -30,7 +30,7 @@ from webui.operations import Hires, SoftInpainting
 from webui.params import GenerationParams
 from webui.paths import Paths
 from webui.server.options import ServeOptions
-from webui.settings import Attention, Settings, changed
+from webui.settings import Attention, Settings, WeightStorage, changed
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
 posix_only = pytest.mark.skipif(os.name != "posix", reason="signals and modes")
@@ -124,6 +124,7 @@ def test_reading_the_line_of_serve_loads_neither_gradio_nor_the_params(tmp_path:
         (Machine(precision=PrecisionFlag.half), {"device.precision": "fp16"}),
         (Machine(precision=PrecisionFlag.autocast), {"device.precision": "auto"}),
         (Machine(precision=PrecisionFlag.bf16), {"device.precision": "bf16"}),
+        (Machine(weights=WeightStorage.int8), {"device.weights": "int8"}),
         (Machine(medvram=True), {"device.memory": "medvram"}),
         (Machine(lowvram=True, use_cpu=True), {"device.memory": "lowvram", "device.use_cpu": True}),
     ],

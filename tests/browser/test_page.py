@@ -335,6 +335,20 @@ def test_everything_that_can_be_pressed_or_filled_has_a_name(page: Any) -> None:
     assert nameless == []
 
 
+def test_fields_for_text_and_numbers_have_an_edge_and_fit_their_text(page: Any) -> None:
+    fields = page.evaluate(
+        """() => [...document.querySelectorAll('#making textarea, #making input[type=number]')]
+        .filter(e => e.offsetParent).map(e => {
+          const style = getComputedStyle(e);
+          const drawn = (side) => style[side + 'Style'] === 'solid' && parseFloat(style[side + 'Width']) >= 1;
+          return [e.getAttribute('aria-label') || e.labels?.[0]?.textContent.trim() || e.id,
+                  drawn('borderTop') || drawn('outline'), e.scrollHeight <= e.clientHeight];
+        })"""
+    )
+    assert {"Prompt", "Negative prompt"} <= {name for name, _, _ in fields}
+    assert [name for name, edge, fits in fields if not edge or not fits] == []
+
+
 def test_the_theme_is_switched_and_kept(page: Any) -> None:
     seen = []
     for _ in range(3):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,24 +26,20 @@ FORMATS = {"int8": torch.int8, "float8": torch.float8_e4m3fn}
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("storage")
-    install_embedded(root)
-    return root
-
-
-@pytest.fixture(scope="module")
-def exact(root: Path) -> Iterator[Engine]:
-    engine = make_engine(root)
+def exact(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """An engine that keeps weights as they are computed with, and has a LoRA named film."""
+    folder = tmp_path_factory.mktemp("storage")
+    install_embedded(folder)
+    engine = make_engine(folder)
     write_lora(engine)
     yield engine
     engine.close()
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def small(request: Any, root: Path, exact: Engine) -> Iterator[Engine]:
+def small(request: Any, exact: Engine) -> Iterator[Engine]:
     """An engine that keeps weights in eight bits, beside `exact` on the same data folder."""
-    engine = make_engine(root, device__weights=request.param)
+    engine = make_engine(exact._tools.paths.data_dir, device__weights=request.param)
     yield engine
     engine.close()
 

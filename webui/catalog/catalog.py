@@ -150,7 +150,10 @@ class Catalog:
         """
         # A part of a name may mean another file than the one that was added a moment ago under this very name.
         if self.snapshot.index.exact(alias) is None:
-            self._rescan(alias)
+            if self._is_model_folder(alias):
+                self.refresh()
+            else:
+                self._rescan(alias)
         found = self.snapshot.index.find(alias)
         if found is None:
             raise self._no_checkpoint(alias)
@@ -327,9 +330,9 @@ class Catalog:
         return ModelNotFound(f'There is no checkpoint "{alias[:80]}".', advice)
 
     def _rescan(self, name: str) -> bool:
-        """Look again for a name that is not known, unless that was done just now for what names no file or folder."""
+        """Look again for a name that is not known, unless that was done just now for something that is no file name."""
         is_file_name = name.lower().endswith(tuple(SUFFIXES["checkpoint"]))
-        if not is_file_name and not self._is_model_folder(name) and time.monotonic() - self._scanned < RESCAN_SECONDS:
+        if not is_file_name and time.monotonic() - self._scanned < RESCAN_SECONDS:
             return False
         self.refresh()
         return True

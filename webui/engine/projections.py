@@ -42,8 +42,8 @@ def projected(attention: Any, x: Tensor, context: Tensor) -> tuple[Tensor, Tenso
 def _layers(attention: Any) -> list[torch.nn.Linear] | None:
     """The three layers, where they are such that one product can be made of them."""
     found: list[Any] = [getattr(attention, name, None) for name in ("to_q", "to_k", "to_v")]
-    layers = [layer for layer in found if isinstance(layer, torch.nn.Linear) and layer.bias is None]
-    layers = [layer for layer in layers if layer.weight.dtype not in EIGHT_BITS]
+    plain = [layer for layer in found if isinstance(layer, torch.nn.Linear) and layer.bias is None]
+    layers = [layer for layer in plain if layer.weight.dtype not in EIGHT_BITS]
     alike = len({tuple(layer.weight.shape) for layer in layers}) == 1
     return layers if alike and len(layers) == 3 else None
 
