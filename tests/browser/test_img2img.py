@@ -160,7 +160,7 @@ def test_one_click_makes_the_picture_larger_with_its_own_parameters(
 
 def test_a_folder_is_one_job_that_goes_on_where_it_was_stopped(page: Any, server: RunningServer) -> None:
     open_tab(page, "batch")
-    set_values(page, **{**FEW, "steps": 40}, width=64, height=64)
+    set_values(page, **{**FEW, "steps": 150}, width=64, height=64)  # still at work when Stop is pressed
     chosen = [{"name": f"{n}.png", "mimeType": "image/png", "buffer": picture(64 + 8 * n, 64)} for n in range(2)]
     page.set_input_files(".start-batch input[type=file]:not([webkitdirectory])", chosen)
     job = generate(page, lambda: page.get_by_role("button", name="Start the batch").click())

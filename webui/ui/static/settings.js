@@ -72,14 +72,19 @@
   const caches = {
     mount(element, env) {
       this.server = env.server;
+      this.asked = this.shown = 0;
       this.part = (name) => find(`[data-part=${name}]`, element);
       this.part("clear-all").addEventListener("click", () => this.clear(""));
       const seen = new IntersectionObserver((parts) => { if (parts.some((part) => part.isIntersecting)) this.draw(); });
       for (const part of ["groups", "caches"]) seen.observe(this.part(part));
     },
+    /* The rows, also shown: but not where a later call's answer has come first. */
     async draw() {
+      const asked = (this.asked += 1);
       let rows;
       try { rows = await this.server.read_caches(); } catch { return []; }
+      if (asked < this.shown) return rows;
+      this.shown = asked;
       this.part("caches").hidden = !rows.length;
       this.part("rows").replaceChildren(...rows.map((row) => this.row(row)));
       this.part("clear-all").disabled = !rows.some((row) => row.entries);
