@@ -116,7 +116,10 @@ class Extensions:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The job is over and what it made is kept. `seconds` by stage: load, encode, sample, decode, save, total."""
+    """The job is over and what it made is kept. `seconds` by stage: load, encode, sample, decode, save, total.
+
+    Pictures are saved while the next ones are drawn: "save" is what the job had to wait for that.
+    """
 
     pictures: int
     seconds: dict[str, float]

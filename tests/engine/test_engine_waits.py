@@ -22,6 +22,7 @@ from webui.engine.control import Control
 from webui.engine.drawing import Draw, Drawing
 from webui.engine.extensions import JobExtensions
 from webui.engine.graphs import Graphs
+from webui.engine.keeping import Keeping
 from webui.engine.latent_mask import LatentMask
 from webui.engine.loaded import LoadedCheckpoint
 from webui.engine.loader import meta_unet
@@ -127,7 +128,8 @@ def draw(
     prompts: Any = SimpleNamespace(of_batch=lambda _first, _count: tuple(conditionings))
     other = None if second is None else Refiner(second, prompts)
     one = Pass(params, sampling, checkpoint, vae, prompts, "", other)
-    drawing = Drawing(tools, extensions, reporting, Progress(STEPS, 1, 1), (False, False))
+    keeping = Keeping(tools, extensions.saved, events.append)
+    drawing = Drawing(tools, extensions, reporting, Progress(STEPS, 1, 1), (False, False), None, keeping)
     with Silence() as silence, torch.inference_mode():
         batch = drawing.run(Draw(one, conditionings, start=start))
     assert batch is not None

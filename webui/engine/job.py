@@ -20,7 +20,7 @@ from webui.engine.enlarge import enlarged
 from webui.engine.extensions import JobExtensions
 from webui.engine.faces import NO_FACE
 from webui.engine.fitting import fitting
-from webui.engine.keeping import keep_picture
+from webui.engine.keeping import Keeping
 from webui.engine.loading import PassLoader
 from webui.engine.passes import Batch, Pass, Tiles, part_of
 from webui.engine.progress import Progress
@@ -29,7 +29,7 @@ from webui.engine.reporting import Reporting
 from webui.engine.sampling_plan import Start
 from webui.engine.shared import Tools
 from webui.engine.tiles import drawn_in_tiles, enlarged_picture
-from webui.events import Event, Started, Warning
+from webui.events import Event, Image, Started, Warning
 from webui.inputs import InputStore
 from webui.params import GenerationParams
 from webui.pictures.resizing import lanczos
@@ -107,17 +107,22 @@ class Job:
         rounds = params.pictures if tiles is not None else params.batch_count
         progress = Progress(steps, rounds, params.pictures // rounds)
         axes = (params.tiling_x, params.tiling_y)
-        self._drawing = Drawing(tools, self._extensions, reporting, progress, axes, begin)
-        for index in range(params.batch_count):
-            if self._control.interrupted:
-                break
-            numbers = range(index * params.batch_size, (index + 1) * params.batch_size)
-            if self._made.issuperset(numbers):
-                continue
-            if tiles is not None:
-                self._make_in_tiles(index, tiles)
-            else:
-                self._make_batch(index)
+        self._keeping = Keeping(tools, self._extensions.saved, self._kept)
+        self._drawing = Drawing(tools, self._extensions, reporting, progress, axes, begin, self._keeping)
+        try:
+            for index in range(params.batch_count):
+                if self._control.interrupted:
+                    break
+                numbers = range(index * params.batch_size, (index + 1) * params.batch_size)
+                if self._made.issuperset(numbers):
+                    continue
+                if tiles is not None:
+                    self._make_in_tiles(index, tiles)
+                else:
+                    self._make_batch(index)
+        finally:
+            with reporting.timed("save"):
+                self._keeping.finish()
         self._end()
 
     def _end(self) -> None:
@@ -268,9 +273,11 @@ class Job:
 
     def _save(self, index: int, picture: PillowImage.Image, stopped_at: int) -> None:
         made = made_picture(self._tools, self._passes, index, picture, stopped_at)
-        self._made.add(index)
-        params = self._first.prompts.params_of(index)
-        self._reporting.emit(keep_picture(self._tools, params, index, made, self._extensions.saved))
+        self._keeping.keep(self._first.prompts.params_of(index), index, made)
+
+    def _kept(self, image: Image) -> None:
+        self._made.add(image.index)
+        self._reporting.emit(image)
 
     def _warn_of_extension(self, text: str) -> None:
         self._reporting.warn(Warning("extension", text))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +20,11 @@ from webui.errors import SaveError
 from webui.events import Image
 from webui.params import GenerationParams
 from webui.provenance import Environment, SavedPicture, UsedModel
+
+MOST_PENDING = 8  # pictures
+
+_Written = tuple[Image, SavedPicture | None]
+"""What is to be told of a picture, and its file if it has one."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +51,73 @@ def keep_picture(
 
     `tell` is told when it has its file. `folder` of the outputs: that of the job's kind if not given.
     """
+    image, saved = _written(tools, params, index, made, folder)
+    if saved is not None:
+        tell(saved)
+    return image
+
+
+class Keeping:
+    """Keeps the pictures of one job while the job goes on: their files are made in another thread, one by one.
+
+    Compressing and writing 1024x1024 pixels takes about as long as ten steps of a fast GPU. What is told of a picture
+    is told by the job's own thread, in `deliver` and `finish`, and in the order of the pictures: those who hear of it
+    (extensions, the ledger of a folder) need not be safe against threads.
+    """
+
+    def __init__(self, tools: Tools, tell: Callable[[SavedPicture], None], emit: Callable[[Image], None]) -> None:
+        """`tell` and `emit` are called once for each picture: with its file, if it has one, and with its event."""
+        self._tools = tools
+        self._tell = tell
+        self._emit = emit
+        self._thread: ThreadPoolExecutor | None = None
+        self._pending: deque[Future[_Written]] = deque()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a picture has not been told yet."""
+        return bool(self._pending)
+
+    def keep(self, params: GenerationParams, index: int, made: MadePicture) -> None:
+        """Begin with picture `index`. Waits while `MOST_PENDING` others are not done, since each holds memory."""
+        while len(self._pending) >= MOST_PENDING:
+            self._deliver_first()
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "keeping")
+        self._pending.append(self._thread.submit(_written, self._tools, params, index, made))
+
+    def deliver(self) -> None:
+        """Tell of what is done by now. Raises what encoding a picture raised."""
+        while self._pending and self._pending[0].done():
+            self._deliver_first()
+
+    def finish(self) -> None:
+        """Wait for all of them, tell, and end the thread. Raises what encoding the first bad one raised, in the end."""
+        errors: list[Exception] = []
+        while self._pending:
+            try:
+                self._deliver_first()
+            except Exception as error:  # the others have their files and have to be told
+                errors.append(error)
+        if self._thread is not None:
+            self._thread.shutdown()
+            self._thread = None
+        if errors:
+            raise errors[0]
+
+    def _deliver_first(self) -> None:
+        image, saved = self._pending.popleft().result()
+        if saved is not None:
+            self._tell(saved)
+        self._emit(image)
+
+
+def _written(tools: Tools, params: GenerationParams, index: int, made: MadePicture, folder: str = "") -> _Written:
+    """Encode a picture and write its file."""
     text, (width, height) = made.infotext, made.image.size
     digest = hashlib.sha256(made.image.convert("RGB").tobytes()).hexdigest()
-    path, error, png = "", "", b""
+    saved: SavedPicture | None = None
+    error, png = "", b""
 
     def saved_as(target: Path) -> SavedPicture:
         return SavedPicture(params, index, target, width, height, text, digest, made.environment, made.models)
@@ -60,11 +131,11 @@ def keep_picture(
             written = pictures.file_format(params.image_format, width, height, text)
             today = datetime.date.today()
             kind = folder or f"{params.kind}-images"
-            path = str(save_picture(tools.paths.outputs, data, made.seed, written, today, record, kind=kind))
-            tell(saved_as(Path(path)))
+            saved = saved_as(save_picture(tools.paths.outputs, data, made.seed, written, today, record, kind=kind))
         else:
             png = data
     except SaveError as failure:
         error = str(failure)
         png = pictures.encode(made.image, "png", params.image_quality, text, made.chunks)
-    return Image(index, path, made.seed, width, height, text, digest, error, png)
+    path = "" if saved is None else str(saved.path)
+    return Image(index, path, made.seed, width, height, text, digest, error, png), saved
