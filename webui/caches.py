@@ -12,6 +12,7 @@ CACHES: dict[str, tuple[str, str]] = {
     "checkpoints": ("Checkpoints", "Loaded models, with their text encoders and the VAE inside."),
     "vaes": ("VAEs", "Loaded from files of their own."),
     "loras": ("Patched weights", "Layers as sets of LoRAs change them, ready for the next picture with the same set."),
+    "graphs": ("Recorded UNets", "What a GPU does in a UNet call, for each size and set of LoRAs: CUDA graphs."),
     "networks": ("Network files", "LoRAs, embeddings and hypernetworks that are open."),
     "prompts": ("Prompts", "Texts as the text encoders read them."),
     "upscalers": ("Upscalers", "Loaded networks that enlarge."),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 from webui.engine import Engine
-from webui.engine.graphs import Graphs, Recording, layout_of, plain, recorder_for
+from webui.engine.graphs import KEPT, Graphs, Recording, layout_of, plain, recorder_for
 from webui.engine.residency import Residency
 from webui.engine.reuse import ReusingUnet
 from webui.engine.seamless import seamless
@@ -269,3 +270,20 @@ def test_only_a_gpu_records_and_only_where_it_is_wanted() -> None:
     assert recorder_for(CPU, wanted=True) is None
     assert recorder_for(torch.device("cuda"), wanted=False) is None
     assert Graphs(None, lambda: PLENTY).of(lambda: None) is plain
+
+
+def test_recordings_are_told_among_what_is_kept_and_can_be_cleared(data_dir: Path) -> None:
+    engine, tape = make_engine(data_dir), Tape(nbytes=1000)
+    engine._tools.graphs = Graphs(tape, lambda: PLENTY)
+
+    def kept() -> tuple[int, int, int]:
+        graphs = next(cache for cache in engine.caches() if cache.name == "graphs")
+        return graphs.entries, graphs.bytes, graphs.most
+
+    made = run(engine, width=64, height=64)
+    assert kept() == (1, 1000, KEPT)
+    engine.clear(["graphs"])
+    assert kept() == (0, 0, KEPT)
+    assert run(engine, width=64, height=64).digests == made.digests
+    assert tape.recorded == 2
+    engine.close()

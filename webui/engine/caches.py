@@ -42,6 +42,7 @@ def cache_states(tools: Tools) -> tuple[CacheState, ...]:
             0,
             CACHE_BYTES * max(1, len(switches)),
         ),
+        CacheState("graphs", len(tools.graphs), tools.graphs.bytes, tools.graphs.keep, 0),
         CacheState("networks", len(files), sum(files.values()), KEPT_FILES, 0, tuple(files)),
         CacheState("prompts", chunks.entries, chunks.bytes, 0, chunks.limit),
         CacheState("upscalers", len(upscalers), sum(upscalers.values()), KEPT, 0, tuple(upscalers)),
@@ -60,6 +61,8 @@ def clear_caches(tools: Tools, names: Iterable[str]) -> None:
             for loaded in tools.store.checkpoints:
                 if loaded.adapters is not None:
                     loaded.adapters.clear()
+        elif name == "graphs":
+            tools.graphs.clear()
         elif name == "networks":
             tools.library.close()
         elif name == "prompts":

@@ -102,12 +102,12 @@ class Graphs:
     ) -> None:
         self._recorder = recorder
         self._free = free
-        self._keep = keep
+        self.keep = keep  # graphs at most
         self._room = room
         self._graphs: OrderedDict[_Key, _Graph] = OrderedDict()
         self._met: OrderedDict[_Key, bool] = OrderedDict()  # whether calls of this kind may be recorded
         self._watched: set[int] = set()  # ids of networks
-        self._held = 0  # bytes that the graphs keep from everybody else
+        self.bytes = 0  # that the graphs keep from everybody else
 
     def __len__(self) -> int:
         return len(self._graphs)
@@ -119,11 +119,11 @@ class Graphs:
     def clear(self) -> None:
         """Give up all graphs. Their memory is the device's again once torch's cache is emptied."""
         self._graphs.clear()
-        self._held = 0
+        self.bytes = 0
 
     def make_room(self, size: int) -> bool:
         """Give up all graphs if less than `size` bytes are free beside them; whether that was so."""
-        if not self._graphs or self._free() - self._held >= size:
+        if not self._graphs or self._free() - self.bytes >= size:
             return False
         self.clear()
         return True
@@ -158,7 +158,7 @@ class Graphs:
         """None where it failed, which the log tells once for each kind of call."""
         if self._recorder is None:
             raise ValueError("there is nothing to record with")
-        while len(self._graphs) >= self._keep:
+        while len(self._graphs) >= self.keep:
             self._graphs.popitem(last=False)
         given = {name: tensor.clone() for name, tensor in arguments.items()}
         try:
@@ -171,7 +171,7 @@ class Graphs:
             _log.warning("The UNet could not be recorded for latents of %s (%s); it runs step by step.",
                          "x".join(map(str, arguments["sample"].shape)), first)  # fmt: skip
             return None
-        self._held += recording.nbytes
+        self.bytes += recording.nbytes
         graph = self._graphs[key] = _Graph(given, recording)
         return graph
 
@@ -187,7 +187,7 @@ class Graphs:
             self._graphs.pop(key, None)
             self._met.pop(key, None)
         if not self._graphs:
-            self._held = 0
+            self.bytes = 0
 
 
 class _Runs:
