@@ -6,6 +6,7 @@ Full-size SD1.5 and SDXL of random weights are written for it and removed again;
 
 - speed: SD1.5 at 512x512 in 20 steps, 1 and 8 pictures at once, beside stock diffusers in fp16, in turn; it/s, and the
   share of the measured ceiling of a matrix product.
+- weights: the same with the UNet's weights in eight bits, one picture at once: it/s, peak, and how the picture differs.
 - graphs: how long it takes to record a UNet for a size, and that a recorded one answers as a plain one.
 - waits: how often the processor waits for the GPU in 20 steps, by torch's own count.
 - memory: the peak of SD1.5 at 512x512 and SDXL at 1024x1024, with all memory modes, against their limits.
@@ -23,7 +24,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,12 @@ from torch import Tensor
 
 import webui
 from benchmarks.bench import RANDOM, PeerError, PeerProcess, Row, counted, measured
+from benchmarks.bench import compared as differences
 from benchmarks.cases import Case, given, planned
 from benchmarks.measuring import cost
 from benchmarks.peers import PROMPT, quiet_environment
 from webui import settings as stored
-from webui.cli.bench import CaseKind, PeerKind
+from webui.cli.bench import ASKED_FOR, CaseKind, PeerKind
 from webui.engine import Engine
 from webui.engine.attention import Attention, sdpa, sliced
 from webui.engine.device import DeviceChoice, choose_device
@@ -62,7 +64,7 @@ RECORD_SECONDS = 2
 HEADS = {"sd15": ((8, 4096, 40), (8, 1024, 80), (8, 256, 160)), "sdxl": ((10, 4096, 64), (20, 1024, 64))}
 PROMPT_TOKENS = 77
 FAR_OFF = 5e-2  # greatest error of attention in fp16 on numbers of size 1
-SECTIONS = ("speed", "graphs", "waits", "memory", "attention", "operations")
+SECTIONS = ("speed", "weights", "graphs", "waits", "memory", "attention", "operations")
 
 
 @dataclass
@@ -129,6 +131,7 @@ def measure(sections: Sequence[str], models: Models, device: DeviceChoice, tell:
     """All sections in turn; one that fails is told and does not keep the others from running."""
     makers: dict[str, Callable[[Models, DeviceChoice], Iterator[Line]]] = {
         "speed": speed,
+        "weights": weights,
         "graphs": recordings,
         "waits": waits,
         "memory": memory,
@@ -166,26 +169,56 @@ def machine_of(device: DeviceChoice) -> dict[str, str]:
 def speed(models: Models, device: DeviceChoice) -> Iterator[Line]:
     """Whole runs and UNet steps of SD1.5 beside stock diffusers, each in a process of its own."""
     name = models.name("sd15")
-    with ExitStack() as stack:
-        peers = {}
-        for kind in (PeerKind.diffusers, PeerKind.tuned, PeerKind.ours):
-            peers[kind.value] = PeerProcess(kind, models.paths, name, device.kind == "cpu", 0)
-            stack.callback(peers[kind.value].close)
+    with _peers((PeerKind.diffusers, PeerKind.tuned, PeerKind.ours), models, device) as peers:
         ceiling = peers[PeerKind.ours.value].ask("ceiling")
         yield Line("speed", "matrix product, the ceiling", ceiling / 1e12, "TFLOP/s")
-        side = MODEL_SIDES["sd15"]
-        for batch in BATCHES:
-            for case in (Case(CaseKind.unet, side, batch), Case(CaseKind.picture, side, batch, STEPS)):
-                yield from compared(case, peers, counted(case, models.paths, name), ceiling)
+        for case in _speed_cases(BATCHES):
+            yield from compared(case, peers, counted(case, models.paths, name), ceiling)
+
+
+def weights(models: Models, device: DeviceChoice) -> Iterator[Line]:
+    """The same beside itself, with the UNet's weights kept in fewer bits."""
+    with _peers((PeerKind.ours, *ASKED_FOR), models, device) as peers:
+        for case in _speed_cases((1,)):
+            rows = _measured(case, peers)
+            if case.kind is CaseKind.picture:
+                differences(rows, peers)
+            for kind, one in rows.items():
+                away = f", {one.difference:.1f} dB from exact" if one.difference else ""
+                note = f"{one.seconds:.3f} s, peak {one.peak_bytes / GB:.2f} GB{away}"
+                yield Line("weights", f"{case.name}: {kind}", (case.steps or 1) / one.seconds, "it/s", note=note)
+
+
+@contextmanager
+def _peers(kinds: Sequence[PeerKind], models: Models, device: DeviceChoice) -> Iterator[dict[str, Any]]:
+    with ExitStack() as stack:
+        peers = {}
+        for kind in kinds:
+            peers[kind.value] = PeerProcess(kind, models.paths, models.name("sd15"), device.kind == "cpu", 0)
+            stack.callback(peers[kind.value].close)
+        yield peers
+
+
+def _speed_cases(batches: Sequence[int]) -> list[Case]:
+    side = MODEL_SIDES["sd15"]
+    both = (CaseKind.unet, 0), (CaseKind.picture, STEPS)
+    return [Case(kind, side, batch, steps) for batch in batches for kind, steps in both]
+
+
+def _measured(case: Case, peers: dict[str, Any]) -> dict[str, Row]:
+    """Raises `PeerError` where one of them cannot do it."""
+    rows = measured(case, peers, ROUNDS)
+    for kind, one in rows.items():
+        if one.error:
+            raise PeerError(f"{kind}: {one.error}")
+    return rows
 
 
 def compared(case: Case, peers: dict[str, Any], work: int, ceiling: float) -> Iterator[Line]:
     """The rows of one case as lines: it/s of each peer, times as fast as the first, share of the ceiling."""
-    rows = measured(case, peers, ROUNDS)
+    rows = _measured(case, peers)
     first = next(iter(rows.values()))
     for kind, one in rows.items():
-        if one.error:
-            raise PeerError(f"{kind}: {one.error}")
         yield _speed_line(case, kind, one, first, work / one.seconds / ceiling)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from embedded import install_embedded
+from PIL import Image
 
 from benchmarks import gpu
 from benchmarks.cases import Case
@@ -89,6 +92,37 @@ def test_peers_are_held_against_the_first_and_against_the_ceiling() -> None:
     assert "4.00 times stock, 50% of the ceiling, peak 3.00 GB" in whole[1].note
     step = list(gpu.compared(Case(CaseKind.unet, 512, 8), peers, work=10**12, ceiling=10e12))
     assert [(line.value, line.kept) for line in step] == [(0.5, None), (2.0, False)], "20 % are below 45 %"
+
+
+class Painter(Peer):
+    """A peer that has a picture to show."""
+
+    def __init__(self, seconds: float, grey: int) -> None:
+        super().__init__(seconds)
+        buffer = io.BytesIO()
+        Image.new("RGB", (8, 8), (grey, grey, grey)).save(buffer, "PNG")
+        self._picture = buffer.getvalue()
+
+    def ask(self, message: Any) -> Any:
+        return self._picture if message == "picture" else super().ask(message)
+
+
+def test_weights_of_eight_bits_are_told_with_what_they_change(
+    models: gpu.Models, device: DeviceChoice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    painters = {"ours": Painter(0.5, 100), "int8": Painter(0.25, 101), "float8": Painter(1.0, 110)}
+    asked: list[str] = []
+
+    def peer(kind: str, *_: Any) -> Any:
+        asked.append(kind)
+        return SimpleNamespace(ask=painters[kind].ask, close=lambda: None)
+
+    monkeypatch.setattr(gpu, "PeerProcess", peer)
+    step, picture = list(gpu.weights(models, device))[1::3]
+    assert asked == ["ours", "int8", "float8"]
+    assert (step.what, step.value, step.note) == ("UNet step 64x64, batch 1: int8", 4.0, "0.250 s, peak 3.00 GB")
+    assert picture.what == "whole run 64x64, 2 steps: int8"
+    assert picture.note.endswith("48.1 dB from exact")
 
 
 def test_a_section_that_fails_is_told_and_the_others_still_run(
