@@ -47,10 +47,7 @@ class Completion:
             extras, faces = self._with_upscalers(params.extras), self._faces(params)
             return params.changed(extras=extras, faces=faces).with_fixed_seeds()
         checkpoint = self._catalog.checkpoint_for(params.checkpoint, self._settings)
-        if not can_run(checkpoint, self._settings):
-            raise UnsupportedModel(
-                f'The checkpoint "{checkpoint.name}" cannot be used: {checkpoint.reason}', "Choose another checkpoint."
-            )
+        self._require(checkpoint, f'checkpoint "{checkpoint.name}"', "Choose another checkpoint.")
         vae = canonical_selection(params.vae)
         if vae == AUTOMATIC:
             vae = canonical_selection(self._settings.model.vae)
@@ -85,11 +82,13 @@ class Completion:
         if params.hires is None or fields is None or params.hires.checkpoint is None:
             return fields
         file = self._catalog.checkpoint_for(params.hires.checkpoint, self._settings)
-        if not can_run(file, self._settings):
-            raise UnsupportedModel(
-                f'The checkpoint "{file.name}" of the hires pass cannot be used: {file.reason}', "Choose another one."
-            )
+        self._require(file, f'checkpoint "{file.name}" of the hires pass', "Choose another one.")
         return {**fields, "checkpoint": file.name}
+
+    def _require(self, model: ModelFile, what: str, advice: str) -> None:
+        """Raises `UnsupportedModel` for one that the engine cannot use."""
+        if not can_run(model, self._settings):
+            raise UnsupportedModel(f"The {what} cannot be used: {model.reason}", advice)
 
     def _with_upscalers(self, group: Hires | SdUpscale | Extras | None) -> dict[str, Any] | None:
         """A group's fields, upscalers under their own names. Raises `ModelNotFound`, `UnsupportedModel`."""
@@ -129,10 +128,7 @@ class Completion:
         if params.refiner is None:
             return None
         refiner = self._catalog.find_checkpoint(params.refiner)
-        if not can_run(refiner, self._settings):
-            raise UnsupportedModel(
-                f'The refiner "{refiner.name}" cannot be used: {refiner.reason}', "Choose another one, or none."
-            )
+        self._require(refiner, f'refiner "{refiner.name}"', "Choose another one, or none.")
         return refiner.name
 
     def _size(self, params: GenerationParams, checkpoint: ModelFile) -> tuple[int, int]:
