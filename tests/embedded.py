@@ -8,7 +8,7 @@ from pathlib import Path
 
 from webui.paths import REPO_ROOT
 
-EMBEDDED_CHECKPOINT = REPO_ROOT / "models" / "Stable-diffusion" / "emoji-proto-128.safetensors"
+EMBEDDED_CHECKPOINT = REPO_ROOT / "models" / "Stable-diffusion" / "emoji-128.safetensors"
 EMBEDDED_UPSCALERS = sorted((REPO_ROOT / "models" / "ESRGAN").glob("*.safetensors"))
 
 

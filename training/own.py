@@ -28,7 +28,7 @@ from training.unet import Draw, Trainer, run
 from training.vae import encoded
 
 MODELS = Path(__file__).parents[1] / "models" / "Stable-diffusion"
-EMBEDDED = MODELS / "emoji-proto-128.safetensors"
+EMBEDDED = MODELS / "emoji-128.safetensors"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"}
 VIEWS = 8  # of each picture: mirrored, nearer, a little aside
 
@@ -106,9 +106,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pictures", type=Path, required=True, help="folder of pictures")
     parser.add_argument("--name", required=True, help="of the new model")
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument(
-        "--start", type=Path, default=MODELS / "emoji-proto-128.safetensors", help="checkpoint to go on from"
-    )
+    parser.add_argument("--start", type=Path, default=EMBEDDED, help="checkpoint to go on from")
     parser.add_argument("--out", type=Path, default=MODELS, help="folder of the result")
     parser.add_argument("--side", type=int, default=128, help="pixels")
     parser.add_argument("--batch", type=int, default=32)

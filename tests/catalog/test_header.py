@@ -56,7 +56,7 @@ def test_the_embedded_checkpoint_is_read_as_the_safetensors_library_reads_it():
     with safe_open(EMBEDDED_CHECKPOINT, "np") as library:
         assert set(header.tensors) == set(library.keys())
         assert header.metadata == library.metadata()
-        for name in ("betas", "first_stage_model.decoder.conv_in.bias", "model.diffusion_model.out.2.weight"):
+        for name in ("alphas_cumprod", "first_stage_model.decoder.conv_in.bias", "model.diffusion_model.out.2.weight"):
             values = library.get_tensor(name)
             start, end = header.byte_range(name)
             with EMBEDDED_CHECKPOINT.open("rb") as file:

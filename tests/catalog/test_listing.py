@@ -75,7 +75,7 @@ def test_the_embedded_checkpoint_is_listed_and_runs(data_dir: Path):
     assert (model.native_size, model.prediction, model.prediction_known) == (128, "v", True)
     assert model.sidecar is not None
     assert model.sidecar.vae is not None
-    assert model.sidecar.vae.norm_num_groups == 8
+    assert model.sidecar.vae.norm_num_groups == 32
     assert model.problems == ()
 
 
