@@ -19,7 +19,7 @@ from webui.params import make_params
 
 
 def test_a_red_apple_is_red_on_white(engine: Engine) -> None:
-    done = run(engine, steps=20, sampler="DPM++ 2M")
+    done = run(engine, prompt="a red apple on a white background", steps=20, sampler="DPM++ 2M")
     pixels = pixels_of(done.images[0]).astype(int)
     assert pixels.shape == (128, 128, 3)
     red, green, blue = pixels[48:80, 48:80].reshape(-1, 3).mean(0)

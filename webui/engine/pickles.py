@@ -34,6 +34,7 @@ _TENSOR_GLOBALS = frozenset(
     {
         "collections OrderedDict",
         "torch._utils _rebuild_tensor_v2",
+        "torch._utils _rebuild_tensor_v3",  # of float8
         "torch._utils _rebuild_parameter",
         "torch.nn.parameter Parameter",
         "torch Size",
@@ -43,7 +44,7 @@ _TENSOR_GLOBALS = frozenset(
         *(f"torch {kind}Storage" for kind in _STORAGES),
         *(f"torch.storage {kind}" for kind in ("UntypedStorage", "TypedStorage")),
         *(f"torch {kind}" for kind in ("float16", "bfloat16", "float32", "float64", "int64", "int32", "int16")),
-        *(f"torch {kind}" for kind in ("int8", "uint8", "bool")),
+        *(f"torch {kind}" for kind in ("int8", "uint8", "bool", "float8_e4m3fn", "float8_e5m2")),
     }
 )
 # Training leftovers in the first SD checkpoints. They are read as `Inert` and dropped; the real ones are not imported.
