@@ -1,0 +1,113 @@
+"""The embedded model does what training/README.md says of it, through the real engine, and its files are small."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from embedded import EMBEDDED_CHECKPOINT
+from engine_runs import pixels_of, run
+from picture_inputs import box_mask, keep
+from PIL import Image
+
+from training.evaluate import shape_tasks
+from training.generate import Studio
+from training.judge import background_of, colours_of, count_of, foreground, shape_of
+from webui.engine import Engine
+from webui.paths import REPO_ROOT
+
+MODELS = REPO_ROOT / "models"
+MB = 10**6
+USUAL = {"steps": 20, "sampler": "DPM++ 2M", "schedule": "Karras", "cfg_scale": 5.0, "width": 128, "height": 128}
+
+
+@pytest.fixture(scope="module")
+def studio() -> Studio:
+    return Studio.open(EMBEDDED_CHECKPOINT)
+
+
+def drawn(engine: Engine, **fields: Any) -> np.ndarray:
+    """The picture (H, W, 3), made without a warning."""
+    made = run(engine, **{**USUAL, **fields})
+    assert made.warnings == []
+    return pixels_of(made.images[0])
+
+
+@pytest.mark.skipif(not (REPO_ROOT / ".git").exists(), reason="not a clone: nobody knows what is tracked")
+def test_the_files_are_as_small_as_was_promised() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPO_ROOT, capture_output=True, check=True, text=True)
+    sizes = {name: (REPO_ROOT / name).stat().st_size for name in listed.stdout.split("\0") if name}
+    assert sum(sizes.values()) < 58 * MB
+    most = {"Stable-diffusion": 44, "VAE": 9, "Lora": 3, "embeddings": 1, "ESRGAN": 2}
+    for name, size in sizes.items():
+        if name.startswith("models/"):
+            assert size <= most[name.split("/")[1]] * MB, name
+
+
+def test_colours_and_shapes_are_what_was_asked_for(studio: Studio) -> None:
+    tasks = shape_tasks(random.Random(3), 16)
+    pictures = studio.draw([task.prompt for task in tasks])
+    right = 0
+    for task, picture in zip(tasks, pictures, strict=True):
+        colours = colours_of(picture) == (task.scene.colours[0], task.scene.background)
+        right += colours and shape_of(picture) == task.scene.shapes[0]
+    assert right >= 14
+
+
+def test_things_are_counted(studio: Studio) -> None:
+    prompts = ["an apple", "two apples", "three cars", "four mushrooms"] * 2
+    counted = [count_of(picture) for picture in studio.draw(prompts)]
+    assert sum(found == wanted for found, wanted in zip(counted, [1, 2, 3, 4] * 2, strict=True)) >= 6
+
+
+def test_seeds_give_pictures_that_differ_in_more_than_noise(studio: Studio) -> None:
+    pictures = studio.draw(["a red apple"] * 6).astype(float)
+    backgrounds = np.stack([background_of(picture) for picture in pictures.astype(np.uint8)])
+    assert np.ptp(backgrounds, axis=0).max() > 10
+    differences = [np.abs(a - b).mean() for i, a in enumerate(pictures) for b in pictures[:i]]
+    assert min(differences) > 5
+
+
+@pytest.mark.parametrize("size", [(96, 96), (192, 128), (128, 192), (192, 192)])
+def test_other_sizes_stay_sane(engine: Engine, size: tuple[int, int]) -> None:
+    picture = drawn(engine, prompt="a red circle on a white background", seed=3, width=size[0], height=size[1])
+    assert picture.shape == (size[1], size[0], 3)
+    assert colours_of(picture) == ("red", "white")
+
+
+def test_a_picture_from_a_picture_keeps_its_place(engine: Engine, root: Path) -> None:
+    picture = Image.new("RGB", (128, 128), "white")
+    picture.paste((30, 60, 220), (12, 12, 60, 60))
+    source = keep(root / "outputs", picture)
+    init = {"image": source, "denoising_strength": 0.6}
+    made = drawn(engine, prompt="a red square on a white background", seed=5, init=init)
+    assert colours_of(made) == ("red", "white")
+    rows, columns = np.nonzero(foreground(made))
+    assert rows.mean() < 56
+    assert columns.mean() < 56
+
+
+def test_inpainting_draws_into_its_place(engine: Engine, root: Path) -> None:
+    source = keep(root / "outputs", Image.new("RGB", (128, 128), "white"))
+    mask = keep(root / "outputs", box_mask((128, 128), (32, 32, 128, 128)))
+    init, inpaint = {"image": source, "denoising_strength": 1.0}, {"mask": mask, "fill": "latent noise"}
+    made = drawn(engine, prompt="a green circle on a white background", seed=5, init=init, inpaint=inpaint)
+    assert colours_of(made) == ("green", "white")
+
+
+def test_a_second_pass_keeps_the_picture(engine: Engine) -> None:
+    hires = {"upscaler": "Latent", "scale": 1.5, "denoising_strength": 0.6}
+    made = drawn(engine, prompt="a red circle on a blue background", seed=5, hires=hires)
+    assert made.shape == (192, 192, 3)
+    assert colours_of(made) == ("red", "blue")
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0, 12.0])
+def test_every_scale_of_guidance_gives_a_picture(engine: Engine, scale: float) -> None:
+    made = drawn(engine, prompt="a red circle on a blue background", seed=5, cfg_scale=scale)
+    assert colours_of(made)[1] == "blue"
+    assert made.std() > 20
