@@ -135,7 +135,7 @@ def measured(case: Case, peers: dict[str, PeerProcess], rounds: int) -> dict[str
     return rows
 
 
-def compared(rows: dict[str, Row], peers: dict[str, PeerProcess]) -> None:
+def tell_differences(rows: dict[str, Row], peers: dict[str, PeerProcess]) -> None:
     """How far the pictures that are not exact are from the exact one."""
     if PeerKind.ours not in rows or rows[PeerKind.ours].error:
         return
@@ -227,7 +227,7 @@ def bench(options: Options, paths: Paths, checkpoint: str) -> Report:
             rows = measured(case, able, 1 if options.quick else options.rounds)
             work = 0 if options.quick else counted(case, paths, checkpoint)
             if case.kind is CaseKind.picture:
-                compared(rows, able)
+                tell_differences(rows, able)
             first = next(iter(rows.values()))
             for kind, row in rows.items():
                 row.peer = names[kind]

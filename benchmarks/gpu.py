@@ -33,8 +33,7 @@ import torch
 from torch import Tensor
 
 import webui
-from benchmarks.bench import RANDOM, PeerError, PeerProcess, Row, counted, measured
-from benchmarks.bench import compared as differences
+from benchmarks.bench import RANDOM, PeerError, PeerProcess, Row, counted, measured, tell_differences
 from benchmarks.cases import Case, given, planned
 from benchmarks.measuring import cost
 from benchmarks.peers import PROMPT, quiet_environment
@@ -182,7 +181,7 @@ def weights(models: Models, device: DeviceChoice) -> Iterator[Line]:
         for case in _speed_cases((1,)):
             rows = _measured(case, peers)
             if case.kind is CaseKind.picture:
-                differences(rows, peers)
+                tell_differences(rows, peers)
             for kind, one in rows.items():
                 away = f", {one.difference:.1f} dB from exact" if one.difference else ""
                 note = f"{one.seconds:.3f} s, peak {one.peak_bytes / GB:.2f} GB{away}"

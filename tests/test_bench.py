@@ -17,7 +17,7 @@ from embedded import EMBEDDED_CHECKPOINT, link_or_copy
 from PIL import Image
 
 from benchmarks import bench as module
-from benchmarks.bench import PeerProcess, Row, compared
+from benchmarks.bench import PeerProcess, Row, tell_differences
 from benchmarks.peers import serve
 from webui.cli.bench import CaseKind, Options, PeerKind
 from webui.paths import REPO_ROOT, Paths
@@ -120,7 +120,7 @@ class Shown:
 def test_a_picture_that_is_not_exact_is_told_by_its_distance_from_the_exact_one() -> None:
     peers: dict[str, Any] = {"diffusers": Shown(0), "ours": Shown(100), "fast": Shown(110), "int8": Shown(101)}
     rows = {kind: Row("whole run", kind) for kind in peers}
-    compared(rows, peers)
+    tell_differences(rows, peers)
     assert rows["fast"].difference == pytest.approx(28.13, abs=0.01)  # 20 log10(255 / 10)
     assert rows["int8"].difference == pytest.approx(48.13, abs=0.01)
     assert rows["ours"].difference == rows["diffusers"].difference == 0
