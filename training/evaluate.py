@@ -41,10 +41,10 @@ class Task:
 
 
 def single_tasks(concepts: Sequence[Concept], rng: random.Random, count: int = SINGLES) -> list[Task]:
-    """Every concept in turn, under all its names and in two wordings."""
-    tasks = []
+    """Concepts in a random order, each before any comes again, under all their names and in two wordings."""
+    tasks, order = [], rng.sample(range(len(concepts)), len(concepts))
     for i in range(count):
-        number, turn = i % len(concepts), i // len(concepts)
+        number, turn = order[i % len(concepts)], i // len(concepts)
         names = concepts[number].names
         name = names[turn % len(names)] if turn else rng.choice(names)
         text = rng.choice(("{}", "an emoji of {}")).format(with_article(name))

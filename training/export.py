@@ -235,7 +235,7 @@ model:
 
 def write_checkpoint(work: Path, out: Path, vae: AutoencoderKL, side: int) -> None:
     """WORK/unet.pt and a VAE as one checkpoint, with its .yaml."""
-    state = torch.load(work / "unet.pt", weights_only=True)
+    state = torch.load(work / "unet.pt", map_location="cpu", weights_only=True)
     vocabulary = Vocabulary(state["tokens"])
     tensors = checkpoint_tensors(dict(zip(state["names"], state["ema"], strict=True)), vocabulary, vae)
     images = np.load(work / "images.npy", mmap_mode="r")[:PREVIEW_PICTURES]

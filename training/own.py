@@ -23,6 +23,7 @@ from PIL import Image, ImageOps
 
 from training.export import write_checkpoint
 from training.model import SCALE_FACTOR, Vocabulary, known_tokens, open_checkpoint
+from training.parallel import device_of
 from training.progress import TimeBox
 from training.unet import Draw, Trainer, run
 from training.vae import encoded
@@ -73,9 +74,11 @@ def views(picture: Image.Image, side: int, rng: np.random.Generator) -> list[np.
 def drawing_from(latents: torch.Tensor, rows: np.ndarray) -> Draw:
     """Batches in which every view is as likely as any other."""
 
-    def draw(size: int, _: float, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        picked = rng.integers(0, len(latents), size)
-        return latents[picked], torch.from_numpy(rows[picked])
+    known = torch.from_numpy(rows).to(latents.device)
+
+    def draw(size: int, _: float, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        picked = torch.randint(len(latents), (size,), generator=generator, device=latents.device)
+        return latents[picked], known[picked]
 
     return draw
 
@@ -91,9 +94,9 @@ def train_own(args: argparse.Namespace, work: Path) -> Path:
 
     start = open_checkpoint(args.start)
     vocabulary = Vocabulary.of(texts, known_tokens(start))
-    trainer = Trainer(vocabulary, args.rate, args.threads)
+    trainer = Trainer(vocabulary, args.rate, args.threads, device_of(args.device))
     trainer.start_from(start)
-    latents = encoded(start.vae, images) * SCALE_FACTOR
+    latents = (encoded(start.vae, images) * SCALE_FACTOR).to(trainer.device)
     draw = drawing_from(latents, vocabulary.rows(texts))
     run(trainer, draw, TimeBox(args.minutes), args.batch, work / "unet.pt")
     out: Path = args.out / f"{args.name}.safetensors"
@@ -112,6 +115,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--device", default="auto")
     args = parser.parse_args(arguments)
     if not re.fullmatch(r"[\w.\- ]+", args.name):
         parser.error("--name may hold letters, digits, spaces, dots, - and _")

@@ -1,4 +1,4 @@
-"""Data parallel on CPU cores: one thread a core, each with a share of the batch and gradients of its own.
+"""Where a training runs: on a GPU, or data parallel on CPU cores, one thread a core with a share of the batch each.
 
 Threads that meet once a step lose less to whatever else runs on a machine than operations that are split over all cores
 and meet hundreds of times a step. Set OMP_NUM_THREADS=1 (the commands do so), so that an operation keeps to its core.
@@ -11,14 +11,26 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 
+def device_of(name: str) -> torch.device:
+    """The device for `--device NAME`; "auto" is a GPU where there is one."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def here(array: np.ndarray, device: torch.device) -> Tensor:
+    """An array of a file as a tensor. On a CPU it stays in the file and is read as it is needed."""
+    return torch.from_numpy(array).to(device)
+
+
 class Replicas:
-    """Copies of one module that share its weights but not its gradients."""
+    """Copies of one module that share its weights but not its gradients. On a GPU there is one, and no thread."""
 
     def __init__(self, module: torch.nn.Module, count: int) -> None:
+        count = 1 if next(module.parameters()).is_cuda else count
         self.modules = [module]
         for _ in range(count - 1):
             twin = copy.deepcopy(module)
@@ -41,6 +53,8 @@ class Replicas:
             value.backward()
             return result
 
+        if len(self.modules) == 1:
+            return [one(self.modules[0], shares[0])]
         results = list(self._pool.map(one, self.modules, shares))
         with torch.no_grad():
             for weights in zip(*(module.parameters() for module in self.modules), strict=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from PIL import Image
@@ -66,6 +66,10 @@ class Amounts:
     shapes: int = 1000
     shape_pairs: int = 500
     backdrops: int = 100
+
+    def times(self, factor: int) -> Amounts:
+        """So many times as many of each."""
+        return Amounts(**{name: amount * factor for name, amount in asdict(self).items()})
 
 
 def held_out(scene: Scene) -> bool:

@@ -39,11 +39,13 @@ KEYWORDS = Package(
 
 
 def fetch(package: Package, downloads: Path) -> Path:
-    """The unpacked package's folder. Fetches it when it is not there yet.
+    """The unpacked package's folder. Fetches it when it is not there yet; what is unpacked was checked then.
 
     Raises RuntimeError when npm fails or the file is not the one that this project was made with.
     """
     archive, folder = downloads / f"{package.stem}.tgz", downloads / package.stem
+    if folder.exists():
+        return folder / "package"
     if not archive.exists():
         npm = shutil.which("npm")
         if npm is None:
@@ -54,12 +56,11 @@ def fetch(package: Package, downloads: Path) -> Path:
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     if digest != package.sha256:
         raise RuntimeError(f"{archive} is not the expected file (sha256 {digest}). Delete it and try again.")
-    if not folder.exists():
-        partial = folder.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        with tarfile.open(archive) as tar:
-            tar.extractall(partial, filter="data")
-        partial.rename(folder)
+    partial = folder.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    with tarfile.open(archive) as tar:
+        tar.extractall(partial, filter="data")
+    partial.rename(folder)
     return folder / "package"
 
 

@@ -1,6 +1,6 @@
 """Command 4: the UNet and the text encoder, together.
 
-    python -m training.unet --work WORK --minutes 90 [--start CHECKPOINT]
+    python -m training.unet --work WORK --minutes 90 [--start CHECKPOINT] [--device auto]
 
 v-prediction with a uniform loss (Salimans & Ho 2022) on SD1's noise table. Reads what `prepare` and `encode` wrote and
 goes on from WORK/unet.pt when it is there; `--start` begins from the weights of a finished checkpoint instead. The loss
@@ -38,29 +38,30 @@ from training.model import (
     take_over,
 )
 from training.muon import Muon, split
-from training.parallel import Replicas
+from training.parallel import Replicas, device_of, here
 from training.prepare import load_scenes
 from training.progress import TimeBox, learning_rate, save, set_rate
 from training.scenes import Scene
 from training.vae import load_vae
 
-WORDINGS = 6  # captions a scene
 NO_CAPTION = 0.1  # of the batch, for guidance
-UNKNOWN_WORDS = 0.08  # of the batch get a word that means nothing
+UNKNOWN_WORDS = 0.08  # of the batch get one or more words that mean nothing
+MOST_UNKNOWN = 3
 WARM_UP = 50
 EMA = 0.997
 SAVE_EVERY = 150  # seconds
-LOG_EVERY = 2  # steps
+LOG_EVERY = 2.5  # seconds
 SHEET_EVERY = 900  # seconds
 SHEET_EVERY_PROMPT = 2  # of the contact sheet's
 TENTHS = 10
-Draw = Callable[[int, float, np.random.Generator], tuple[Tensor, Tensor]]
-"""`draw(batch size, share of the time, rng) -> latents (B, 4, h, w), token rows (B, 77)`."""
+NEWEST = 0.03  # what a batch weighs in the means that are logged
+Draw = Callable[[int, float, torch.Generator], tuple[Tensor, Tensor]]
+"""`draw(batch size, share of the time, generator) -> latents (B, 4, h, w), token rows (B, 77)`, on its device."""
 NOT_HIDDEN = ("conv_in", "conv_out", TOKEN_ROWS, POSITION_ROWS)
 SHARES = {  # of the batch
-    "single": 0.56,
-    "tint": 0.06,
-    "pair": 0.14,
+    "single": 0.50,
+    "tint": 0.05,
+    "pair": 0.21,
     "count": 0.09,
     "shape": 0.07,
     "shapes": 0.05,
@@ -75,17 +76,20 @@ class Pool:
     fifty things apart sooner when it does not see three hundred.
     """
 
-    def __init__(self, work: Path, scenes: Sequence[Scene], rows: np.ndarray, first: int, full_at: float) -> None:
-        """`first` concepts at the start, all of them from the share `full_at` of the time on."""
-        self._latents = np.load(work / "latents.npy", mmap_mode="r")
-        self._ready = work / "latents.ready"
-        self._rows = rows
+    def __init__(
+        self, work: Path, scenes: Sequence[Scene], rows: np.ndarray, first: int, full_at: float, device: torch.device
+    ) -> None:
+        """`rows` (scenes, wordings, 77). `first` concepts at the start, all from the share `full_at` of the time on."""
+        self._file = np.load(work / "latents.npy", mmap_mode="c")
+        self._latents = here(self._file, device)
+        self._ready, self._known = work / "latents.ready", 0
+        self._rows = here(rows, device)
         self._newest = np.array([max(scene.concepts, default=-1) for scene in scenes])
         self._kinds = np.array([scene.kind for scene in scenes])
         self._first, self._full_at = first, full_at
         self._total = int(self._newest.max()) + 1
-        self._chosen = np.zeros(0, np.int64)
-        self._cumulative = np.zeros(0)
+        self._chosen = torch.zeros(0, dtype=torch.int64)
+        self._cumulative = torch.zeros(0)
         self._refreshed = -1.0
 
     def _refresh(self, share: float) -> None:
@@ -95,52 +99,57 @@ class Pool:
         self._refreshed = share
         grown = min(1.0, max(0.0, share / self._full_at)) if self._full_at else 1.0
         limit = self._first + (self._total - self._first) * grown
-        ready = int(self._ready.read_text() or 0)
+        device, ready = self._latents.device, int(self._ready.read_text() or 0)
+        if ready > self._known:
+            self._latents, self._known = here(self._file, device), ready
         chosen = np.flatnonzero(self._newest[:ready] < limit)
         weights = np.zeros(len(chosen))
         for kind, part in SHARES.items():
             of_kind = self._kinds[chosen] == kind
             weights[of_kind] = part / max(1, int(of_kind.sum()))
-        self._chosen, self._cumulative = chosen, np.cumsum(weights / weights.sum())
+        self._chosen = here(chosen, device)
+        self._cumulative = here(np.cumsum(weights / weights.sum()), device)
 
-    def draw(self, size: int, share: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, size: int, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """See `Draw`."""
         self._refresh(share)
-        places = np.minimum(np.searchsorted(self._cumulative, rng.random(size)), len(self._chosen) - 1)
-        picked = self._chosen[places]
-        rows = self._rows[picked, rng.integers(0, WORDINGS, size)].astype(np.int64)
-        return torch.from_numpy(self._latents[picked].astype(np.float32)), torch.from_numpy(rows)
+        device = self._latents.device
+        chances = torch.rand(size, dtype=torch.float64, generator=generator, device=device)
+        picked = self._chosen[torch.searchsorted(self._cumulative, chances).clamp(max=len(self._chosen) - 1)]
+        wording = torch.randint(self._rows.shape[1], (size,), generator=generator, device=device)
+        return self._latents[picked].float(), self._rows[picked, wording].long()
 
 
-def captions_of(work: Path, scenes: Sequence[Scene], concepts: int | None) -> list[str]:
-    """WORDINGS captions for each scene, one after the other; always the same ones."""
+def captions_of(work: Path, scenes: Sequence[Scene], concepts: int | None, wordings: int) -> list[str]:
+    """So many captions for each scene, one after the other; always the same ones."""
     listed = load_concepts(work / "downloads", concepts)
     distinctive = distinctive_keywords(listed)
     rng = random.Random(3)
-    return [caption(scene, listed, distinctive, rng) for scene in scenes for _ in range(WORDINGS)]
+    return [caption(scene, listed, distinctive, rng) for scene in scenes for _ in range(wordings)]
 
 
-def spoil(rows: Tensor, vocabulary: Vocabulary, rng: np.random.Generator) -> None:
-    """In place: no caption for some, and for some a few words that no scene has, which are to be ignored."""
-    empty = torch.from_numpy(vocabulary.rows([""])[0])
-    for row in rows:
-        chance = rng.random()
-        if chance < NO_CAPTION:
-            row.copy_(empty)
-        elif chance < NO_CAPTION + UNKNOWN_WORDS:
-            for _ in range(int(rng.integers(1, 4))):
-                length = int((row != vocabulary.end).sum())
-                place = int(rng.integers(1, length + 1))
-                if length < len(row) - 1:
-                    row[place + 1 :] = row[place:-1].clone()
-                    row[place] = 0
+def spoiled(rows: Tensor, vocabulary: Vocabulary, generator: torch.Generator) -> Tensor:
+    """No caption for some of the rows (B, 77), and for some a few words that no scene has, which are to be ignored."""
+    count, width = rows.shape
+    chance = torch.rand(count, generator=generator, device=rows.device)
+    words = torch.randint(1, MOST_UNKNOWN + 1, (count,), generator=generator, device=rows.device)
+    words[chance >= NO_CAPTION + UNKNOWN_WORDS] = 0
+    places = torch.arange(width, device=rows.device)
+    for turn in range(MOST_UNKNOWN):
+        length = (rows != vocabulary.end).sum(1)
+        place = 1 + (torch.rand(count, generator=generator, device=rows.device) * length).long()[:, None]
+        later = torch.cat((rows[:, :1], rows[:, :-1]), 1)
+        longer = torch.where(places < place, rows, later.masked_fill(places == place, 0))
+        rows = torch.where(((turn < words) & (length < width - 1))[:, None], longer, rows)
+    empty = torch.from_numpy(vocabulary.rows([""])[0]).to(rows.device)
+    return torch.where((chance < NO_CAPTION)[:, None], empty, rows)
 
 
 def noised(latents: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Noise a batch: (noisy latents, timesteps, the v to be predicted). Timesteps are spread evenly over the batch."""
-    size = len(latents)
-    places = (torch.arange(size) + torch.rand(size)) / size
-    timesteps = (places * TIMESTEPS).long().clamp(max=TIMESTEPS - 1)[torch.randperm(size)]
+    size, device = len(latents), latents.device
+    places = (torch.arange(size, device=device) + torch.rand(size, device=device)) / size
+    timesteps = (places * TIMESTEPS).long().clamp(max=TIMESTEPS - 1)[torch.randperm(size, device=device)]
     signal = alphas[timesteps].sqrt().view(-1, 1, 1, 1)
     spread = (1 - alphas[timesteps]).sqrt().view(-1, 1, 1, 1)
     noise = torch.randn_like(latents)
@@ -158,9 +167,9 @@ def v_loss(model: Denoiser, share: tuple[Tensor, Tensor, Tensor, Tensor]) -> tup
 class Trainer:
     """The model in bfloat16, its weights in float32, their running mean, and the optimisers."""
 
-    def __init__(self, vocabulary: Vocabulary, rate: float, threads: int) -> None:
+    def __init__(self, vocabulary: Vocabulary, rate: float, threads: int, device: torch.device | None = None) -> None:
         torch.manual_seed(0)
-        self.vocabulary, self.rate = vocabulary, rate
+        self.vocabulary, self.rate, self.device = vocabulary, rate, device or torch.device("cpu")
         self.model = Denoiser(len(vocabulary))
         self.model.train()
         self._threads = threads
@@ -169,6 +178,7 @@ class Trainer:
 
     def _begin(self) -> None:
         """From the model's present weights."""
+        self.model.to(self.device)
         self.names = [name for name, _ in self.model.named_parameters()]
         self.masters = [weight.detach().float().clone() for weight in self.model.parameters()]
         self.ema = [weight.clone() for weight in self.masters]
@@ -189,7 +199,7 @@ class Trainer:
 
     def start_from(self, opened: Opened) -> int:
         """Take over a finished checkpoint; returns how many of the tokens it knew."""
-        self.model.float()
+        self.model.float().cpu()
         known = take_over(self.model, self.vocabulary, opened)
         self._begin()
         return known
@@ -216,7 +226,7 @@ class Trainer:
 
     def studio(self, vae: Any) -> Studio:
         """The running mean of the weights, as it would be exported now, and a VAE."""
-        model = copy.deepcopy(self.model).eval()
+        model = copy.deepcopy(self.model).cpu().eval()
         with torch.no_grad():
             for weight, mean in zip(model.parameters(), self.ema, strict=True):
                 weight.copy_(mean)
@@ -252,17 +262,19 @@ def train(args: argparse.Namespace) -> None:
     """Train until the time is over."""
     work: Path = args.work
     scenes = load_scenes(work)
-    texts = captions_of(work, scenes, args.concepts)
+    texts, device = captions_of(work, scenes, args.concepts, args.wordings), device_of(args.device)
     vocabulary = Vocabulary.of(texts)
-    rows = vocabulary.rows(texts).astype(np.int16).reshape(len(scenes), WORDINGS, -1)
-    trainer = Trainer(vocabulary, args.rate, args.threads)
+    rows = vocabulary.rows(texts).astype(np.int16).reshape(len(scenes), args.wordings, -1)
+    trainer = Trainer(vocabulary, args.rate, args.threads, device)
     target, vae = work / "unet.pt", load_vae(work / "vae.pt")
     if target.exists():
-        trainer.resume(torch.load(target, weights_only=True))
+        trainer.resume(torch.load(target, map_location=device, weights_only=True))
     elif args.start:
         print(f"{trainer.start_from(open_checkpoint(args.start))} of {len(vocabulary)} tokens were known")
+    if args.compile:
+        trainer.model.compile()
     prompts = read_prompts()[::SHEET_EVERY_PROMPT]
-    pool = Pool(work, scenes, rows, args.first, args.full_at)
+    pool = Pool(work, scenes, rows, args.first, args.full_at, device)
     box = TimeBox(args.minutes, trainer.spent, work / "unet.until")
     run(trainer, pool.draw, box, args.batch, target, lambda: draw_sheet(trainer, vae, prompts, work / "samples"))
 
@@ -280,10 +292,12 @@ def run(
 
     `show` is called every quarter of an hour and at the end.
     """
-    alphas, rng = alphas_cumprod(), np.random.default_rng(trainer.step)
+    alphas = alphas_cumprod().to(trainer.device)
+    generator = torch.Generator(trainer.device).manual_seed(trainer.step)
     torch.manual_seed(trainer.step)
-    begun, saved, shown = trainer.step, time.monotonic(), time.monotonic()
-    by_time = np.full(TENTHS, np.nan)
+    begun = trainer.step
+    saved = shown = logged = time.monotonic()
+    by_time = torch.full((TENTHS,), torch.nan, device=trainer.device)
 
     def keep() -> None:
         trainer.spent = box.elapsed
@@ -291,17 +305,18 @@ def run(
 
     with target.with_suffix(".jsonl").open("a", encoding="utf-8") as log:
         while (share := box.share) < 1:
-            latents, rows = draw(size, share, rng)
-            spoil(rows, trainer.vocabulary, rng)
+            latents, rows = draw(size, share, generator)
+            rows = spoiled(rows, trainer.vocabulary, generator)
             rate = trainer.rate * learning_rate(share, trainer.step - begun, WARM_UP)
-            timesteps, errors = trainer.update(latents, rows, alphas, rate)
-            _average(by_time, timesteps, errors)
-            if trainer.step % LOG_EVERY == 0:
+            by_time = averaged(by_time, *trainer.update(latents, rows, alphas, rate))
+            if time.monotonic() - logged > LOG_EVERY:
+                parts = [round(value, 3) for value in by_time.tolist()]
                 row = {"step": trainer.step, "seconds": round(box.elapsed), "cpu": round(time.process_time())}
-                row |= {"rate": rate, "loss": round(float(by_time.mean()), 4), "by_time": by_time.round(3).tolist()}
+                row |= {"rate": rate, "loss": round(by_time.mean().item(), 4), "by_time": parts}
                 print(json.dumps(row), flush=True)
                 log.write(json.dumps(row) + "\n")
                 log.flush()
+                logged = time.monotonic()
             if time.monotonic() - saved > SAVE_EVERY:
                 keep()
                 saved = time.monotonic()
@@ -313,13 +328,13 @@ def run(
         show()
 
 
-def _average(by_time: np.ndarray, timesteps: Tensor, errors: Tensor) -> None:
-    """Running means of the loss in each tenth of the noise levels, in place."""
-    for tenth in range(TENTHS):
-        mine = errors[timesteps // (TIMESTEPS // TENTHS) == tenth]
-        if len(mine):
-            new = float(mine.mean())
-            by_time[tenth] = new if np.isnan(by_time[tenth]) else 0.97 * by_time[tenth] + 0.03 * new
+def averaged(by_time: Tensor, timesteps: Tensor, errors: Tensor) -> Tensor:
+    """Running means of the loss in each tenth of the noise levels (10,), one batch later. NaN: none seen yet."""
+    tenths = timesteps // (TIMESTEPS // TENTHS)
+    sums, counts = (torch.zeros_like(by_time).index_add_(0, tenths, one) for one in (errors, torch.ones_like(errors)))
+    new = sums / counts
+    mean = torch.where(by_time.isnan(), new, by_time.lerp(new, NEWEST))
+    return torch.where(new.isnan(), by_time, mean)
 
 
 def main() -> None:
@@ -330,6 +345,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--concepts", type=int, default=300, help="as in prepare")
+    parser.add_argument("--wordings", type=int, default=6, help="captions a scene")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--compile", action="store_true", help="let torch compile the networks; on a GPU")
     parser.add_argument("--first", type=int, default=64, help="concepts at the beginning")
     parser.add_argument("--full-at", type=float, default=0.25, help="share of the time when all concepts are in")
     parser.add_argument("--threads", type=int, default=os.cpu_count())

@@ -4,6 +4,7 @@
     python -m training.vae --work WORK --minutes 15 --like CHECKPOINT   # one with the latents of an existing model
     python -m training.vae --work WORK --minutes 8 --decoder            # its decoder only, with MSE: the second VAE
 
+On a GPU, where there is one (give it `--batch 256`), else on all CPU cores.
 The first two write WORK/vae.pt, the third reads it (or the VAE in `--like`) and writes WORK/vae_ft_mse.pt. Each goes on
 when its file is there.
 """
@@ -25,7 +26,7 @@ from torch.nn import functional
 
 from training.model import SCALE_FACTOR, open_checkpoint
 from training.muon import Muon, split
-from training.parallel import Replicas
+from training.parallel import Replicas, device_of, here
 from training.progress import TimeBox, learning_rate, save, set_rate
 from training.warm_start import warm_start
 
@@ -50,7 +51,8 @@ STATISTICS = 256  # pictures from which the latents' means and deviations are ta
 WARM_UP = 40
 SAVE_EVERY = 120  # seconds
 
-Loss = Callable[[AutoencoderKL, Tensor], tuple[Tensor, float]]
+Loss = Callable[[AutoencoderKL, Tensor], tuple[Tensor, Tensor]]
+"""`loss(vae, pixels) -> what is differentiated, the mean squared error`."""
 
 
 def new_vae() -> AutoencoderKL:
@@ -63,28 +65,32 @@ def new_vae() -> AutoencoderKL:
 
 def load_vae(path: Path) -> AutoencoderKL:
     """A VAE as training saved it."""
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, map_location="cpu", weights_only=True)
     vae = AutoencoderKL(**state["config"])
     vae.load_state_dict(state["vae"])
     return vae.eval()
 
 
-def to_tensor(pixels: np.ndarray) -> Tensor:
+def to_tensor(pixels: np.ndarray | Tensor) -> Tensor:
     """uint8 (B, H, W, 3) to float (B, 3, H, W) in -1..1."""
-    return torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float().contiguous() / 127.5 - 1
+    tensor = pixels if isinstance(pixels, Tensor) else torch.from_numpy(np.array(pixels))
+    return tensor.permute(0, 3, 1, 2).float().contiguous() / 127.5 - 1
 
 
-def batch(images: np.ndarray, step: int, size: int, rng: np.random.Generator) -> Tensor:
-    """Random crops, and every few steps a smaller batch of whole pictures; half of the batches mirrored."""
+def batch(images: Tensor, step: int, size: int, rng: np.random.Generator) -> Tensor:
+    """Random crops of uint8 pictures (N, H, W, 3), and every few steps a smaller batch of whole ones; half of the
+    batches are mirrored.
+    """
     side = images.shape[1]
     whole = side <= CROP or step % WHOLE_EVERY == WHOLE_EVERY - 1
-    rows = rng.integers(0, len(images), max(2, size // 4) if whole else size)
+    count = max(2, size // 4) if whole else size
+    rows = torch.from_numpy(rng.integers(0, len(images), count)).to(images.device)
     if whole:
-        pixels = np.stack([images[row] for row in rows])
+        pixels = images[rows]
     else:
-        corners = rng.integers(0, (side - CROP) // 8 + 1, (size, 2)) * 8
-        crops = [images[row, y : y + CROP, x : x + CROP] for row, (y, x) in zip(rows, corners, strict=True)]
-        pixels = np.stack(crops)
+        corners = torch.from_numpy(rng.integers(0, (side - CROP) // 8 + 1, (2, size, 1)) * 8)
+        y, x = (corners + torch.arange(CROP)).to(images.device)
+        pixels = images[rows[:, None, None], y[:, :, None], x[:, None, :]]
     tensor = to_tensor(pixels)
     return tensor.flip(-1).contiguous() if rng.random() < 0.5 else tensor
 
@@ -103,9 +109,9 @@ def kl(posterior: Any) -> Tensor:
     return 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
 
 
-def first_loss(vae: AutoencoderKL, pixels: Tensor) -> tuple[Tensor, float]:
+def first_loss(vae: AutoencoderKL, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """The loss of the first VAE, and the mean squared error."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(pixels.device.type, torch.bfloat16):
         posterior = vae.encode(pixels).latent_dist
         restored = vae.decode(posterior.sample()).sample.float()
     loss = perceptual_loss(restored, pixels) + KL_WEIGHT * kl(posterior)
@@ -115,8 +121,8 @@ def first_loss(vae: AutoencoderKL, pixels: Tensor) -> tuple[Tensor, float]:
 def loss_like(teacher: AutoencoderKL) -> Loss:
     """The loss of a VAE whose latents are to be the teacher's, so that the teacher's UNet can go on with it."""
 
-    def loss(vae: AutoencoderKL, pixels: Tensor) -> tuple[Tensor, float]:
-        with torch.autocast("cpu", torch.bfloat16):
+    def loss(vae: AutoencoderKL, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(pixels.device.type, torch.bfloat16):
             with torch.no_grad():
                 wanted = teacher.encode(pixels).latent_dist.mean.float()
             mean = vae.encode(pixels).latent_dist.mean.float()
@@ -127,17 +133,17 @@ def loss_like(teacher: AutoencoderKL) -> Loss:
     return loss
 
 
-def decoder_loss(vae: AutoencoderKL, pixels: Tensor) -> tuple[Tensor, float]:
+def decoder_loss(vae: AutoencoderKL, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """The loss of the second VAE, whose encoder stays as it is."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(pixels.device.type, torch.bfloat16):
         with torch.no_grad():
             latents = vae.encode(pixels).latent_dist.mean
         restored = vae.decode(latents).sample.float()
     return ((restored - pixels) ** 2).mean(), _mse(restored, pixels)
 
 
-def _mse(restored: Tensor, pixels: Tensor) -> float:
-    return float(((restored.detach() - pixels) ** 2).mean())
+def _mse(restored: Tensor, pixels: Tensor) -> Tensor:
+    return ((restored.detach() - pixels) ** 2).mean()
 
 
 @torch.no_grad()
@@ -189,8 +195,9 @@ def encoded(vae: AutoencoderKL, images: np.ndarray, size: int = 16) -> Tensor:
     """The encoder's means for uint8 pictures, (N, 4, h, w)."""
     parts = []
     for start in range(0, len(images), size):
-        with torch.autocast("cpu", torch.bfloat16):
-            parts.append(vae.encode(to_tensor(images[start : start + size])).latent_dist.mean.float())
+        pixels = to_tensor(images[start : start + size]).to(vae.device)
+        with torch.autocast(vae.device.type, torch.bfloat16):
+            parts.append(vae.encode(pixels).latent_dist.mean.float())
     return torch.cat(parts)
 
 
@@ -199,7 +206,7 @@ def psnr(vae: AutoencoderKL, images: np.ndarray, size: int = 16) -> Tensor:
     """Peak signal-to-noise ratio of each uint8 picture (N, H, W, 3) through encoder and decoder, in dB."""
     values = []
     for start in range(0, len(images), size):
-        pixels = to_tensor(images[start : start + size])
+        pixels = to_tensor(images[start : start + size]).to(vae.device)
         restored = vae.decode(vae.encode(pixels).latent_dist.mean).sample.clamp(-1, 1)
         error = ((restored - pixels) ** 2).mean((1, 2, 3))
         values.append(10 * torch.log10(4 / error.clamp(min=1e-8)))
@@ -210,13 +217,15 @@ def train(args: argparse.Namespace) -> None:
     """Train for so many minutes, or on from where the last run stopped."""
     work: Path = args.work
     target = work / ("vae_ft_mse.pt" if args.decoder else "vae.pt")
-    images = np.load(work / "images.npy", mmap_mode="r")
+    images, device = np.load(work / "images.npy", mmap_mode="c"), device_of(args.device)
     spent, step = 0.0, 0
-    teacher = open_checkpoint(args.like).vae if args.like else None
+    teacher = open_checkpoint(args.like).vae.to(device) if args.like else None
     if args.decoder:
         vae, loss = teacher or load_vae(work / "vae.pt"), decoder_loss
     else:
-        vae, loss = new_vae(), loss_like(teacher) if teacher else first_loss
+        start = open_checkpoint(args.start).vae if args.start else new_vae()
+        vae, loss = start, loss_like(teacher) if teacher else first_loss
+    vae.to(device)
     parts = ("decoder.", "post_quant_conv.") if args.decoder else ("",)
     trained = [(name, weight) for name, weight in vae.named_parameters() if name.startswith(parts)]
     hidden, other = split(trained, ("encoder.conv_in", "decoder.conv_out", "quant_conv"))
@@ -225,7 +234,7 @@ def train(args: argparse.Namespace) -> None:
         torch.optim.AdamW(other, lr=args.rate, betas=(0.9, 0.99), weight_decay=1e-4),
     ]
     if target.exists():
-        state = torch.load(target, weights_only=True)
+        state = torch.load(target, map_location=device, weights_only=True)
         vae.load_state_dict(state["vae"])
         for optimiser, values in zip(optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(values)
@@ -240,7 +249,8 @@ def train(args: argparse.Namespace) -> None:
     print(f"before: {psnr(vae, kept_apart).mean():.2f} dB on {len(kept_apart)} scenes held out", flush=True)
     replicas = Replicas(vae, args.threads)
     box, rng = TimeBox(args.minutes, spent, target.with_suffix(".until")), np.random.default_rng(step)
-    errors: list[float] = []
+    lessons = here(images, device)
+    errors: list[Tensor] = []
     saved = time.monotonic()
 
     def keep() -> None:
@@ -250,15 +260,16 @@ def train(args: argparse.Namespace) -> None:
 
     while (share := box.share) < 1:
         set_rate(optimisers, args.rate * learning_rate(share, step, WARM_UP))
-        pixels = batch(images, step, args.batch, rng)
-        errors.append(float(np.mean(replicas.backward(loss, pixels.chunk(len(replicas))))))
+        pixels = batch(lessons, step, args.batch, rng)
+        errors += replicas.backward(loss, pixels.chunk(len(replicas)))
         torch.nn.utils.clip_grad_norm_([weight for _, weight in trained], 1.0)
         for optimiser in optimisers:
             optimiser.step()
             optimiser.zero_grad()
         step += 1
         if step % 20 == 0:
-            decibels = 10 * np.log10(4 / np.mean(errors[-20:]))
+            decibels = 10 * np.log10(4 / torch.stack(errors).mean().item())
+            errors.clear()
             cpu = time.process_time()
             print(f"{step} {box.elapsed:.0f}s {share:.2f} cpu {cpu:.0f} psnr of batches {decibels:.2f}", flush=True)
         if time.monotonic() - saved > SAVE_EVERY:
@@ -267,7 +278,7 @@ def train(args: argparse.Namespace) -> None:
     if not args.decoder and teacher is None:
         normalise(vae, images)
     if args.signs_of:
-        match_signs(vae, open_checkpoint(args.signs_of).vae, images[:STATISTICS])
+        match_signs(vae, open_checkpoint(args.signs_of).vae.to(device), images[:STATISTICS])
     keep()
     print(f"{step} steps, {box.elapsed:.0f} s; after: {psnr(vae, kept_apart).mean():.2f} dB", flush=True)
 
@@ -279,6 +290,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="crops a step")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--start", type=Path, help="begin with the VAE of this checkpoint")
     parser.add_argument("--like", type=Path, help="a checkpoint whose latents are to be met")
     parser.add_argument("--signs-of", type=Path, help="a checkpoint whose latents' signs are to be met at the end")
     parser.add_argument("--decoder", action="store_true", help="only the decoder, with MSE")

@@ -38,7 +38,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trainer = Trainer(vocabulary, 1e-3, threads=1)
     latents, rows = torch.randn(2, 4, 8, 8), torch.from_numpy(vocabulary.rows(WORDS))
 
-    def one_step(size: int, share: float, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    def one_step(size: int, share: float, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         (folder / "until").write_text("0")
         return latents, rows.clone()
 

@@ -13,7 +13,7 @@ from training.model import TOKENS, Vocabulary, alphas_cumprod
 from training.muon import Muon, orthogonalised, split
 from training.parallel import Replicas
 from training.progress import TimeBox, learning_rate
-from training.unet import noised, spoil
+from training.unet import averaged, noised, spoiled
 from training.vae import align, change_latents, encoded, match_signs, new_vae, normalise, psnr, to_tensor
 from webui.prompt.tokenizer import BOS, EOS, ClipTokenizer
 from webui.sampling import ModelDenoiser, sigma_table
@@ -140,14 +140,34 @@ def test_a_vocabulary_numbers_the_tokens_it_met_and_no_others() -> None:
 
 def test_unknown_words_are_put_between_the_others() -> None:
     vocabulary = Vocabulary.of(["a cat on the grass"])
-    rows = torch.from_numpy(vocabulary.rows(["a cat on the grass"] * 64))
+    rows = torch.from_numpy(vocabulary.rows(["a cat on the grass"] * 300))
     whole = rows[0].clone()
-    spoil(rows, vocabulary, np.random.default_rng(0))
+    rows = spoiled(rows, vocabulary, torch.Generator().manual_seed(0))
     empty = torch.from_numpy(vocabulary.rows([""])[0])
     kept = [row for row in rows if not torch.equal(row, empty)]
-    assert 0 < len(rows) - len(kept) < 20
+    assert 15 < len(rows) - len(kept) < 50
     for row in kept:
         assert torch.equal(row[row != 0][:6], whole[:6])
+    assert {int((row == 0).sum()) for row in kept} == {0, 1, 2, 3}
+
+
+def test_a_full_caption_takes_no_more_words_and_keeps_its_end() -> None:
+    vocabulary = Vocabulary.of(["cat"])
+    rows = torch.from_numpy(vocabulary.rows(["cat " * 90] * 200))
+    kept = spoiled(rows, vocabulary, torch.Generator().manual_seed(0))
+    assert (kept[:, -1] == vocabulary.end).all()
+    assert (kept != 0).all()
+
+
+def test_losses_are_averaged_for_each_tenth_of_the_noise_levels() -> None:
+    nothing = torch.full((10,), torch.nan)
+    first = averaged(nothing, torch.tensor([5, 15, 999]), torch.tensor([1.0, 3.0, 8.0]))
+    assert first[0] == 2
+    assert first[9] == 8
+    assert first[1:9].isnan().all()
+    second = averaged(first, torch.tensor([50]), torch.tensor([12.0]))
+    assert second[0].item() == pytest.approx(2 + 0.03 * 10)
+    assert second[9] == 8
 
 
 def test_noise_and_target_are_those_that_the_samplers_undo() -> None:
