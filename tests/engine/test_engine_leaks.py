@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +19,7 @@ from family_models import RECIPES, write_checkpoint
 from benchmarks.leaks import ROUND, add_lora, sampled, soak, switching, write_models
 from webui.engine import Engine
 from webui.engine.models import ModelStore
+from webui.paths import REPO_ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
@@ -43,6 +46,33 @@ def test_F12_many_pictures_leave_nothing_behind(worn: Engine) -> None:
     list(soak(worn, itertools.repeat(same, 2), 2))
     before, after = soak(worn, itertools.repeat(same, 12), 12)
     assert after.leaks(before) == []
+
+
+FIRST_JOB = """
+import gc, sys
+from pathlib import Path
+from embedded import install_embedded
+from engine_runs import make_engine, run
+root = Path(sys.argv[1])
+install_embedded(root)
+engine = make_engine(root)
+assert "diffusers" not in sys.modules, "the job has to be the first thing"
+run(engine, steps=1, save=False)
+engine.close()
+gc.collect()
+gc.unfreeze()
+print([type(one).__name__ for one in gc.get_objects() if type(one).__name__ == "UNet2DConditionModel"])
+"""
+
+
+def test_the_networks_of_the_very_first_job_do_not_stay_for_good(tmp_path: Path) -> None:
+    """Python's collector is told to leave the libraries alone when they are imported: not the job as well."""
+    paths = [str(REPO_ROOT), str(REPO_ROOT / "tests"), str(REPO_ROOT / "tests" / "engine")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", FIRST_JOB, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().splitlines()[-1] == "[]"
 
 
 def test_a_network_that_stays_is_found(worn: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

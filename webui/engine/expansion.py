@@ -25,6 +25,7 @@ from webui.engine.desk import EngineDesk
 from webui.engine.extensions import refused, rewritten
 from webui.engine.keeping import MadePicture, keep_picture
 from webui.engine.ledger import DoneCell, Ledger
+from webui.engine.loader import import_libraries
 from webui.engine.memory import give_back
 from webui.engine.preview import QUALITY
 from webui.engine.reporting import STAGES
@@ -46,6 +47,7 @@ Ask = Callable[[], Wanted]
 
 def run_request(tools: Tools, params: GenerationParams, control: Control, emit: Emit) -> None:
     """Do what is asked for; the events are those of one job. Raises the errors of its parts."""
+    import_libraries()  # before the job has objects of its own: they, and its networks, would stay for good
     host = tools.extensions
 
     def report() -> None:

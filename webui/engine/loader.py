@@ -91,8 +91,8 @@ def import_libraries() -> None:
     """Import what the networks come from: seconds, the first time. Everything else here does it when needed.
 
     Python's collector then leaves all that is there in peace: a million objects that stay for good, which it would look
-    at each time that memory is given back. While they are made it rests: it would find nothing, and take a fifth of the
-    time for that.
+    at each time that memory is given back. So call it while no job has objects of its own. While the libraries are made
+    it rests: it would find nothing, and take a fifth of the time for that.
     """
     with _without_xformers(), _without_collector():
         import diffusers.models.autoencoders.autoencoder_kl
