@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import platform
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -43,6 +45,8 @@ from webui.engine import Engine
 from webui.engine.attention import Attention, sdpa, sliced
 from webui.engine.device import DeviceChoice, choose_device
 from webui.engine.graphs import Recorder, plain, recorder_for
+from webui.engine.kernels import kernels_for
+from webui.engine.layers import use_kernels
 from webui.engine.loader import Target, fill, import_libraries, use_attention
 from webui.engine.memory import give_back
 from webui.events import Failed, Finished
@@ -271,15 +275,16 @@ def recordings(models: Models, device: DeviceChoice, recorder: Recorder | None =
 
 def waits(models: Models, device: DeviceChoice) -> Iterator[Line]:
     """How often 20 steps wait for the GPU, beyond what is allowed: a look for NaN at every eighth call."""
-    with closing(_engine(models, MemoryMode.normal, device)) as engine:
-        picture(engine, models, "sd15", STEPS)
+    name, side = models.name("sd15"), MODEL_SIDES["sd15"]
+    with closing(_engine(models.paths, MemoryMode.normal, device.kind == "cpu")) as engine:
+        picture(engine, name, side, STEPS)
         is_cuda = device.kind == "cuda"
         if is_cuda:
             torch.cuda.set_sync_debug_mode("warn")
         try:
             with warnings.catch_warnings(record=True) as seen:
                 warnings.simplefilter("always")
-                picture(engine, models, "sd15", STEPS)
+                picture(engine, name, side, STEPS)
         finally:
             if is_cuda:
                 torch.cuda.set_sync_debug_mode("default")
@@ -291,15 +296,22 @@ def waits(models: Models, device: DeviceChoice) -> Iterator[Line]:
 def memory(models: Models, device: DeviceChoice) -> Iterator[Line]:
     """The peak of a picture in each memory mode, weights included, as torch counts what is in use."""
     for family, limits in LIMITS_GB.items():
+        name, side = models.name(family), MODEL_SIDES[family]
         for mode, limit in limits.items():
-            with closing(_engine(models, MemoryMode(mode), device)) as engine:
-                done = picture(engine, models, family, MEMORY_STEPS)
-            side = MODEL_SIDES[family]
+            # a process for each: libraries keep memory for themselves, and more the more they were asked for
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                asked = (models.paths, name, side, mode, MEMORY_STEPS, device.kind == "cpu")
+                peak, seconds = pool.submit(peak_of, *asked).result()
             what = f"{family} {side}x{side}, {mode}"
-            kept = done.peak_memory / GB < limit
-            note = f"{done.seconds['sample'] / MEMORY_STEPS:.2f} s a step"
-            yield Line("memory", what, done.peak_memory / GB, "GB", f"under {limit} GB", kept, note)
-            give_back(device.device)
+            note = f"{seconds:.2f} s a step"
+            yield Line("memory", what, peak / GB, "GB", f"under {limit} GB", peak / GB < limit, note)
+
+
+def peak_of(paths: Paths, checkpoint: str, side: int, mode: str, steps: int, cpu: bool) -> tuple[int, float]:
+    """Bytes at the peak of a picture, and seconds a step, in a process that did nothing before."""
+    with closing(_engine(paths, MemoryMode(mode), cpu)) as engine:
+        done = picture(engine, checkpoint, side, steps)
+    return done.peak_memory, done.seconds["sample"] / steps
 
 
 def attention(_models: Models, device: DeviceChoice) -> Iterator[Line]:
@@ -353,11 +365,10 @@ def _own_time(one: Any, device: DeviceChoice) -> float:
     return float(one.self_device_time_total if device.kind == "cuda" else one.self_cpu_time_total)
 
 
-def picture(engine: Engine, models: Models, family: str, steps: int) -> Finished:
+def picture(engine: Engine, checkpoint: str, side: int, steps: int) -> Finished:
     """One picture by the engine. Raises RuntimeError with the engine's reason."""
-    side = MODEL_SIDES[family]
     size = {"width": side, "height": side, "steps": steps, "seed": 1, "save": False, "sampler": "Euler"}
-    for event in engine.generate(make_params({"prompt": PROMPT, "checkpoint": models.name(family), **size})):
+    for event in engine.generate(make_params({"prompt": PROMPT, "checkpoint": checkpoint, **size})):
         if isinstance(event, Failed):
             raise RuntimeError(event.error["message"])
         if isinstance(event, Finished):
@@ -365,9 +376,9 @@ def picture(engine: Engine, models: Models, family: str, steps: int) -> Finished
     raise RuntimeError("the job did not end")
 
 
-def _engine(models: Models, mode: MemoryMode, device: DeviceChoice) -> Engine:
-    values = {"device.memory": mode.value, "device.use_cpu": device.kind == "cpu", "preview.enabled": False}
-    return Engine(stored.changed(Settings(), values), models.paths)
+def _engine(paths: Paths, mode: MemoryMode, cpu: bool) -> Engine:
+    values = {"device.memory": mode.value, "device.use_cpu": cpu, "preview.enabled": False}
+    return Engine(stored.changed(Settings(), values), paths)
 
 
 def _unet(models: Models, family: str, device: DeviceChoice) -> Any:
@@ -375,6 +386,7 @@ def _unet(models: Models, family: str, device: DeviceChoice) -> Any:
     plans, _ = planned(models.paths, models.name(family))
     unet = fill(plans.unet, Target(device.device, device.dtype))
     use_attention(unet, Attention(device.device, device.dtype))
+    use_kernels(unet, kernels_for(device.device, device.dtype, wanted=True)[0])
     return unet
 
 

@@ -26,6 +26,8 @@ from webui.engine.begin import pixels_of
 from webui.engine.denoise import UnetEvaluator
 from webui.engine.device import DeviceChoice, choose_device, dtype_name
 from webui.engine.graphs import Graphs, recorder_for
+from webui.engine.kernels import kernels_for
+from webui.engine.layers import use_kernels
 from webui.engine.loader import Target, fill, import_libraries, use_attention
 from webui.engine.memory import PeakMeter, free_memory, give_back
 from webui.engine.reading import trained_sigmas
@@ -71,8 +73,11 @@ class Ours:
         attention = Attention(self.device.device, self.dtype, self._settings.device.attention)
         unet = fill(plans.unet, Target(self.device.device, self.dtype, storage=self.device.storage))
         vae = fill(vae_plan, Target(self.device.device, self.device.vae_dtype))
+        wanted = self._settings.device.kernels
+        kernels, _ = kernels_for(self.device.device, self.dtype, wanted=wanted)
         for network in (unet, vae):
             use_attention(network, attention)
+            use_kernels(network, kernels)
         return unet, vae, fill(plans.texts[0][0], Target(self.device.device, self.dtype))
 
     def work(self, case: Case) -> Callable[[], object]:

@@ -83,6 +83,7 @@ class DeviceSettings:
     weights: WeightStorage = WeightStorage.full  # how the UNet's are kept in memory
     attention: Attention = Attention.auto
     graphs: bool = True  # CUDA graphs of the UNet
+    kernels: bool = True  # our own, where they work
     compile: bool = False  # the UNet, by torch.compile
     memory: MemoryMode = MemoryMode.normal
     vram_limit_gb: float = 0.0  # for the networks on the GPU; the rest waits in RAM; 0 = no limit

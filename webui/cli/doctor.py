@@ -94,6 +94,8 @@ def engine_section(settings: Settings, paths: Paths) -> tuple[list[str], list[st
         chosen = ", in use" if backend["name"] == facts["attention"] else ""
         reason = f": {backend['reason']}" if backend["reason"] else ""
         lines.append(f"attention  {backend['name']}: {state}{chosen}{reason}")
+    kernels = facts["kernels"]
+    lines.append(f"kernels    {kernels['name']}: {'in use' if kernels['available'] else kernels['reason']}")
     return lines, []
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from webui.engine.attention import AttentionProcessor
-from webui.engine.layers import Convolution, GatedLinear, Linear, normed
+from webui.engine.layers import Convolution, GatedLinear, GroupNorm, Linear
 
 
 class Residual(torch.nn.Module):
@@ -33,9 +33,9 @@ class Residual(torch.nn.Module):
     def forward(self, x: Tensor, temb: Tensor | None = None) -> Tensor:
         """(B, C, H, W) and, in a UNet, the time (B, T)."""
         shift = None if temb is None else self.time_emb_proj(functional.silu(temb))
-        h = self.conv1(normed(self.norm1, x), None, shift)
+        h = self.conv1(self.norm1(x, silu=True), None, shift)
         around = x if self.conv_shortcut is None else self.conv_shortcut(x)
-        out: Tensor = self.conv2(normed(self.norm2, h), around)
+        out: Tensor = self.conv2(self.norm2(h, silu=True), around)
         return out
 
 
@@ -154,6 +154,8 @@ def _owned(module: Any) -> Any:
         return _alike(Linear, module)
     if type(module) is torch.nn.Conv2d:
         return _convolution(module)
+    if type(module) is torch.nn.GroupNorm:
+        return _group_norm(module)
     if kind == "ResnetBlock2D" and _is_plain_residual(module):
         return Residual(module)
     if kind == "FeedForward" and type(module.net[0]).__name__ == "GEGLU" and len(module.net) == 3:
@@ -208,6 +210,13 @@ def _convolution(layer: Any) -> Convolution:
         layer.padding_mode,
         device=layer.weight.device,
         dtype=layer.weight.dtype,
+    )
+
+
+def _group_norm(layer: Any) -> GroupNorm:
+    place = layer.weight if layer.affine else torch.empty(0)
+    return GroupNorm(
+        layer.num_groups, layer.num_channels, layer.eps, layer.affine, device=place.device, dtype=place.dtype
     )
 
 

@@ -54,7 +54,7 @@ class DeviceChoice:
 
 @dataclass(frozen=True, slots=True)
 class BackendStatus:
-    """One attention backend on this machine: usable, or why not."""
+    """A way to compute something on this machine (an attention backend, say): usable, or why not."""
 
     name: str
     available: bool
@@ -75,6 +75,7 @@ class DeviceReport:
     threads: int
     total_memory: int  # bytes
     attention: str  # the backend in use
+    kernels: BackendStatus  # of our own
     backends: tuple[BackendStatus, ...] = field(default=())
 
 

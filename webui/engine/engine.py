@@ -21,6 +21,7 @@ from webui.engine.expansion import run_request
 from webui.engine.extensions import register_functions
 from webui.engine.faces import Faces
 from webui.engine.graphs import Graphs, recorder_for
+from webui.engine.kernels import kernels_for
 from webui.engine.memory import free_memory, give_back, is_out_of_memory, out_of_memory, read_memory, total_memory
 from webui.engine.models import ModelStore
 from webui.engine.networks.library import NetworkLibrary
@@ -71,6 +72,8 @@ class Engine:
             keep_pages()
         self._pages = KeptPages()
         self.attention = Attention(self.device.device, self.device.dtype, settings.device.attention)
+        wanted = settings.device.kernels
+        kernels, self._kernels = kernels_for(self.device.device, self.device.dtype, wanted=wanted)
         catalog = catalog or Catalog(paths)
         vram = int(settings.device.vram_limit_gb * 1e9) if self.device.kind == "cuda" else 0
         residency = Residency(self.device.device, self.device.memory, vram or None)
@@ -91,6 +94,7 @@ class Engine:
             store=ModelStore(
                 device=self.device,
                 attention=self.attention,
+                kernels=kernels,
                 residency=residency,
                 cache_dir=paths.cache_dir,
                 keep=settings.model.checkpoints_in_memory,
@@ -161,6 +165,7 @@ class Engine:
             total_memory=total_memory(chosen.device),
             attention=self.attention.name,
             backends=self.attention.statuses,
+            kernels=self._kernels,
         )
 
     def close(self) -> None:

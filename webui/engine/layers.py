@@ -1,9 +1,10 @@
-"""Linear layers and convolutions that do in one pass over memory what usually takes several.
+"""Linear layers, convolutions and norms that do in one pass over memory what usually takes several.
 
 On a processor that computes in bf16, a matrix product is so fast that half of a UNet's time goes into reading and
 writing its results: for a bias, for the sum with what went around the layer, for an activation. oneDNN, which torch
 computes with there, can do all of that while a result is still in the registers; it rounds once, then, instead of
-after each. Everywhere else these layers are torch's own.
+after each. On a GPU the layers around a product do the same by kernels of our own, where there are any
+(`webui.engine.kernels`; `use_kernels` gives them to a network). Everywhere else these layers are torch's own.
 
 Each overload is named: torch would else try one after the other, and read whole tensors as lists for it.
 
@@ -17,11 +18,13 @@ layer then expands it for the time of a call.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from webui.engine.kernels import Kernels
 
 SCALE = "weight_scale"  # the parameter beside a weight of eight bits: (rows, 1, ...)
 EIGHT_BITS = (torch.int8, torch.float8_e4m3fn)
@@ -50,10 +53,15 @@ class Linear(torch.nn.Linear):
 class GatedLinear(torch.nn.Linear):
     """GEGLU (Shazeer 2020): the first half of the outputs times the GELU of the second, (..., in) to (..., out / 2)."""
 
+    kernels: Kernels | None = None
+
     def forward(self, x: Tensor) -> Tensor:
         weight = dense_weight(self)
         if not _fused(x, weight):
-            value, gate = functional.linear(x, weight, self.bias).chunk(2, dim=-1)
+            halves = functional.linear(x, weight, self.bias)
+            if _in_use(self.kernels, halves) and halves.is_contiguous():
+                return self.kernels.gated(halves)
+            value, gate = halves.chunk(2, dim=-1)
             return value * functional.gelu(gate)
         (value_weight, gate_weight), (value_bias, gate_bias) = weight.chunk(2), _halves(self.bias)
         gate = torch.ops.mkldnn._linear_pointwise.default(x, gate_weight, gate_bias, "gelu", [], "none")
@@ -64,6 +72,8 @@ class GatedLinear(torch.nn.Linear):
 class Convolution(torch.nn.Conv2d):
     """A convolution (B, C, H, W) to (B, O, h, w), with `plus` (shaped like the result) and `shift` (B, O) added."""
 
+    kernels: Kernels | None = None
+
     def forward(self, x: Tensor, plus: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
         weight = dense_weight(self)
         if (
@@ -73,10 +83,21 @@ class Convolution(torch.nn.Conv2d):
             and not isinstance(self.padding, str)
         ):
             return self._fused(x.contiguous(memory_format=torch.channels_last), weight, plus, shift)
+        if _in_use(self.kernels, x):
+            return self._added(self._conv_forward(x, weight, None), plus, shift, self.kernels)
         y: Tensor = self._conv_forward(x, weight, self.bias)
         if shift is not None:
             y = y + shift[:, :, None, None]
         return y if plus is None else y + plus
+
+    def _added(self, y: Tensor, plus: Tensor | None, shift: Tensor | None, kernels: Kernels) -> Tensor:
+        """`y`, a new tensor, with the bias and the rest: torch's convolution adds the bias in a pass of its own."""
+        if self.bias is None and plus is None and shift is None:
+            return y
+        y = y.contiguous(memory_format=torch.channels_last)
+        if plus is not None:
+            plus = plus.contiguous(memory_format=torch.channels_last)
+        return kernels.add(y, self.bias, None if shift is None else shift.contiguous(), plus)
 
     def _fused(self, x: Tensor, weight: Tensor, plus: Tensor | None, shift: Tensor | None) -> Tensor:
         bias, after = self.bias, None
@@ -137,9 +158,28 @@ class Convolution(torch.nn.Conv2d):
         return height, width
 
 
-def normed(norm: torch.nn.GroupNorm, x: Tensor) -> Tensor:
-    """SiLU of the group norm."""
-    return functional.silu(norm(x), inplace=not torch.is_grad_enabled())
+class GroupNorm(torch.nn.GroupNorm):
+    """The group norm of (B, C, ...), and its SiLU if asked for."""
+
+    kernels: Kernels | None = None
+
+    def forward(self, x: Tensor, silu: bool = False) -> Tensor:
+        if self.affine and _in_use(self.kernels, x) and self.kernels.is_channels_last(x):
+            return self.kernels.group_norm(x, self, silu=silu)
+        y = super().forward(x)
+        return functional.silu(y, inplace=not torch.is_grad_enabled()) if silu else y
+
+
+def use_kernels(network: torch.nn.Module, kernels: Kernels | None) -> None:
+    """Let the layers of a network use kernels of our own; None: torch's."""
+    for layer in network.modules():
+        if isinstance(layer, GroupNorm | Convolution | GatedLinear):
+            layer.kernels = kernels
+
+
+def _in_use(kernels: Kernels | None, x: Tensor) -> TypeGuard[Kernels]:
+    """torch.compile makes its own, and fuses more, of torch's operations."""
+    return kernels is not None and kernels.takes(x) and not torch.compiler.is_compiling()
 
 
 @lru_cache(maxsize=1)

@@ -20,6 +20,8 @@ from webui.engine.attention import Attention
 from webui.engine.compiling import compile_in_place
 from webui.engine.device import DeviceChoice
 from webui.engine.dims import SD2_FAMILIES, VaeDims, vae_dims
+from webui.engine.kernels import Kernels
+from webui.engine.layers import use_kernels
 from webui.engine.loaded import LoadedCheckpoint
 from webui.engine.loader import (
     Target,
@@ -61,6 +63,7 @@ class ModelStore:
     sha256: Callable[[ModelFile], str]
     limit: int = 0  # bytes of all loaded checkpoints together; 0: none
     compiled: bool = False  # whether UNets are
+    kernels: Kernels | None = None
     _checkpoints: OrderedDict[str, LoadedCheckpoint] = field(default_factory=OrderedDict)
     _vaes: OrderedDict[str, Vae] = field(default_factory=OrderedDict)
     _vae_dtypes: dict[tuple[str, Fingerprint], torch.dtype] = field(default_factory=dict)
@@ -231,6 +234,7 @@ class ModelStore:
         unet = fill(plans.unet, replace(target, storage=self.device.storage))
         encoders = tuple(TextEncoder(fill(plan, target), dims) for plan, dims in plans.texts)
         use_attention(unet, self.attention)
+        use_kernels(unet, self.kernels)
         clock.lap("load weights")
         prediction = plans.prediction
         if not plans.prediction_known and plans.family in SD2_FAMILIES:
@@ -317,6 +321,7 @@ class ModelStore:
         def read(dtype: torch.dtype) -> Any:
             module = fill(plan_vae(weights, dims), self._target(dtype))
             use_attention(module, self.attention)
+            use_kernels(module, self.kernels)
             return module
 
         dtype = self._vae_dtypes.get((name, weights.fingerprint), self.device.vae_dtype)

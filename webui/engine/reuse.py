@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from webui.engine.graphs import Run, plain
-from webui.engine.layers import normed
 from webui.engine.residency import Residency
 from webui.engine.threads import suited
 
@@ -93,5 +92,5 @@ def _from_features(
     attentions = getattr(block, "attentions", None)
     if attentions is not None:
         x = attentions[-1](x, encoder_hidden_states=encoder_hidden_states, return_dict=False)[0]
-    answer: Tensor = unet.conv_out(normed(unet.conv_norm_out, x))
+    answer: Tensor = unet.conv_out(unet.conv_norm_out(x, silu=True))
     return answer

@@ -69,6 +69,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "CUDA graphs",
         "A step is recorded once for each size and then repeated by one call. Not with medvram, lowvram or a limit.",
     ),
+    "device.kernels": (
+        "Fused kernels",
+        "On a GPU in half precision: norms, activations and sums in fewer passes. Off if they could not be made there.",
+    ),
     "device.compile": (
         "Compile the UNet",
         "By torch.compile: faster steps, after minutes at the first picture of each size. Needs a C++ compiler.",

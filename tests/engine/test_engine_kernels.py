@@ -1,0 +1,133 @@
+"""Kernels of our own: what they calculate, where layers use them, and when they are left out.
+
+Triton's interpreter runs the kernels themselves on a CPU. That they also compile, and are quicker, only a GPU can tell
+(test_engine_cuda.py, benchmarks/gpu.py).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from block_models import CPU, SMALL, ours, unet_call
+from torch import Tensor
+from torch.nn import functional
+
+from webui.engine.kernels import check, kernels_for
+from webui.engine.layers import Convolution, GatedLinear, GroupNorm, use_kernels
+from webui.paths import REPO_ROOT
+from webui.settings import Settings
+
+needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is for Linux on x86-64")
+
+
+class TorchKernels:
+    """The same operations by torch, on any device; counts them."""
+
+    def __init__(self) -> None:
+        self.calls = {"group_norm": 0, "add": 0, "gated": 0}
+
+    def takes(self, x: Tensor) -> bool:
+        return True
+
+    def is_channels_last(self, picture: Tensor) -> bool:
+        return picture.ndim == 4
+
+    def group_norm(self, x: Tensor, norm: torch.nn.GroupNorm, *, silu: bool) -> Tensor:
+        self.calls["group_norm"] += 1
+        y = functional.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+        return functional.silu(y) if silu else y
+
+    def add(self, y: Tensor, bias: Tensor | None, shift: Tensor | None, plus: Tensor | None) -> Tensor:
+        self.calls["add"] += 1
+        for part in (bias, shift):
+            y = y if part is None else y + part[..., None, None]
+        return y if plus is None else y + plus
+
+    def gated(self, x: Tensor) -> Tensor:
+        self.calls["gated"] += 1
+        value, gate = x.chunk(2, -1)
+        return value * functional.gelu(gate)
+
+
+class WrongSum(TorchKernels):
+    def add(self, y: Tensor, bias: Tensor | None, shift: Tensor | None, plus: Tensor | None) -> Tensor:
+        return super().add(y, None, shift, plus)
+
+
+@needs_triton
+def test_the_kernels_calculate_what_torch_does_and_round_once() -> None:
+    """Odd sizes, channels that fill no block, many parts to add up, and values far from zero, against float64."""
+    script = Path(__file__).with_name("kernel_errors.py")
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(REPO_ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    errors = json.loads(done.stdout.splitlines()[-1])
+    assert len(errors) == 22
+    for case, (error, rounding) in errors.items():
+        assert error <= 1.01 * rounding + 1e-6, case
+
+
+def test_a_unet_with_kernels_gives_what_it_gives_without() -> None:
+    unet, kernels = ours(SMALL), TorchKernels()
+    expected = unet_call(unet, torch.float32)
+    use_kernels(unet, kernels)
+    torch.testing.assert_close(unet_call(unet, torch.float32), expected, atol=2e-5, rtol=2e-5)
+    kinds = {kind: sum(isinstance(m, kind) for m in unet.modules()) for kind in (GroupNorm, Convolution, GatedLinear)}
+    assert kernels.calls == {
+        "group_norm": kinds[GroupNorm],
+        "add": kinds[Convolution],
+        "gated": kinds[GatedLinear],
+    }
+    assert min(kernels.calls.values()) > 0
+    use_kernels(unet, None)
+    assert torch.equal(unet_call(unet, torch.float32), expected)
+
+
+def test_a_convolution_without_anything_to_add_asks_no_kernel() -> None:
+    layer, kernels = Convolution(4, 6, 3, bias=False), TorchKernels()
+    use_kernels(layer, kernels)
+    x = torch.randn(1, 4, 5, 5)
+    assert torch.equal(layer(x), functional.conv2d(x, layer.weight))
+    assert kernels.calls["add"] == 0
+
+
+def test_a_cpu_has_no_use_for_them() -> None:
+    kernels, status = kernels_for(CPU, torch.bfloat16, wanted=True)
+    assert kernels is None
+    assert "CUDA" in status.reason
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wanted", "reason"),
+    [(torch.float32, True, "half precision"), (torch.float16, False, "settings")],
+)
+def test_it_is_said_why_a_gpu_does_without(dtype: torch.dtype, wanted: bool, reason: str) -> None:
+    kernels, status = kernels_for(torch.device("cuda"), dtype, wanted=wanted)
+    assert kernels is None
+    assert not status.available
+    assert reason in status.reason
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine's GPU may well be able to")
+def test_where_they_fail_the_log_says_so_and_torch_does_it(caplog: pytest.LogCaptureFixture) -> None:
+    kernels, status = kernels_for(torch.device("cuda"), torch.float16, wanted=True)
+    assert kernels is None
+    assert status.reason
+    assert "torch's own are" in caplog.text
+
+
+def test_a_wrong_result_is_found_at_the_start() -> None:
+    check(TorchKernels(), CPU, torch.float32)
+    with pytest.raises(ArithmeticError, match="sum: wrong result"):
+        check(WrongSum(), CPU, torch.float32)
+
+
+def test_they_are_on_unless_someone_says_otherwise() -> None:
+    assert Settings().device.kernels
