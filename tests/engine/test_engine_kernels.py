@@ -24,7 +24,9 @@ from webui.engine.layers import Convolution, GatedLinear, GroupNorm, use_kernels
 from webui.paths import REPO_ROOT
 from webui.settings import Settings
 
-needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is for Linux on x86-64")
+BESIDE = Path(sys.prefix) / "triton"  # where `app.py test` puts it
+HAS_TRITON = BESIDE.exists() or importlib.util.find_spec("triton") is not None
+needs_triton = pytest.mark.skipif(not HAS_TRITON, reason="Triton is for Linux on x86-64")
 
 
 class TorchKernels:
@@ -65,7 +67,8 @@ class WrongSum(TorchKernels):
 def test_the_kernels_calculate_what_torch_does_and_round_once() -> None:
     """Odd sizes, channels that fill no block, many parts to add up, and values far from zero, against float64."""
     script = Path(__file__).with_name("kernel_errors.py")
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(REPO_ROOT), "OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join((str(REPO_ROOT), str(BESIDE)))
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     errors = json.loads(done.stdout.splitlines()[-1])

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
 import typer
@@ -23,6 +25,7 @@ from webui.install import Steps, pip_install
 from webui.paths import REPO_ROOT, write_atomic
 
 MAX_PROCESSES = 4
+TRITON = "triton==3.6.0"
 HEADLESS = "chromium-headless-shell"  # Chromium without windows: a page costs it 2.6 CPU seconds instead of 4.3
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PROXY = {"nginx": "nginx-light", "openssl": "openssl"}  # command -> Debian package
@@ -38,6 +41,7 @@ def test(context: typer.Context) -> None:
     """Run all tests and checks; what follows goes to pytest, such as -k or a path."""
     steps = Steps()
     install_tools(steps)
+    install_triton(steps)
     with ThreadPoolExecutor(1) as beside:
         lints = beside.submit(lambda: [(name, *module(words, quiet=True)) for name, words in LINTS])
         install_chromium(steps)
@@ -94,6 +98,22 @@ def install_tools(steps: Steps) -> None:
     with steps.step("Installing what requirements-dev.txt names"):
         pip_install(Path(sys.executable), ["-r", str(wanted)], steps, Path(sys.prefix) / "tmp")
     write_atomic(stamp, digest.encode())
+
+
+def install_triton(steps: Steps) -> None:
+    """Triton, whose interpreter runs the GPU's kernels on a CPU. Raises `InstallError`.
+
+    Beside the environment and not in it: torch for CPUs, which comes without, would import it in every process. Where
+    there are no packages of it (another system than Linux on x86-64), that test is skipped.
+    """
+    folder = Path(sys.prefix) / "triton"
+    has_packages = sys.platform == "linux" and platform.machine() == "x86_64"
+    if folder.exists() or find_spec("triton") is not None or not has_packages:
+        return
+    with steps.step("Installing Triton for the tests of the GPU's kernels"):
+        pip_install(
+            Path(sys.executable), ["--no-deps", "--target", str(folder), TRITON], steps, Path(sys.prefix) / "tmp"
+        )
 
 
 def install_chromium(steps: Steps) -> None:
