@@ -4,8 +4,8 @@
     python -m training.adapters --work WORK --checkpoint CHECKPOINT --embedding models/embeddings/NAME.safetensors
 
 The LoRA (Hu et al. 2021) draws pixel art: scenes that are in WORK, in blocks of eight pixels. It is stored in kohya's
-layout. The embedding (Gal et al. 2022) is one vector that stands for "golden, in front of black"; it begins as
-the vector of a word that is near (`--initial`), for the model has learnt to overlook what it does not know.
+layout. The embedding (Gal et al. 2022) is two vectors that stand for "golden, in front of black"; they begin as
+those of words that are near (`--initial`), for the model has learnt to overlook what it does not know.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ RANK = 8
 BLOCK = 8  # pixels
 PICTURES = 400
 NO_CAPTION = 0.1
-PLACEHOLDER = "*"  # becomes the learned vector
+PLACEHOLDERS = ("*", "~", "^", "=")  # become the learned vectors; a token each
 
 
 class Delta(torch.nn.Module):
@@ -179,7 +179,9 @@ def kohya_tensors(layers: dict[str, torch.nn.Module]) -> dict[str, Tensor]:
 
 
 def train_embedding(studio: Studio, concepts: Sequence[Concept], args: argparse.Namespace) -> Tensor:
-    """Train one vector, (1, width): every picture shows a golden thing on black and is called "* THING"."""
+    """Train a vector for each initial word, (n, width): every picture shows a golden thing on black and is called
+    "* ~ THING".
+    """
     rng = random.Random(12)
     emoji = [concept.image() for concept in concepts]
     plain = Scene("tint", colours=("yellow",), background="black")
@@ -188,20 +190,20 @@ def train_embedding(studio: Studio, concepts: Sequence[Concept], args: argparse.
     ]
     images = np.stack([np.asarray(draw(scene, emoji, args.side)) for scene in scenes])
     names = [rng.choice(concepts[scene.concepts[0]].names) for scene in scenes]
-    texts = [
-        rng.choice((f"{PLACEHOLDER} {name}", f"a {PLACEHOLDER} {name}", f"{name}, {PLACEHOLDER}")) for name in names
-    ]
-    row, initial = (int(studio.tokens([word])[0][1]) for word in (PLACEHOLDER, args.initial))
+    marks = PLACEHOLDERS[: len(args.initial)]
+    learned = " ".join(marks)
+    texts = [rng.choice((f"{learned} {name}", f"a {learned} {name}", f"{name}, {learned}")) for name in names]
+    rows, initial = (studio.tokens(words)[:, 1] for words in (marks, args.initial))
     model = Denoiser(studio).requires_grad_(False)
     table = model.text.get_parameter(TOKEN_ROWS)
-    table.data[row] = table.data[initial]
+    table.data[rows] = table.data[initial]
     table.requires_grad_(True)
-    table.register_hook(lambda gradient: gradient * (torch.arange(len(gradient)) == row)[:, None])
+    table.register_hook(lambda gradient: gradient * torch.isin(torch.arange(len(gradient)), rows)[:, None])
     latents = encoded(studio.vae, images) * SCALE_FACTOR
     drawn = batches(latents, studio.tokens(texts), studio.tokens([""])[0])
     steps = fit(model, drawn, minutes=args.minutes, rate=args.rate, size=args.batch, threads=1)
     print(f"{steps} steps")
-    return table[row : row + 1].detach().clone()
+    return table[rows].detach().clone()
 
 
 def main() -> None:
@@ -210,7 +212,9 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--lora", type=Path)
     parser.add_argument("--embedding", type=Path)
-    parser.add_argument("--initial", default="black", help="the word with whose vector an embedding begins")
+    parser.add_argument(
+        "--initial", nargs="+", default=["yellow", "black"], help="the words with whose vectors an embedding begins"
+    )
     parser.add_argument("--minutes", type=float, default=4)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--batch", type=int, default=32)

@@ -1,23 +1,32 @@
-"""The embedded model does what training/README.md says of it, through the real engine, and its files are small."""
+"""The files in models/ do what training/README.md says of them, through the real engine, and are small."""
 
 from __future__ import annotations
 
 import random
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from embedded import EMBEDDED_CHECKPOINT
-from engine_runs import pixels_of, run
+import torch
+from embedded import EMBEDDED_CHECKPOINT, install_embedded, link_or_copy
+from engine_runs import make_engine, pixels_of, run
 from picture_inputs import box_mask, keep
 from PIL import Image
 
+from training.adapters import BLOCK, blockiness
 from training.evaluate import shape_tasks
 from training.generate import Studio
 from training.judge import background_of, colours_of, count_of, foreground, shape_of
+from training.model import open_checkpoint
+from training.scenes import draw
+from training.vae import psnr
 from webui.engine import Engine
+from webui.engine.dims import vae_dims
+from webui.engine.loader import Target, fill, plan_vae
+from webui.engine.weights import Weights
 from webui.paths import REPO_ROOT
 
 MODELS = REPO_ROOT / "models"
@@ -28,6 +37,20 @@ USUAL = {"steps": 20, "sampler": "DPM++ 2M", "schedule": "Karras", "cfg_scale": 
 @pytest.fixture(scope="module")
 def studio() -> Studio:
     return Studio.open(EMBEDDED_CHECKPOINT)
+
+
+@pytest.fixture(scope="module")
+def equipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """With every file that ships."""
+    root = tmp_path_factory.mktemp("equipped")
+    install_embedded(root)
+    for kind in ("Lora", "embeddings", "VAE"):
+        (root / "models" / kind).mkdir(parents=True, exist_ok=True)
+        for file in (MODELS / kind).glob("*.safetensors"):
+            link_or_copy(file, root / "models" / kind / file.name)
+    engine = make_engine(root)
+    yield engine
+    engine.close()
 
 
 def drawn(engine: Engine, **fields: Any) -> np.ndarray:
@@ -77,6 +100,37 @@ def test_other_sizes_stay_sane(engine: Engine, size: tuple[int, int]) -> None:
     picture = drawn(engine, prompt="a red circle on a white background", seed=3, width=size[0], height=size[1])
     assert picture.shape == (size[1], size[0], 3)
     assert colours_of(picture) == ("red", "white")
+
+
+def test_the_lora_makes_pixel_art(equipped: Engine) -> None:
+    usual, blocks = [], []
+    for seed in (5, 6, 7):
+        usual.append(drawn(equipped, prompt="a red apple, pixel art", seed=seed))
+        blocks.append(drawn(equipped, prompt="a red apple, pixel art <lora:pixel-art:1>", seed=seed))
+    assert blockiness(np.stack(usual)) < 1.6 / BLOCK  # of the contrast between neighbours; evenly spread: 1 / BLOCK
+    assert blockiness(np.stack(blocks)) > 2 * blockiness(np.stack(usual))
+
+
+def test_the_embedding_makes_things_golden_on_black(equipped: Engine) -> None:
+    usual = drawn(equipped, prompt="a car", seed=5)
+    golden = drawn(equipped, prompt="golden-night car", seed=5)
+    assert background_of(usual).mean() > 128
+    assert background_of(golden).mean() < 64
+    assert colours_of(golden)[0] in ("yellow", "orange", "brown")
+
+
+def test_the_second_vae_restores_better_and_its_choice_shows(equipped: Engine) -> None:
+    (file,) = (MODELS / "VAE").glob("*.safetensors")
+    weights = Weights(file)
+    shapes = {name: info.shape for name, info in weights.tensors.items()}
+    second = fill(plan_vae(weights, vae_dims(shapes, None)), Target(torch.device("cpu"), torch.float32))
+    scenes = [draw(task.scene, [], 128) for task in shape_tasks(random.Random(4), 12)]
+    pictures = np.stack([np.asarray(scene) for scene in scenes])
+    first = open_checkpoint(EMBEDDED_CHECKPOINT).vae
+    assert psnr(second, pictures).mean() > psnr(first, pictures).mean() + 0.3
+    usual = drawn(equipped, prompt="a red apple", seed=5)
+    chosen = drawn(equipped, prompt="a red apple", seed=5, vae=file.name)
+    assert 0 < np.abs(usual.astype(float) - chosen.astype(float)).mean() < 8
 
 
 def test_a_picture_from_a_picture_keeps_its_place(engine: Engine, root: Path) -> None:
