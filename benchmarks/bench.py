@@ -35,7 +35,7 @@ from benchmarks import make_sd15, make_sdxl
 from benchmarks.cases import Case, given, model_file, planned
 from benchmarks.measuring import Cost, operations
 from benchmarks.peers import OTHER_PICTURES, quiet_environment, serve
-from webui.cli.bench import CaseKind, Options, PeerKind
+from webui.cli.bench import LIBRARIES, CaseKind, Options, PeerKind
 from webui.cli.models import human_size
 from webui.engine.device import choose_device
 from webui.errors import WebUIError
@@ -48,6 +48,11 @@ RANDOM: dict[str, Callable[[Path], Path]] = {
     "sdxl": lambda folder: make_sdxl.make(folder, "sdxl"),
 }
 QUICK_STEPS = 2
+ABLE = {  # the cases of peers that cannot do all of them
+    PeerKind.fast: (CaseKind.picture,),
+    PeerKind.openvino: (CaseKind.unet, CaseKind.decode),
+    PeerKind.sdcpp: (CaseKind.picture,),
+}
 ANSWER_SECONDS = 3600.0  # a full-size fp32 model on a slow machine takes its time
 
 
@@ -193,9 +198,7 @@ def cases_of(options: Options, side: int) -> list[Case]:
 
 def is_able(peer: str, kind: CaseKind) -> bool:
     """Whether a peer has something to show in a case."""
-    if peer == PeerKind.fast:
-        return kind is CaseKind.picture
-    return peer != PeerKind.openvino or kind in (CaseKind.unet, CaseKind.decode)
+    return kind in ABLE.get(PeerKind(peer), tuple(CaseKind))
 
 
 def bench(options: Options, paths: Paths, checkpoint: str) -> Report:
@@ -204,7 +207,7 @@ def bench(options: Options, paths: Paths, checkpoint: str) -> Report:
     with ExitStack() as stack:
         peers: dict[str, PeerProcess] = {}
         on_gpu = not options.use_cpu and choose_device(Settings().device).kind != "cpu"
-        asked = [kind for kind in options.peer if not on_gpu or kind != PeerKind.openvino]
+        asked = [kind for kind in options.peer if not on_gpu or kind not in LIBRARIES]
         for kind in [kind for kind in asked if any(is_able(kind, CaseKind(case)) for case in options.case)]:
             peers[kind] = PeerProcess(kind, paths, checkpoint, options.use_cpu, options.threads)
             stack.callback(peers[kind].close)

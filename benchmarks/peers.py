@@ -7,17 +7,19 @@ from __future__ import annotations
 import os
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image as PillowImage
 
-from benchmarks.cases import TOKENS, Case, given, planned
+from benchmarks.cases import TOKENS, Case, given, model_file, planned
 from benchmarks.measuring import cost, matmul_ceiling
 from benchmarks.openvino_peer import OpenVino
+from benchmarks.sdcpp_peer import StableDiffusionCpp
 from webui import settings as stored
 from webui.cli.bench import ASKED_FOR, CaseKind, PeerKind
 from webui.engine import Engine
@@ -209,14 +211,19 @@ class Diffusers:
                 guidance_scale=GUIDANCE,
                 generator=torch.Generator().manual_seed(1),
             )
-            with tempfile.TemporaryDirectory() as folder:
-                for number, image in enumerate(made.images):
-                    image.save(Path(folder) / f"{number}.png")
+            written(made.images)
 
         return make
 
 
-Peer = Ours | Diffusers | OpenVino
+Peer = Ours | Diffusers | OpenVino | StableDiffusionCpp
+
+
+def written(images: Sequence[PillowImage.Image]) -> None:
+    """To files, as a user wants them."""
+    with tempfile.TemporaryDirectory() as folder:
+        for number, image in enumerate(images):
+            image.save(Path(folder) / f"{number}.png")
 
 
 def peer_of(kind: str, paths: Paths, checkpoint: str, use_cpu: bool) -> Peer:
@@ -225,7 +232,11 @@ def peer_of(kind: str, paths: Paths, checkpoint: str, use_cpu: bool) -> Peer:
         weights = WeightStorage(kind) if kind in ASKED_FOR else WeightStorage.full
         return Ours(paths, checkpoint, use_cpu, kind == PeerKind.fast, weights)
     diffusers = Diffusers(paths, checkpoint, use_cpu, kind == PeerKind.tuned)
-    return OpenVino(diffusers.device, lambda: diffusers.networks()[:2]) if kind == PeerKind.openvino else diffusers
+    if kind == PeerKind.openvino:
+        return OpenVino(diffusers.device, lambda: diffusers.networks()[:2])
+    if kind == PeerKind.sdcpp:
+        return StableDiffusionCpp(diffusers.device, model_file(paths, checkpoint).path, PROMPT, GUIDANCE, written)
+    return diffusers
 
 
 def serve(connection: Connection, kind: str, paths: Paths, checkpoint: str, use_cpu: bool, threads: int) -> None:
@@ -280,9 +291,7 @@ def part_of(case: Case, vae: Any, text: Any, device: torch.device) -> Callable[[
         tokens = torch.full((2, TOKENS), 320, device=device)
         return lambda: text(input_ids=tokens)
     if case.kind is CaseKind.encode:
-        from PIL import Image
-
-        pixels = pixels_of(Image.new("RGB", (case.side, case.side), "teal")).to(device, first.dtype)
+        pixels = pixels_of(PillowImage.new("RGB", (case.side, case.side), "teal")).to(device, first.dtype)
         return lambda: vae.encode(pixels, return_dict=False)
     shape = (case.batch, vae.config.latent_channels, case.side // 8, case.side // 8)
     latents = torch.zeros(shape, device=device, dtype=first.dtype)

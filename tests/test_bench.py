@@ -106,6 +106,7 @@ def test_a_peer_is_asked_only_what_it_can_do() -> None:
     assert able["ours"] == able["diffusers"] == {case.value for case in CaseKind}
     assert able["fast"] == {"picture"}
     assert able["openvino"] == {"unet", "decode"}
+    assert able["sdcpp"] == {"picture"}
 
 
 class Shown:

@@ -31,12 +31,16 @@ class CaseKind(Enum):
 class PeerKind(StrEnum):
     diffusers = "diffusers"
     tuned = "tuned"
-    openvino = "openvino"  # on a CPU, where it is installed; UNet steps and decodes alone
+    openvino = "openvino"  # UNet steps and decodes alone
+    sdcpp = "sdcpp"  # stable-diffusion.cpp; whole runs alone
     ours = "ours"
     fast = "fast"  # ours with the options that are not exact; whole runs alone
     int8 = "int8"  # ours with the UNet's weights kept so
     float8 = "float8"
 
+
+LIBRARIES = {PeerKind.openvino: "openvino", PeerKind.sdcpp: "stable_diffusion_cpp"}
+"""What a peer on a CPU needs that is no part of this program: `pip install openvino stable-diffusion-cpp-python`."""
 
 ASKED_FOR = (PeerKind.int8, PeerKind.float8)  # measured only where they are named
 
@@ -125,6 +129,6 @@ def bench(
 
 
 def _usual_peers() -> list[PeerKind]:
-    """All that are here and need not be asked for. OpenVINO is no part of this program: `pip install openvino`."""
-    there = importlib.util.find_spec("openvino") is not None
-    return [kind for kind in PeerKind if kind not in ASKED_FOR and (kind is not PeerKind.openvino or there)]
+    """All that are here and need not be asked for."""
+    missing = [kind for kind, library in LIBRARIES.items() if importlib.util.find_spec(library) is None]
+    return [kind for kind in PeerKind if kind not in (*ASKED_FOR, *missing)]
