@@ -80,8 +80,9 @@ class Pool:
         self, work: Path, scenes: Sequence[Scene], rows: np.ndarray, first: int, full_at: float, device: torch.device
     ) -> None:
         """`rows` (scenes, wordings, 77). `first` concepts at the start, all from the share `full_at` of the time on."""
+        self._device = device
         self._file = np.load(work / "latents.npy", mmap_mode="c")
-        self._latents = here(self._file, device)
+        self._latents = torch.zeros(0)
         self._ready, self._known = work / "latents.ready", 0
         self._rows = here(rows, device)
         self._newest = np.array([max(scene.concepts, default=-1) for scene in scenes])
@@ -99,24 +100,24 @@ class Pool:
         self._refreshed = share
         grown = min(1.0, max(0.0, share / self._full_at)) if self._full_at else 1.0
         limit = self._first + (self._total - self._first) * grown
-        device, ready = self._latents.device, int(self._ready.read_text() or 0)
+        ready = int(self._ready.read_text() or 0)
         if ready > self._known:
-            self._latents, self._known = here(self._file, device), ready
+            self._latents, self._known = here(self._file, self._device), ready
         chosen = np.flatnonzero(self._newest[:ready] < limit)
         weights = np.zeros(len(chosen))
         for kind, part in SHARES.items():
             of_kind = self._kinds[chosen] == kind
             weights[of_kind] = part / max(1, int(of_kind.sum()))
-        self._chosen = here(chosen, device)
-        self._cumulative = here(np.cumsum(weights / weights.sum()), device)
+        self._chosen = here(chosen, self._device)
+        self._cumulative = here(np.cumsum(weights / weights.sum()), self._device)
 
     def draw(self, size: int, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """See `Draw`."""
         self._refresh(share)
-        device = self._latents.device
-        chances = torch.rand(size, dtype=torch.float64, generator=generator, device=device)
+        named = {"generator": generator, "device": self._device}
+        chances = torch.rand(size, dtype=torch.float64, **named)
         picked = self._chosen[torch.searchsorted(self._cumulative, chances).clamp(max=len(self._chosen) - 1)]
-        wording = torch.randint(self._rows.shape[1], (size,), generator=generator, device=device)
+        wording = torch.randint(self._rows.shape[1], (size,), **named)
         return self._latents[picked].float(), self._rows[picked, wording].long()
 
 

@@ -1,7 +1,7 @@
 """Kernels of our own: what they calculate, where layers use them, and when they are left out.
 
-Triton's interpreter runs the kernels themselves on a CPU. That they also compile, and are quicker, only a GPU can tell
-(test_engine_cuda.py, benchmarks/gpu.py).
+Triton's interpreter runs the kernels themselves on a CPU, and its compiler makes programs for GPUs of them. How quick
+those are only a GPU can tell (test_engine_cuda.py, benchmarks/gpu.py).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,15 +64,30 @@ class WrongSum(TorchKernels):
         return super().add(y, None, shift, plus)
 
 
+def told_by(script: str, *words: str, **environment: str) -> Any:
+    """What a script of this folder says, run where Triton is."""
+    paths = os.pathsep.join((str(REPO_ROOT), str(BESIDE)))
+    surroundings = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **environment}
+    command = [sys.executable, str(Path(__file__).with_name(script)), *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=surroundings, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@needs_triton
+@pytest.mark.parametrize("capability", ["75", "90"])
+def test_the_kernels_compile_for_a_gpu_and_move_sixteen_bytes_at_once(capability: str, tmp_path: Path) -> None:
+    found = told_by("kernel_builds.py", capability, TRITON_CACHE_DIR=str(tmp_path))
+    assert [name for name, (_, stores) in found.items() if not stores] == ["sums", "factors"], (
+        "they write next to nothing"
+    )
+    assert [name for name, (loads, _) in found.items() if not loads] == ["factors"]
+
+
 @needs_triton
 def test_the_kernels_calculate_what_torch_does_and_round_once() -> None:
     """Odd sizes, channels that fill no block, many parts to add up, and values far from zero, against float64."""
-    script = Path(__file__).with_name("kernel_errors.py")
-    paths = os.pathsep.join((str(REPO_ROOT), str(BESIDE)))
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    errors = json.loads(done.stdout.splitlines()[-1])
+    errors = told_by("kernel_errors.py", TRITON_INTERPRET="1")
     assert len(errors) == 22
     for case, (error, rounding) in errors.items():
         assert error <= 1.01 * rounding + 1e-6, case

@@ -1,0 +1,62 @@
+"""The Triton kernels, compiled for GPUs that are not here: prints {kernel: [loads 16 bytes at once, stores so]}.
+
+What the sizes of SD1.5 make of the arguments is told as Triton sees it: multiples of 16, and constants.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from webui.engine import triton_kernels as kernels
+
+HALF, FLOAT, WHOLE, FIXED = "*fp16", "*fp32", "i32", "constexpr"
+TILE = {"ROWS": 64, "CHANNELS": 64}
+PICTURE = {"rows": WHOLE, "channels": WHOLE}
+SUMMANDS = {"y": HALF, "bias": HALF, "shift": HALF, "plus": HALF}
+BUILDS: dict[str, tuple[Any, dict[str, str], dict[str, Any]]] = {
+    "sums": (kernels._sums, {"x": HALF, "sums": FLOAT, **PICTURE, "each": WHOLE}, TILE),
+    "factors": (
+        kernels._factors,
+        {"x": HALF, "sums": FLOAT, "weight": HALF, "bias": HALF, "scale": FLOAT, "shift": FLOAT, **PICTURE}
+        | {"width": WHOLE, "shares": WHOLE, "eps": "fp32"},
+        {"SHARES": 32, "WIDTH": 16},
+    ),
+    "scaled": (
+        kernels._scaled,
+        {"x": HALF, "y": HALF, "scale": FLOAT, "shift": FLOAT, **PICTURE},
+        {"SILU": True, **TILE},
+    ),
+    "added": (kernels._added, {**SUMMANDS, **PICTURE}, {"BIAS": True, "SHIFT": True, "PLUS": True, **TILE}),
+    "bias": (
+        kernels._added,
+        {"y": HALF, "bias": HALF, **PICTURE},
+        {"shift": None, "plus": None, "BIAS": True, "SHIFT": False, "PLUS": False, **TILE},
+    ),
+    "gated": (kernels._gated, {"x": HALF, "y": HALF, "width": WHOLE}, {"NUMBERS": 1024}),
+}
+ODD = ("width", "shares", "eps")  # of `_factors`: no multiples of 16
+
+
+def build(kernel: Any, given: dict[str, str], constants: dict[str, Any], capability: int) -> str:
+    """The PTX."""
+    names = [parameter.name for parameter in kernel.params]
+    signature = given | dict.fromkeys(constants, FIXED)
+    even = [name for name in given if name not in ODD or kernel is not kernels._factors]
+    attributes = {(names.index(name),): [["tt.divisibility", 16]] for name in even}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
+    text: str = triton.compile(source, target=GPUTarget("cuda", capability, 32)).asm["ptx"]
+    return text
+
+
+if __name__ == "__main__":
+    found = {}
+    for name, (kernel, given, constants) in BUILDS.items():
+        ptx = build(kernel, given, constants, int(sys.argv[1]))
+        found[name] = ["ld.global.v4" in ptx, "st.global.v4" in ptx]
+    print(json.dumps(found))
