@@ -110,7 +110,7 @@ NOWHERE = {  # what would run code from a file, or reach the network
 BUT_IN = {"http.client": {"client"}}
 CALLS_NOWHERE = {"eval", "exec", "__import__", "os.system", "os.popen", "os.spawnl", "urlopen", "breakpoint"}
 WRITES = {"write_text", "write_bytes"}
-OPTIONAL = {"spandrel", "spandrel_extra_arches"}  # used where the user has installed it
+OPTIONAL = {"spandrel", "spandrel_extra_arches", "triton"}  # used where the user, or torch for CUDA, has installed it
 PACKAGE_OF = {"PIL": "pillow", "yaml": "pyyaml"}
 
 FLOORS = {  # older ones have holes that are known (advisories) or lack what is used
