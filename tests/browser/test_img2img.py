@@ -158,6 +158,23 @@ def test_one_click_makes_the_picture_larger_with_its_own_parameters(
     assert result(server, view).size == (256, 256)
 
 
+def test_a_batch_is_stopped_even_before_the_page_has_seen_its_job(page: Any, server: RunningServer) -> None:
+    open_tab(page, "batch")
+    set_values(page, **{**FEW, "steps": 150}, width=64, height=64)
+    chosen = [{"name": f"{n}.png", "mimeType": "image/png", "buffer": picture(64, 64)} for n in range(2)]
+    page.set_input_files(".start-batch input[type=file]:not([webkitdirectory])", chosen)
+    page.evaluate("""() => {
+        window.follow = latent.folders.follow;
+        latent.folders.follow = async (...given) => { await window.gate; return window.follow(...given); };
+        window.gate = new Promise((open) => { window.open_gate = open; });
+    }""")
+    job = generate(page, lambda: page.get_by_role("button", name="Start the batch").click())
+    page.locator(".start-batch").get_by_role("button", name="Stop").click()
+    wait_for_end(page, job, "interrupted")
+    page.evaluate("() => { window.open_gate(); latent.folders.follow = window.follow; }")
+    page.get_by_role("button", name="Go on").wait_for()
+
+
 def test_a_folder_is_one_job_that_goes_on_where_it_was_stopped(page: Any, server: RunningServer) -> None:
     open_tab(page, "batch")
     set_values(page, **{**FEW, "steps": 150}, width=64, height=64)  # still at work when Stop is pressed

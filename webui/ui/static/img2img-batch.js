@@ -9,9 +9,10 @@ export function batch(host, { submit }) {
   const choose = input({}), folder = input({ webkitdirectory: true });
   const line = el("p", { role: "status" }), bar = el("div", { class: "line", hidden: true }, el("i")), problems = el("ul", { class: "batch-problems" });
   const start = el("button", { type: "button", class: "primary", onclick: () => run() }, "Start the batch");
-  const stop = button("Stop", "stop", () => { stopped = true; if (view) steer(view.id, "interrupt"); });
+  const stop = button("Stop", "stop", () => { stopped = true; if (job) steer(job, "interrupt"); });
   const goOn = button("Go on", "recycle", () => again());
   let files = [], stopped = false, stored = null, view = null, running = false, refused = [];
+  let job = null; // the id of the one that is followed; known before the first view of it has come
 
   const api = {
     sources: [], // of the job that is being submitted
@@ -55,6 +56,7 @@ export function batch(host, { submit }) {
   }
   async function follow(id) {
     store.set(KEPT, id);
+    job = id;
     if (stopped) steer(id, "interrupt"); // while the job was on its way to the queue
     view = await folders.follow(id, (seen) => { view = seen; draw(); });
     if (view.state === "done") store.set(KEPT, null);
@@ -66,6 +68,7 @@ export function batch(host, { submit }) {
     draw();
     try { await work(); } catch (error) { complain(error); }
     running = false;
+    job = null;
     draw();
   }
   const run = () => working(async () => {
@@ -76,7 +79,7 @@ export function batch(host, { submit }) {
     });
     const sources = folders.sourcesOf(inputs);
     for (let first = 0; first < sources.length && !stopped; first += folders.MAX) {
-      view = null;
+      view = job = null;
       await follow(await submitted(sources.slice(first, first + folders.MAX)));
     }
   });
