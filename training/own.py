@@ -23,7 +23,7 @@ from PIL import Image, ImageOps
 
 from training.export import write_checkpoint
 from training.model import SCALE_FACTOR, Vocabulary, known_tokens, open_checkpoint
-from training.parallel import device_of
+from training.parallel import device_of, here
 from training.progress import TimeBox
 from training.unet import Draw, Trainer, run
 from training.vae import encoded
@@ -74,7 +74,7 @@ def views(picture: Image.Image, side: int, rng: np.random.Generator) -> list[np.
 def drawing_from(latents: torch.Tensor, rows: np.ndarray) -> Draw:
     """Batches in which every view is as likely as any other."""
 
-    known = torch.from_numpy(rows).to(latents.device)
+    known = here(rows, latents.device)
 
     def draw(size: int, _: float, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         picked = torch.randint(len(latents), (size,), generator=generator, device=latents.device)

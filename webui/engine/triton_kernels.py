@@ -9,7 +9,7 @@ On an H200 that took over a quarter of an SD1.5 step (docs/performance.md). Here
 - `gated`: GEGLU's gate (Shazeer 2020), in one pass.
 
 All compute in float32 and round once. They are written in Triton, which torch for CUDA brings along on Linux. Where it
-is missing, or `usable_kernels` finds that a result is wrong, the layers do it torch's way (`webui.engine.layers`).
+is missing, or `webui.engine.kernels` finds that a result is wrong, `webui.engine.layers` do it torch's way.
 """
 
 from __future__ import annotations
@@ -87,16 +87,25 @@ def _factors(  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _scaled(  # type: ignore[no-untyped-def]
-    x, y, scale, shift, rows, channels, SILU: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr
-):
-    """y = x * scale + shift, and its SiLU if asked for; scale and shift (pictures, channels)."""
+def _tile(rows, channels, ROWS: tl.constexpr, CHANNELS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """This program's part of (pictures, rows, channels): its picture, its channels and which of them there are, which
+    of its numbers there are, and where those lie.
+    """
     picture = tl.program_id(0).to(tl.int64)
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     channel = tl.program_id(2) * CHANNELS + tl.arange(0, CHANNELS)
     inside = channel < channels
     there = (row < rows)[:, None] & inside[None, :]
     place = (picture * rows + row[:, None]) * channels + channel[None, :]
+    return picture, channel, inside, there, place
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _scaled(  # type: ignore[no-untyped-def]
+    x, y, scale, shift, rows, channels, SILU: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr
+):
+    """y = x * scale + shift, and its SiLU if asked for; scale and shift (pictures, channels)."""
+    picture, channel, inside, there, place = _tile(rows, channels, ROWS, CHANNELS)
     factor = tl.load(scale + picture * channels + channel, mask=inside, other=0.0)
     addend = tl.load(shift + picture * channels + channel, mask=inside, other=0.0)
     values = tl.load(x + place, mask=there, other=0.0).to(tl.float32) * factor[None, :] + addend[None, :]
@@ -111,12 +120,7 @@ def _added(  # type: ignore[no-untyped-def]
     BIAS: tl.constexpr, SHIFT: tl.constexpr, PLUS: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """In place: y + bias (channels) + shift (pictures, channels) + plus (like y), those that are asked for."""
-    picture = tl.program_id(0).to(tl.int64)
-    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-    channel = tl.program_id(2) * CHANNELS + tl.arange(0, CHANNELS)
-    inside = channel < channels
-    there = (row < rows)[:, None] & inside[None, :]
-    place = (picture * rows + row[:, None]) * channels + channel[None, :]
+    picture, channel, inside, there, place = _tile(rows, channels, ROWS, CHANNELS)
     values = tl.load(y + place, mask=there, other=0.0).to(tl.float32)
     if BIAS:
         values += tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)[None, :]
