@@ -7,15 +7,16 @@
     mount(element, env) {
       this.server = env.server;
       const host = find("[data-part=groups]", element), search = find("input[type=search]", element);
-      this.draw(host);
-      search.addEventListener("input", () => {
+      const sift = () => {
         const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
         host.querySelectorAll(".setting").forEach((row) => { row.hidden = !words.every((w) => row.dataset.words.includes(w)); });
         host.querySelectorAll("section").forEach((section) => { section.hidden = !section.querySelector(".setting:not([hidden])"); });
         const kept = find("[data-part=caches]", element), matches = words.every((w) => kept.textContent.toLowerCase().includes(w));
         kept.classList.toggle("filtered", !matches);
         find("[data-part=none]", element).hidden = Boolean(host.querySelector("section:not([hidden])")) || (matches && !kept.hidden);
-      });
+      };
+      search.addEventListener("input", sift);
+      this.draw(host).then(() => { if (search.value) sift(); }); // words may be there before the settings are
     },
     async draw(host) {
       try {
