@@ -38,17 +38,28 @@ BUILDS: dict[str, tuple[Any, dict[str, str], dict[str, Any]]] = {
         {"y": HALF, "bias": HALF, **PICTURE},
         {"shift": None, "plus": None, "BIAS": True, "SHIFT": False, "PLUS": False, **TILE},
     ),
+    "row_norm": (
+        kernels._row_norm,
+        {"x": HALF, "y": HALF, "weight": HALF, "bias": HALF, "rows": WHOLE, "width": WHOLE, "eps": "fp32"},
+        {"ROWS": 4, "WIDTH": 512},
+    ),
+    "doubled": (
+        kernels._doubled,
+        {"x": HALF, "y": HALF, "rows": WHOLE, "columns": WHOLE, "channels": WHOLE},
+        TILE,
+    ),
     "gated": (kernels._gated, {"x": HALF, "y": HALF, "width": WHOLE}, {"NUMBERS": 1024}),
 }
-ODD = ("width", "shares", "eps")  # of `_factors`: no multiples of 16
+ODD = {"factors": ("width", "shares", "eps"), "row_norm": ("eps",)}  # no multiples of 16
 
 
-def build(kernel: Any, given: dict[str, str], constants: dict[str, Any], capability: int) -> str:
+def build(name: str, capability: int) -> str:
     """The PTX."""
+    kernel, given, constants = BUILDS[name]
     names = [parameter.name for parameter in kernel.params]
     signature = given | dict.fromkeys(constants, FIXED)
-    even = [name for name in given if name not in ODD or kernel is not kernels._factors]
-    attributes = {(names.index(name),): [["tt.divisibility", 16]] for name in even}
+    even = [one for one in given if one not in ODD.get(name, ())]
+    attributes = {(names.index(one),): [["tt.divisibility", 16]] for one in even}
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
     text: str = triton.compile(source, target=GPUTarget("cuda", capability, 32)).asm["ptx"]
     return text
@@ -56,7 +67,7 @@ def build(kernel: Any, given: dict[str, str], constants: dict[str, Any], capabil
 
 if __name__ == "__main__":
     found = {}
-    for name, (kernel, given, constants) in BUILDS.items():
-        ptx = build(kernel, given, constants, int(sys.argv[1]))
+    for name in BUILDS:
+        ptx = build(name, int(sys.argv[1]))
         found[name] = ["ld.global.v4" in ptx, "st.global.v4" in ptx]
     print(json.dumps(found))

@@ -47,6 +47,18 @@ def main() -> None:
         found[f"sum {name}, bias"] = errors_of(
             kernels.add(x.clone(), bias, None, None), x.double() + bias[:, None, None]
         )
+        found[f"doubled {name}"] = errors_of(kernels.doubled(x), functional.interpolate(x.double(), scale_factor=2.0))
+        assert kernels.is_channels_last(kernels.doubled(x))
+    for width, away in ((40, 0), (320, 100), (1280, 0), (2100, 0)):
+        row_norm = torch.nn.LayerNorm(width)
+        torch.nn.init.normal_(row_norm.weight)
+        torch.nn.init.normal_(row_norm.bias)
+        row_norm.half()
+        rows = (torch.randn(3, 7, width) + away).half()
+        exact = functional.layer_norm(
+            rows.double(), (width,), row_norm.weight.double(), row_norm.bias.double(), row_norm.eps
+        )
+        found[f"rows of {width}"] = errors_of(kernels.layer_norm(rows, row_norm), exact)
     for width in (40, 1280):
         halves = torch.randn(2, 33, 2 * width).half()
         value, gate = halves.double().chunk(2, -1)

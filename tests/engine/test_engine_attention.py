@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 from engine_runs import make_engine, run
+from torch.nn import functional
 
 from webui.engine import attention as module
-from webui.engine.attention import Attention, AttentionProcessor, sdpa, sliced
+from webui.engine.attention import Attention, AttentionProcessor, preferred, sdpa, sliced
 from webui.settings import Attention as Choice
 
 CPU = torch.device("cpu")
@@ -59,6 +60,35 @@ def test_F09_a_refusal_falls_back_for_that_call_and_is_told_once(caplog: pytest.
     assert "xformers refused" in caplog.text
     attention(*narrow)
     assert ops.calls == 5  # tried every time: another shape may work
+
+
+@pytest.mark.parametrize(
+    ("capability", "first"), [((7, 5), "xformers"), ((8, 9), "xformers"), ((9, 0), "sdpa"), ((12, 0), "sdpa")]
+)
+def test_the_automatic_choice_is_the_quicker_one(
+    capability: tuple[int, int], first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert preferred(torch.device("cuda"))[0] == first
+    assert preferred(CPU)[0] == "sdpa"
+
+
+def test_where_cudnn_finds_too_late_that_it_cannot_the_other_kernels_do_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual, refusals = functional.scaled_dot_product_attention, []
+
+    def refusing(*qkv: torch.Tensor) -> torch.Tensor:
+        if torch.backends.cuda.cudnn_sdp_enabled():
+            refusals.append("cuDNN Frontend error: No valid execution plans built.")
+            raise RuntimeError(refusals[-1])
+        return usual(*qkv)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", refusing)
+    q, k, v = tensors()
+    torch.testing.assert_close(sdpa(q, k, v), usual(q, k, v))
+    assert len(refusals) == 1
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", lambda *_: torch.zeros(1) @ torch.zeros(2))
+    with pytest.raises(RuntimeError, match="size"):
+        sdpa(q, k, v)
 
 
 def missing() -> Any:

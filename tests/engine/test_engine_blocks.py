@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.make_sd15 import UNET, VAE
 from webui.engine.attention import Attention
-from webui.engine.blocks import Residual, SpatialTransformer
+from webui.engine.blocks import Residual, SpatialTransformer, Upsampler
 from webui.engine.dims import UnetDims, VaeDims
 from webui.engine.layers import Convolution, GatedLinear, Linear, fuses
 from webui.engine.loader import meta_unet, meta_vae, use_attention
@@ -51,6 +51,9 @@ def test_in_bf16_the_fused_unet_is_no_further_from_fp32_than_diffusers_in_bf16()
 def test_a_vae_of_our_blocks_gives_what_diffusers_gives() -> None:
     dims = VaeDims(**{**{f: getattr(VAE, f) for f in VAE.__slots__}, "channels": (32, 64), "groups": 8, "layers": 1})
     own, stock = with_weights(meta_vae(dims)), with_weights(stock_vae(dims))
+    kinds = Counter(type(m).__name__ for m in stock.modules())
+    assert sum(isinstance(m, Residual) for m in own.modules()) == kinds["ResnetBlock2D"] > 0
+    assert sum(isinstance(m, Upsampler) for m in own.modules()) == kinds["Upsample2D"] > 0
     use_attention(own, Attention(CPU, torch.float32))
     with torch.inference_mode():
         pixels = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(2)) * 2 - 1

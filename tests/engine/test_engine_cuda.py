@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from benchmarks.gpu import peak_of
 from webui.engine import Engine
-from webui.engine.attention import Attention
+from webui.engine.attention import Attention, preferred
 from webui.engine.graphs import CudaRecorder, plain
 from webui.engine.kernels import kernels_for
 from webui.paths import Paths
@@ -130,6 +130,11 @@ def test_the_kernels_calculate_what_torch_does(dtype: torch.dtype, shape: tuple[
         total = x.float() + norm.weight.float()[:, None, None] + shift.float()[:, :, None, None] + plus.float()
         got = kernels.add(x.clone(memory_format=torch.preserve_format), norm.weight, shift, plus)
         torch.testing.assert_close(got.float(), total, **near)
+        torch.testing.assert_close(kernels.doubled(x), functional.interpolate(x, scale_factor=2.0))
+        row_norm = torch.nn.LayerNorm(shape[1], device=CUDA, dtype=dtype)
+        rows = x.permute(0, 2, 3, 1)
+        expected = functional.layer_norm(rows.float(), (shape[1],), eps=row_norm.eps)
+        torch.testing.assert_close(kernels.layer_norm(rows, row_norm).float(), expected, **near)
         value, gate = x.flatten(2).chunk(2, -1)
         if x.shape[2] * x.shape[3] % 2 == 0:
             expected = value.float() * functional.gelu(gate.float())
@@ -149,6 +154,9 @@ def test_a_picture_with_kernels_is_the_picture_without(gpu_engine: Engine, tmp_p
 def test_every_attention_backend_that_is_usable_gives_the_same(gpu_engine: Engine) -> None:
     q, k, v = (torch.randn(2, 8, n, 40, device=CUDA, dtype=torch.float16) for n in (256, 77, 77))
     attention = Attention(CUDA, torch.float16)
+    assert attention.name == next(
+        s.name for name in preferred(CUDA) for s in attention.statuses if s.name == name and s.available
+    )
     expected = (q.float() @ k.float().transpose(-1, -2) * 40**-0.5).softmax(-1) @ v.float()
     for _, backend in attention._functions:
         torch.testing.assert_close(backend(q, k, v).float(), expected, atol=2e-2, rtol=2e-2)

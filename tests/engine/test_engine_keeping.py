@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from embedded import install_embedded
 from engine_runs import QUICK
 from PIL import Image as PillowImage
 
 from webui.engine import Engine
+from webui.engine import keeping as module
 from webui.engine.control import Control
 from webui.engine.keeping import MOST_PENDING, Keeping, MadePicture
 from webui.events import Event, Failed, Finished, Image, Preview, Step
@@ -145,6 +149,22 @@ def test_no_more_pictures_wait_than_memory_is_meant_for(keeping: Keeping, gate: 
     assert not any(thread.name.startswith("keeping") for thread in threading.enumerate())
 
 
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two processors")
+def test_beside_a_gpu_several_pictures_are_compressed_at_once_and_written_in_order(
+    engine: Engine, gate: Gate, told: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate.open.set()
+    both, real = threading.Barrier(2), module.pictures.encode
+    monkeypatch.setattr(module.pictures, "encode", lambda *given: (both.wait(PATIENCE), real(*given))[1])
+    tools = dataclasses.replace(engine._tools, device=dataclasses.replace(engine.device, device=torch.device("cuda")))
+    keeping = Keeping(tools, lambda _saved: None, lambda image: told.append(image.index))
+    for index in range(4):
+        keeping.keep(make_params(QUICK), index, picture())
+    keeping.finish()
+    assert told == [index for index, _ in gate.saved] == [0, 1, 2, 3]
+    assert not any(thread.name.startswith(("keeping", "encoding")) for thread in threading.enumerate())
+
+
 def test_a_picture_that_cannot_be_encoded_is_an_error_and_the_others_are_kept(
     keeping: Keeping, gate: Gate, told: list[int]
 ) -> None:
@@ -162,8 +182,6 @@ def test_a_job_whose_picture_cannot_be_written_down_fails_with_what_came_before(
     engine: Engine, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate.open.set()
-    from webui.engine import keeping as module
-
     real, calls = module.pictures.encode, 0
 
     def encode(*arguments: Any) -> bytes:

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from webui.engine.kernels import check, kernels_for
-from webui.engine.layers import Convolution, GatedLinear, GroupNorm, use_kernels
+from webui.engine.layers import Convolution, Doubling, GatedLinear, GroupNorm, LayerNorm, use_kernels
 from webui.paths import REPO_ROOT
 from webui.settings import Settings
 
@@ -34,7 +34,7 @@ class TorchKernels:
     """The same operations by torch, on any device; counts them."""
 
     def __init__(self) -> None:
-        self.calls = {"group_norm": 0, "add": 0, "gated": 0}
+        self.calls = {"group_norm": 0, "layer_norm": 0, "add": 0, "gated": 0, "doubled": 0}
 
     def takes(self, x: Tensor) -> bool:
         return True
@@ -47,6 +47,10 @@ class TorchKernels:
         y = functional.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
         return functional.silu(y) if silu else y
 
+    def layer_norm(self, x: Tensor, norm: torch.nn.LayerNorm) -> Tensor:
+        self.calls["layer_norm"] += 1
+        return functional.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
     def add(self, y: Tensor, bias: Tensor | None, shift: Tensor | None, plus: Tensor | None) -> Tensor:
         self.calls["add"] += 1
         for part in (bias, shift):
@@ -57,6 +61,10 @@ class TorchKernels:
         self.calls["gated"] += 1
         value, gate = x.chunk(2, -1)
         return value * functional.gelu(gate)
+
+    def doubled(self, x: Tensor) -> Tensor:
+        self.calls["doubled"] += 1
+        return functional.interpolate(x, scale_factor=2.0)
 
 
 class WrongSum(TorchKernels):
@@ -88,7 +96,7 @@ def test_the_kernels_compile_for_a_gpu_and_move_sixteen_bytes_at_once(capability
 def test_the_kernels_calculate_what_torch_does_and_round_once() -> None:
     """Odd sizes, channels that fill no block, many parts to add up, and values far from zero, against float64."""
     errors = told_by("kernel_errors.py", TRITON_INTERPRET="1")
-    assert len(errors) == 22
+    assert len(errors) == 31
     for case, (error, rounding) in errors.items():
         assert error <= 1.01 * rounding + 1e-6, case
 
@@ -98,11 +106,10 @@ def test_a_unet_with_kernels_gives_what_it_gives_without() -> None:
     expected = unet_call(unet, torch.float32)
     use_kernels(unet, kernels)
     torch.testing.assert_close(unet_call(unet, torch.float32), expected, atol=2e-5, rtol=2e-5)
-    kinds = {kind: sum(isinstance(m, kind) for m in unet.modules()) for kind in (GroupNorm, Convolution, GatedLinear)}
+    kinds = {GroupNorm: "group_norm", LayerNorm: "layer_norm", Convolution: "add", GatedLinear: "gated"}
+    kinds |= {Doubling: "doubled"}
     assert kernels.calls == {
-        "group_norm": kinds[GroupNorm],
-        "add": kinds[Convolution],
-        "gated": kinds[GatedLinear],
+        name: sum(isinstance(layer, kind) for layer in unet.modules()) for kind, name in kinds.items()
     }
     assert min(kernels.calls.values()) > 0
     use_kernels(unet, None)
@@ -115,6 +122,17 @@ def test_a_convolution_without_anything_to_add_asks_no_kernel() -> None:
     x = torch.randn(1, 4, 5, 5)
     assert torch.equal(layer(x), functional.conv2d(x, layer.weight))
     assert kernels.calls["add"] == 0
+
+
+def test_a_picture_that_does_not_double_is_enlarged_by_torch() -> None:
+    """At sizes that are no multiple of 64 pixels a level of the UNet is a cell less than twice the one below."""
+    layer, kernels = Doubling(), TorchKernels()
+    use_kernels(layer, kernels)
+    x = torch.randn(1, 4, 5, 6)
+    assert torch.equal(layer(x, (9, 12)), functional.interpolate(x, size=(9, 12)))
+    assert kernels.calls["doubled"] == 0
+    assert torch.equal(layer(x, (10, 12)), layer(x))
+    assert kernels.calls["doubled"] == 2
 
 
 def test_a_cpu_has_no_use_for_them() -> None:

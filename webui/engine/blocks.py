@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from webui.engine.attention import AttentionProcessor
-from webui.engine.layers import Convolution, GatedLinear, GroupNorm, Linear
+from webui.engine.layers import Convolution, Doubling, GatedLinear, GroupNorm, LayerNorm, Linear
 
 
 class Residual(torch.nn.Module):
@@ -137,6 +137,20 @@ class FeedForward(torch.nn.Module):
         return out
 
 
+class Upsampler(torch.nn.Module):
+    """Upsample2D: the picture at twice its size, or at another, and a convolution."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.conv = block.conv
+        self.enlarge = Doubling()
+
+    def forward(self, x: Tensor, output_size: tuple[int, int] | None = None) -> Tensor:
+        """(B, C, H, W) to (B, C, 2 H, 2 W), or to (B, C, *output_size)."""
+        out: Tensor = self.conv(self.enlarge(x, output_size))
+        return out
+
+
 def with_own_blocks(network: Any) -> Any:
     """A network of diffusers, still without weights, with our layers and blocks in the places of its own.
 
@@ -156,6 +170,10 @@ def _owned(module: Any) -> Any:
         return _convolution(module)
     if type(module) is torch.nn.GroupNorm:
         return _group_norm(module)
+    if type(module) is torch.nn.LayerNorm and module.elementwise_affine:
+        return _layer_norm(module)
+    if kind == "Upsample2D" and _is_plain_upsampler(module):
+        return Upsampler(module)
     if kind == "ResnetBlock2D" and _is_plain_residual(module):
         return Residual(module)
     if kind == "FeedForward" and type(module.net[0]).__name__ == "GEGLU" and len(module.net) == 3:
@@ -168,13 +186,24 @@ def _owned(module: Any) -> Any:
 
 
 def _is_plain_residual(block: Any) -> bool:
+    timeless = block.time_emb_proj is None and block.time_embedding_norm == "group"  # of a VAE's decoder
     return (
         block.upsample is None
         and block.downsample is None
         and block.output_scale_factor == 1.0
-        and block.time_embedding_norm == "default"
+        and (block.time_embedding_norm == "default" or timeless)
         and not block.skip_time_act
         and isinstance(block.nonlinearity, torch.nn.SiLU)
+    )
+
+
+def _is_plain_upsampler(block: Any) -> bool:
+    return (
+        block.norm is None
+        and block.use_conv
+        and not block.use_conv_transpose
+        and block.interpolate
+        and block.name == "conv"
     )
 
 
@@ -218,6 +247,11 @@ def _group_norm(layer: Any) -> GroupNorm:
     return GroupNorm(
         layer.num_groups, layer.num_channels, layer.eps, layer.affine, device=place.device, dtype=place.dtype
     )
+
+
+def _layer_norm(layer: Any) -> LayerNorm:
+    place, bias = layer.weight, layer.bias is not None
+    return LayerNorm(layer.normalized_shape, layer.eps, True, bias, device=place.device, dtype=place.dtype)
 
 
 def _attended(attention: Any, x: Tensor, plus: Tensor, **named: Any) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import os
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +23,10 @@ from webui.params import GenerationParams
 from webui.provenance import Environment, SavedPicture, UsedModel
 
 MOST_PENDING = 8  # pictures
+ENCODERS = 4  # threads at most
 
+_Encoded = tuple[bytes, str]
+"""A picture's file, and the SHA-256 of its pixels."""
 _Written = tuple[Image, SavedPicture | None]
 """What is to be told of a picture, and its file if it has one."""
 
@@ -51,18 +55,19 @@ def keep_picture(
 
     `tell` is told when it has its file. `folder` of the outputs: that of the job's kind if not given.
     """
-    image, saved = _written(tools, params, index, made, folder)
+    image, saved = _written(tools, params, index, made, _encoded(params, made), folder)
     if saved is not None:
         tell(saved)
     return image
 
 
 class Keeping:
-    """Keeps the pictures of one job while the job goes on: their files are made in another thread, one by one.
+    """Keeps the pictures of one job while the job goes on: their files are written in another thread, one by one.
 
-    Compressing and writing 1024x1024 pixels takes about as long as ten steps of a fast GPU. What is told of a picture
-    is told by the job's own thread, in `deliver` and `finish`, and in the order of the pictures: those who hear of it
-    (extensions, the ledger of a folder) need not be safe against threads.
+    Compressing 1024x1024 pixels takes about as long as ten steps of a fast GPU. So beside a GPU, where processors are
+    idle, several pictures are compressed at once. What is told of a picture is told by the job's own thread, in
+    `deliver` and `finish`, and in the order of the pictures: those who hear of it (extensions, the ledger of a folder)
+    need not be safe against threads.
     """
 
     def __init__(self, tools: Tools, tell: Callable[[SavedPicture], None], emit: Callable[[Image], None]) -> None:
@@ -71,6 +76,7 @@ class Keeping:
         self._tell = tell
         self._emit = emit
         self._thread: ThreadPoolExecutor | None = None
+        self._encoders: ThreadPoolExecutor | None = None
         self._pending: deque[Future[_Written]] = deque()
 
     @property
@@ -82,9 +88,15 @@ class Keeping:
         """Begin with picture `index`. Waits while `MOST_PENDING` others are not done, since each holds memory."""
         while len(self._pending) >= MOST_PENDING:
             self._deliver_first()
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, "keeping")
-        self._pending.append(self._thread.submit(_written, self._tools, params, index, made))
+        if self._thread is None or self._encoders is None:
+            count = 1 if self._tools.device.kind == "cpu" else min(ENCODERS, os.cpu_count() or 1)
+            self._thread, self._encoders = ThreadPoolExecutor(1, "keeping"), ThreadPoolExecutor(count, "encoding")
+        encoding = self._encoders.submit(_encoded, params, made)
+
+        def write() -> _Written:
+            return _written(self._tools, params, index, made, encoding.result())
+
+        self._pending.append(self._thread.submit(write))
 
     def deliver(self) -> None:
         """Tell of what is done by now. Raises what encoding a picture raised."""
@@ -92,16 +104,17 @@ class Keeping:
             self._deliver_first()
 
     def finish(self) -> None:
-        """Wait for all of them, tell, and end the thread. Raises what encoding the first bad one raised, in the end."""
+        """Wait for all of them, tell, and end the threads. Raises what the first bad one raised, in the end."""
         errors: list[Exception] = []
         while self._pending:
             try:
                 self._deliver_first()
             except Exception as error:  # the others have their files and have to be told
                 errors.append(error)
-        if self._thread is not None:
-            self._thread.shutdown()
-            self._thread = None
+        for threads in (self._encoders, self._thread):
+            if threads is not None:
+                threads.shutdown()
+        self._thread = self._encoders = None
         if errors:
             raise errors[0]
 
@@ -112,10 +125,17 @@ class Keeping:
         self._emit(image)
 
 
-def _written(tools: Tools, params: GenerationParams, index: int, made: MadePicture, folder: str = "") -> _Written:
-    """Encode a picture and write its file."""
-    text, (width, height) = made.infotext, made.image.size
+def _encoded(params: GenerationParams, made: MadePicture) -> _Encoded:
     digest = hashlib.sha256(made.image.convert("RGB").tobytes()).hexdigest()
+    data = pictures.encode(made.image, params.image_format, params.image_quality, made.infotext, made.chunks)
+    return data, digest
+
+
+def _written(
+    tools: Tools, params: GenerationParams, index: int, made: MadePicture, encoded: _Encoded, folder: str = ""
+) -> _Written:
+    """Write a picture's file, if it is to have one."""
+    text, (width, height), (data, digest) = made.infotext, made.image.size, encoded
     saved: SavedPicture | None = None
     error, png = "", b""
 
@@ -125,7 +145,6 @@ def _written(tools: Tools, params: GenerationParams, index: int, made: MadePictu
     def record(target: Path) -> AbstractContextManager[None]:
         return tools.save_hook(saved_as(target))
 
-    data = pictures.encode(made.image, params.image_format, params.image_quality, text, made.chunks)
     try:
         if params.save:
             written = pictures.file_format(params.image_format, width, height, text)

@@ -32,12 +32,20 @@ class Kernels(Protocol):
         """The norm, and the SiLU of that if asked for."""
         ...
 
+    def layer_norm(self, x: Tensor, norm: torch.nn.LayerNorm) -> Tensor:
+        """The norm of the rows of x (..., D), contiguous, with a weight and a bias."""
+        ...
+
     def add(self, y: Tensor, bias: Tensor | None, shift: Tensor | None, plus: Tensor | None) -> Tensor:
         """y, to which `bias` (C), `shift` (B, C) and `plus` (like y) were added in its place."""
         ...
 
     def gated(self, x: Tensor) -> Tensor:
         """The first half of x (..., 2 D), contiguous, times the GELU of the second: (..., D)."""
+        ...
+
+    def doubled(self, x: Tensor) -> Tensor:
+        """Each cell four times: (B, C, H, W) to (B, C, 2 H, 2 W)."""
         ...
 
 
@@ -71,15 +79,20 @@ def check(kernels: Kernels, device: torch.device, dtype: torch.dtype) -> None:
     picture, around = (numbers(2, 96, 9, 7).contiguous(memory_format=torch.channels_last) for _ in range(2))
     bias, shift, halves = numbers(96), numbers(2, 96), numbers(3, 5, 80)
     norm = torch.nn.GroupNorm(32, 96, device=device, dtype=dtype)
+    row_norm = torch.nn.LayerNorm(80, device=device, dtype=dtype)
     norm.weight.copy_(bias)
+    row_norm.weight.copy_(halves[0, 0])
     expected = functional.group_norm(picture.float(), 32, bias.float(), norm.bias.float(), norm.eps)
     total = picture.float() + bias.float()[:, None, None] + shift.float()[:, :, None, None] + around.float()
     value, gate = halves.float().chunk(2, -1)
+    rows = functional.layer_norm(halves.float(), (80,), row_norm.weight.float(), row_norm.bias.float(), row_norm.eps)
     answers = (
         ("group norm", kernels.group_norm(picture, norm, silu=False), expected),
         ("group norm with SiLU", kernels.group_norm(picture, norm, silu=True), functional.silu(expected)),
         ("sum", kernels.add(picture.clone(memory_format=torch.preserve_format), bias, shift, around), total),
+        ("layer norm", kernels.layer_norm(halves, row_norm), rows),
         ("gate", kernels.gated(halves), value * functional.gelu(gate)),
+        ("doubling", kernels.doubled(picture), functional.interpolate(picture.float(), scale_factor=2.0)),
     )
     for name, got, wanted in answers:
         worst = ((got.float() - wanted).abs() / wanted.abs().clamp(min=1)).max().item()

@@ -50,10 +50,14 @@ class Linear(torch.nn.Linear):
         return y if plus is None else y + plus
 
 
-class GatedLinear(torch.nn.Linear):
-    """GEGLU (Shazeer 2020): the first half of the outputs times the GELU of the second, (..., in) to (..., out / 2)."""
+class UsesKernels:
+    """A layer that does its work by kernels of our own where `use_kernels` gave it some."""
 
     kernels: Kernels | None = None
+
+
+class GatedLinear(UsesKernels, torch.nn.Linear):
+    """GEGLU (Shazeer 2020): the first half of the outputs times the GELU of the second, (..., in) to (..., out / 2)."""
 
     def forward(self, x: Tensor) -> Tensor:
         weight = dense_weight(self)
@@ -69,10 +73,8 @@ class GatedLinear(torch.nn.Linear):
         return gated
 
 
-class Convolution(torch.nn.Conv2d):
+class Convolution(UsesKernels, torch.nn.Conv2d):
     """A convolution (B, C, H, W) to (B, O, h, w), with `plus` (shaped like the result) and `shift` (B, O) added."""
-
-    kernels: Kernels | None = None
 
     def forward(self, x: Tensor, plus: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
         weight = dense_weight(self)
@@ -158,10 +160,8 @@ class Convolution(torch.nn.Conv2d):
         return height, width
 
 
-class GroupNorm(torch.nn.GroupNorm):
+class GroupNorm(UsesKernels, torch.nn.GroupNorm):
     """The group norm of (B, C, ...), and its SiLU if asked for."""
-
-    kernels: Kernels | None = None
 
     def forward(self, x: Tensor, silu: bool = False) -> Tensor:
         if self.affine and _in_use(self.kernels, x) and self.kernels.is_channels_last(x):
@@ -170,10 +170,31 @@ class GroupNorm(torch.nn.GroupNorm):
         return functional.silu(y, inplace=not torch.is_grad_enabled()) if silu else y
 
 
+class LayerNorm(UsesKernels, torch.nn.LayerNorm):
+    """The layer norm of the rows of (..., D)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        whole = self.bias is not None and len(self.normalized_shape) == 1
+        if whole and _in_use(self.kernels, x) and x.is_contiguous():
+            return self.kernels.layer_norm(x, self)
+        return super().forward(x)
+
+
+class Doubling(UsesKernels, torch.nn.Module):
+    """Each cell four times: (B, C, H, W) to (B, C, 2 H, 2 W), or to another size by the nearest neighbours."""
+
+    def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        twice = (2 * x.shape[-2], 2 * x.shape[-1])
+        size = twice if size is None else (size[0], size[1])
+        if size == twice and _in_use(self.kernels, x) and self.kernels.is_channels_last(x):
+            return self.kernels.doubled(x)
+        return functional.interpolate(x, size=size, mode="nearest")
+
+
 def use_kernels(network: torch.nn.Module, kernels: Kernels | None) -> None:
     """Let the layers of a network use kernels of our own; None: torch's."""
     for layer in network.modules():
-        if isinstance(layer, GroupNorm | Convolution | GatedLinear):
+        if isinstance(layer, UsesKernels):
             layer.kernels = kernels
 
 

@@ -5,8 +5,10 @@ it turns the picture around, reads it twice, and the next convolution turns it b
 On an H200 that took over a quarter of an SD1.5 step (docs/performance.md). Here are, for channels that lie last:
 
 - `group_norm`: the norm (Wu & He 2018) and its SiLU, in one pass that reads and one that reads and writes;
+- `layer_norm`: the norm (Ba et al. 2016) of short rows, for which torch's takes five times as long as memory would;
 - `add`: a convolution's bias, the time and what went around the layer, in one pass;
-- `gated`: GEGLU's gate (Shazeer 2020), in one pass.
+- `gated`: GEGLU's gate (Shazeer 2020), in one pass;
+- `doubled`: each cell four times, for which torch's takes ten times as long as memory would.
 
 All compute in float32 and round once. They are written in Triton, which torch for CUDA brings along on Linux. Where it
 is missing, or `webui.engine.kernels` finds that a result is wrong, `webui.engine.layers` do it torch's way.
@@ -26,6 +28,7 @@ _ROWS, _CHANNELS = 64, 64  # of the part of a picture that one program holds
 _SHARES = 32  # of a picture's sums that are added up at a time
 _ENOUGH = 512  # programs that keep a large GPU busy
 _NUMBERS = 1024  # of a gate that one program holds
+_ROW_NUMBERS = 2048  # of short rows that one program holds, at least one row
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -143,6 +146,39 @@ def _gated(x, y, width, NUMBERS: tl.constexpr):  # type: ignore[no-untyped-def]
     tl.store(y + row * width + column, (value * gate).to(y.dtype.element_ty), mask=inside)
 
 
+@triton.jit  # type: ignore[untyped-decorator]
+def _row_norm(x, y, weight, bias, rows, width, eps, ROWS: tl.constexpr, WIDTH: tl.constexpr):  # type: ignore[no-untyped-def]
+    """y = the layer norm of the rows of x (rows, width), times weight, plus bias (width)."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, WIDTH)
+    inside = column < width
+    there = (row < rows)[:, None] & inside[None, :]
+    place = row[:, None] * width + column[None, :]
+    values = tl.load(x + place, mask=there, other=0.0).to(tl.float32)
+    away = tl.where(there, values - (tl.sum(values, 1) / width)[:, None], 0.0)
+    values = away / tl.sqrt(tl.sum(away * away, 1) / width + eps)[:, None]
+    factor = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
+    addend = tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)
+    tl.store(y + place, (values * factor[None, :] + addend[None, :]).to(y.dtype.element_ty), mask=there)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _doubled(x, y, rows, columns, channels, ROWS: tl.constexpr, CHANNELS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """y (pictures, 2 lines, 2 columns, channels) = each cell of x (pictures, lines, columns, channels) four times.
+
+    `rows`: lines times columns.
+    """
+    picture, channel, _, there, place = _tile(rows, channels, ROWS, CHANNELS)
+    values = tl.load(x + place, mask=there, other=0.0)
+    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    cell = picture * 4 * rows + row // columns * 4 * columns + row % columns * 2  # the upper left one
+    target = y + cell[:, None] * channels + channel[None, :]
+    tl.store(target, values, mask=there)
+    tl.store(target + channels, values, mask=there)
+    tl.store(target + 2 * columns * channels, values, mask=there)
+    tl.store(target + (2 * columns + 1) * channels, values, mask=there)
+
+
 def takes(x: Tensor) -> bool:
     """Whether the kernels are for such numbers: half precision on a GPU, and nobody wants gradients."""
     return x.is_cuda and x.dtype in (torch.float16, torch.bfloat16) and not torch.is_grad_enabled()
@@ -193,6 +229,32 @@ def gated(x: Tensor) -> Tensor:
     out = x.new_empty(*x.shape[:-1], width)
     with _on(x):
         _gated[(x.numel() // (2 * width), triton.cdiv(width, _NUMBERS))](x, out, width, NUMBERS=_NUMBERS)
+    return out
+
+
+def layer_norm(x: Tensor, norm: torch.nn.LayerNorm) -> Tensor:
+    """The layer norm of the rows of x (..., D), contiguous, with a weight and a bias."""
+    width, out = x.shape[-1], torch.empty_like(x)
+    rows, whole = x.numel() // width, triton.next_power_of_2(width)
+    each = max(1, _ROW_NUMBERS // whole)
+    with _on(x):
+        _row_norm[(triton.cdiv(rows, each),)](
+            x, out, norm.weight, norm.bias, rows, width, norm.eps, ROWS=each, WIDTH=whole
+        )
+    return out
+
+
+def doubled(x: Tensor) -> Tensor:
+    """(B, C, H, W) to (B, C, 2 H, 2 W), both channels last: each cell four times, the nearest neighbours."""
+    pictures, channels, height, width = x.shape
+    out = torch.empty(
+        pictures, channels, 2 * height, 2 * width, device=x.device, dtype=x.dtype, memory_format=torch.channels_last
+    )
+    rows = height * width
+    with _on(x):
+        _doubled[(pictures, triton.cdiv(rows, _ROWS), triton.cdiv(channels, _CHANNELS))](
+            x, out, rows, width, channels, ROWS=_ROWS, CHANNELS=_CHANNELS
+        )
     return out
 
 
