@@ -295,14 +295,24 @@ def waits(models: Models, device: DeviceChoice) -> Iterator[Line]:
 
 
 def memory(models: Models, device: DeviceChoice) -> Iterator[Line]:
-    """The peak of a picture in each memory mode, weights included, as torch counts what is in use."""
-    for family, limits in LIMITS_GB.items():
-        name, side = models.name(family), MODEL_SIDES[family]
-        for mode, limit in limits.items():
-            # a process for each: libraries keep memory for themselves, and more the more they were asked for
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                asked = (models.paths, name, side, mode, MEMORY_STEPS, device.kind == "cpu")
-                peak, seconds = pool.submit(peak_of, *asked).result()
+    """The peak of a picture in each memory mode, weights included, as torch counts what is in use.
+
+    Each has a process of its own, for libraries keep memory for themselves, and more the more they were asked for. All
+    of them start at once, since that takes longest.
+    """
+    with ExitStack() as stack:
+        processes = {
+            (family, mode): stack.enter_context(ProcessPoolExecutor(1, multiprocessing.get_context("spawn")))
+            for family, limits in LIMITS_GB.items()
+            for mode in limits
+        }
+        for process in processes.values():
+            process.submit(import_libraries)
+        for (family, mode), process in processes.items():
+            limit, side = LIMITS_GB[family][mode], MODEL_SIDES[family]
+            asked = (models.paths, models.name(family), side, mode, MEMORY_STEPS, device.kind == "cpu")
+            peak, seconds = process.submit(peak_of, *asked).result()
+            process.shutdown()
             what = f"{family} {side}x{side}, {mode}"
             note = f"{seconds:.2f} s a step"
             yield Line("memory", what, peak / GB, "GB", f"under {limit} GB", peak / GB < limit, note)

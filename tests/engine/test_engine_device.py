@@ -117,35 +117,6 @@ def test_frugal_modes_make_the_same_picture(
     own.close()
 
 
-def test_medvram_has_one_network_on_the_device_at_a_time() -> None:
-    moves: list[tuple[str, str]] = []
-
-    class Network:
-        def __init__(self, name: str) -> None:
-            self.name = name
-
-        def to(self, device: Any) -> None:
-            moves.append((self.name, str(device)))
-
-        def parameters(self) -> list[torch.Tensor]:
-            return [torch.zeros(1)]
-
-    unet, vae = Network("unet"), Network("vae")
-    residency = Residency(torch.device("cuda"), MemoryMode.medvram)
-    for net in (unet, unet, vae, unet):
-        with residency.using(net):
-            pass
-    residency.leave()
-    assert moves == [
-        ("unet", "cuda"),
-        ("unet", "cpu"),
-        ("vae", "cuda"),
-        ("vae", "cpu"),
-        ("unet", "cuda"),
-        ("unet", "cpu"),
-    ]
-
-
 def test_the_peak_is_that_of_its_own_time() -> None:
     meter = PeakMeter(CPU)
     start = read_memory(CPU).used

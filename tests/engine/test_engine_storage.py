@@ -13,11 +13,12 @@ from engine_runs import make_engine, pixels_of, run
 from network_files import loaded, write_lora
 
 from webui.engine import Engine
+from webui.engine.bus import PlainBus
 from webui.engine.device import choose_device
 from webui.engine.layers import EIGHT_BITS, SCALE, Convolution, GatedLinear, Linear, dense_weight
 from webui.engine.residency import network_bytes
 from webui.engine.storage import pack
-from webui.engine.streaming import LayerStream, PlainBus
+from webui.engine.streaming import LayerStream
 from webui.settings import DeviceSettings, WeightStorage
 
 CPU = torch.device("cpu")
@@ -152,7 +153,7 @@ def test_stored_weights_come_to_a_device_layer_by_layer(small: Engine) -> None:
             return unet(latents, torch.tensor([500]), prompt).sample
 
     before, stream = drawn(), LayerStream(PlainBus(CPU))
-    stream.attach(unet, CPU)
+    stream.attach(unet)
     try:
         assert torch.equal(drawn(), before)
         assert 0 < stream.held < network_bytes(unet)

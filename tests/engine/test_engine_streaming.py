@@ -2,59 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import random
 from typing import Any
 
 import pytest
 import torch
+from recording_bus import RecordingBus
 from torch import Tensor
 
-from webui.engine.residency import Residency
-from webui.engine.streaming import SLOTS, CudaBus, LayerStream, PlainBus
-from webui.settings import MemoryMode
+from webui.engine.bus import CudaBus
+from webui.engine.streaming import SLOTS, LayerStream, staying
 
-CPU = torch.device("cpu")
 WIDTH, DEPTH = 8, 6
-
-
-class RecordingBus(PlainBus):
-    """A device with streams, in slow motion: what is fetched arrives when it is waited for, and everything is noted."""
-
-    def __init__(self) -> None:
-        super().__init__(CPU)
-        self.log: list[str] = []
-        self._pinned: dict[int, Tensor] = {}
-        self._due: dict[int, Any] = {}
-        self._marks = 0
-        self._marked: set[int] = set()
-
-    def pinned(self, tensor: Tensor) -> Tensor:
-        if tensor.data_ptr() in self._pinned:
-            return tensor
-        kept = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).copy_(tensor)
-        self._pinned[kept.data_ptr()] = kept
-        return kept
-
-    def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: Any) -> int:
-        if after is not None:
-            assert after in self._marked, "it waits for something that nobody has begun"
-        for target, _ in pairs:
-            target.fill_(float("nan"))
-        self._marks += 1
-        self._due[self._marks] = list(pairs)
-        self.log.append(f"fetch {self._marks}")
-        return self._marks
-
-    def await_(self, mark: int) -> None:
-        for target, source in self._due.pop(mark, ()):
-            target.copy_(source)
-        self.log.append(f"await {mark}")
-
-    def mark(self) -> int:
-        self._marks += 1
-        self._marked.add(self._marks)
-        self.log.append(f"mark {self._marks}")
-        return self._marks
 
 
 def network(depth: int = DEPTH) -> torch.nn.Sequential:
@@ -76,7 +36,7 @@ def streamed() -> tuple[torch.nn.Sequential, LayerStream, RecordingBus, Tensor, 
     with torch.inference_mode():
         expected = net(x)
     stream = LayerStream(bus)
-    stream.attach(net, CPU)
+    stream.attach(net)
     return net, stream, bus, x, expected
 
 
@@ -121,7 +81,7 @@ def test_weights_are_pinned_once(streamed: Any) -> None:
     net, _, bus, x, _ = streamed
     for _ in range(3):
         net(x)
-    assert len(bus._pinned) == 2 * DEPTH
+    assert bus.pins == 2 * DEPTH
 
 
 def test_a_layer_that_is_left_out_costs_a_copy_and_nothing_else(streamed: Any) -> None:
@@ -173,7 +133,7 @@ def test_weights_keep_their_layout_on_the_device() -> None:
     seen: list[bool] = []
     x = torch.randn(1, 4, 8, 8)
     expected = net(x)
-    LayerStream(RecordingBus()).attach(net, CPU)
+    LayerStream(RecordingBus()).attach(net)
     for layer in net:
         layer.register_forward_hook(
             lambda module, *_: seen.append(module.weight.is_contiguous(memory_format=torch.channels_last))
@@ -182,35 +142,106 @@ def test_weights_keep_their_layout_on_the_device() -> None:
     assert seen == [True, True]
 
 
-def test_lowvram_streams_the_network_in_use_and_gives_the_room_of_the_one_before_back() -> None:
-    first, second, x = network(), network(3), torch.randn(1, WIDTH)
-    expected = first(x), second(x)
-    residency = Residency(CPU, MemoryMode.lowvram, bus=RecordingBus())
-    for _ in range(2):
-        for net, right in zip((first, second), expected, strict=True):
-            with residency.using(net), torch.inference_mode():
-                assert torch.equal(net(x), right)
-            assert sum(bool(layer._forward_hooks) for layer in linears(first)) in (0, DEPTH)
-            assert bool(first[0]._forward_hooks) is (net is first)
-    residency.leave()
-    assert not second[0]._forward_hooks
+def in_part(depth: int = 30, share: float = 0.6) -> tuple[torch.nn.Sequential, int, LayerStream, RecordingBus]:
+    """A network, of which about `share` may stay on the device, how many bytes that is, and what streams it."""
+    net, bus = network(depth), RecordingBus()
+    room = int(share * sum(p.nbytes for p in net.parameters()))
+    stream = LayerStream(bus)
+    stream.attach(net, room)
+    return net, room, stream, bus
 
 
-def test_a_job_may_be_more_frugal_than_the_settings_and_the_next_one_is_not() -> None:
-    first, second, x = network(), network(3), torch.randn(1, WIDTH)
-    residency = Residency(CPU, MemoryMode.normal, bus=RecordingBus())
-    with residency.at_least(MemoryMode.medvram, [first, second]):
-        assert residency.mode is MemoryMode.medvram
-        with residency.using(first), residency.using(second):
-            assert residency.here == (second,)
-        with residency.at_least(MemoryMode.lowvram, [first, second]), residency.using(first):
-            assert first[0]._forward_hooks
-            first(x)
-        assert residency.mode is MemoryMode.medvram
-        assert not first[0]._forward_hooks
-    assert (residency.mode, residency.here) == (MemoryMode.normal, ())
-    with residency.at_least(MemoryMode.normal, [first]):
-        assert residency.mode is MemoryMode.normal
+def test_where_there_is_room_some_layers_stay_and_the_result_is_the_same() -> None:
+    net, room, stream, bus = in_part()
+    x = torch.randn(2, WIDTH)
+    expected = network(30)(x)
+    layer = sum(p.nbytes for p in linears(net)[0].parameters())
+    seen: list[int] = []
+    for one in linears(net):
+        one.register_forward_hook(lambda *_: seen.append(bus.held))
+    assert room - layer < bus.held <= room
+    for fetches in (12, 13, 12):  # one for each layer that does not stay; from the second call on for the next one, too
+        bus.log.clear()
+        with torch.inference_mode():
+            assert torch.equal(net(x), expected)
+        assert bus.fetches == fetches
+    assert max(seen) <= room + SLOTS * (layer + 2 * 256)
+    stream.detach()
+    assert (bus.held, stream.held) == (0, 0)
+    assert all(bus.is_pinned(p) for p in net.parameters())
+    assert bus.pins == 60
+    assert torch.equal(net(x), expected)
+
+
+def test_the_layers_that_do_not_stay_are_spread_evenly_and_each_comes_while_those_before_it_run() -> None:
+    net, _, _, bus = in_part(share=0.8)
+    away = [number for number, layer in enumerate(linears(net)) if layer._forward_pre_hooks]
+    assert len(away) == 6
+    assert {after - before for before, after in itertools.pairwise(away)} == {5}
+    begun: list[tuple[int, int]] = []  # which layer ran, and how much had been fetched until then
+    x = torch.randn(2, WIDTH)
+    net(x)
+    for number, one in enumerate(linears(net)):
+        one.register_forward_hook(lambda *_, number=number: begun.append((number, bus.fetches)))
+    bus.log.clear()
+    net(x)
+    for ahead, number in itertools.pairwise(away):
+        assert dict(begun)[ahead] == dict(begun)[number - 1], "it was under way before the layers ahead of it ran"
+
+
+def test_a_lora_may_change_layers_that_stay_and_others_while_the_network_is_on_the_device() -> None:
+    net, _, stream, bus = in_part()
+    x = torch.randn(2, WIDTH)
+    net(x)
+    plain = network(30)
+    comes, stays = 0, 1
+    assert [bool(linears(net)[i]._forward_hooks) for i in (comes, stays)] == [True, False]
+    changed = [linears(net)[i].weight.data * 2 for i in (stays, comes)]
+    for i, weight in zip((stays, comes), changed, strict=True):
+        linears(plain)[i].weight.data *= 2
+        linears(net)[i].weight.data = weight
+    assert torch.equal(net(x), plain(x))
+    stream.detach()
+    assert linears(net)[stays].weight.data_ptr() == changed[0].data_ptr()
+    assert torch.equal(net(x), plain(x))
+    assert bus.held == 0
+
+
+def test_small_layers_stay_and_of_the_others_as_many_bytes_of_every_part_give_or_take_a_layer() -> None:
+    generator = random.Random(0)
+    sizes = [generator.choice((1, 3, 900, 6400, 12_000, 30_000)) for _ in range(800)]
+    large = [number for number, size in enumerate(sizes) if size >= 3000]
+    total, rest = (sum(sizes[i] for i in numbers) for numbers in (large, set(range(800)) - set(large)))
+    for share in (0.05, 0.5, 0.68, 0.95):
+        stay = staying(sizes, rest + int(total * share))
+        assert [number for number in range(800) if not stay[number]] == [n for n in large if not stay[n]]
+        passed = held = 0
+        for number in large:
+            passed += sizes[number]
+            held += sizes[number] if stay[number] else 0
+            assert share * passed - 30_000 - 1 < held <= share * passed
+    assert staying(sizes, sum(sizes)) == [True] * len(sizes)
+    assert staying(sizes, 0) == [False] * len(sizes)
+    assert staying([], 5) == []
+
+
+def test_where_not_all_small_layers_find_room_the_smallest_do() -> None:
+    sizes = [30, 10, 1000, 20] * 20
+    there = sorted(size for size, stays in zip(sizes, staying(sizes, 300), strict=True) if stays)
+    assert there == [10] * 20 + [20] * 5
+
+
+def test_a_network_that_was_compiled_runs_as_it_is_while_it_is_streamed() -> None:
+    net, bus, x = network(), RecordingBus(), torch.randn(2, WIDTH)
+    expected, calls = net(x), list[int]()
+    net._compiled_call_impl = lambda *given: calls.append(1) or net.forward(*given)
+    stream = LayerStream(bus)
+    stream.attach(net)
+    assert torch.equal(net(x), expected)
+    assert (calls, bus.fetches) == ([], DEPTH + 1)  # the first call fetches one layer twice
+    stream.detach()
+    net(x)
+    assert calls == [1]
 
 
 @pytest.mark.gpu
@@ -227,7 +258,7 @@ def test_on_a_gpu_streaming_is_right_bounded_and_costs_little_more_than_the_bus(
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
     stream = LayerStream(CudaBus(device))
-    stream.attach(net, device)
+    stream.attach(net)
     layer = width * width * 2
     with torch.inference_mode():
         net(x)

@@ -17,6 +17,8 @@ from network_models import (
     unet_output,
 )
 
+from webui.engine.networks import lora
+from webui.engine.networks.algebra import Misfit
 from webui.engine.networks.attachment import AttachmentSwitch, ChangedWeights
 from webui.engine.networks.lora import CheckpointAdapters, Strength
 from webui.engine.networks.lora_file import LoraFile
@@ -142,6 +144,34 @@ def test_text_encoder_and_unet_have_weights_of_their_own(file: LoraFile) -> None
     adapters.use("te1", [Strength(file, 1.0)])
     assert torch.equal(unet_output(unet), output)
     assert adapters.counts(file).applied == 4
+
+
+def test_weights_of_a_text_encoder_wait_where_text_encoders_live(file: LoraFile) -> None:
+    encoder = small_text_encoder()
+    networks = {"unet": small_unet(), "te1": encoder}
+    adapters = CheckpointAdapters(networks, torch.device("meta"), text_home=torch.device("cpu"))
+    before = fingerprint(encoder)
+    adapters.use("te1", [Strength(file, 1.0)])
+    assert fingerprint(encoder) != before
+    adapters.use("te1", [])
+    assert fingerprint(encoder) == before  # on the meta device they would have been lost
+
+
+def test_changed_weights_are_computed_on_the_device_wherever_the_network_is(
+    file: LoraFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def change(_strength: Any, _layer: Any, weight: torch.Tensor, bias: torch.Tensor) -> None:
+        seen.append((weight.device.type, bias.device.type))
+        raise Misfit("not asked for")
+
+    monkeypatch.setattr(lora, "_change", change)
+    networks = {"unet": small_unet(), "te1": small_text_encoder()}
+    adapters = CheckpointAdapters(networks, torch.device("cpu"), device=torch.device("meta"))
+    for network in networks:
+        adapters.use(network, [Strength(file, 1.0)])
+    assert seen == [("meta", "meta")] * 4
 
 
 def test_layers_that_find_no_place_are_counted_with_the_reason(tmp_path: Path) -> None:

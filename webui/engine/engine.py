@@ -89,7 +89,7 @@ class Engine:
             attention=self.attention.name,
             save_hook=save_hook,
             graphs=Graphs(recorder, lambda: free_memory(self.device.device)),
-            library=NetworkLibrary(catalog, settings, paths.cache_dir, residency.home),
+            library=NetworkLibrary(catalog, settings, paths.cache_dir, residency),
             extensions=extensions or Host(side="engine"),
             store=ModelStore(
                 device=self.device,

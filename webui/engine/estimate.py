@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from webui.engine.attention import SLICE_BYTES
 from webui.engine.dims import UnetDims, VaeDims
-from webui.engine.residency import MODES
+from webui.engine.residency import LEAST, MODES, WHOLE
 from webui.engine.streaming import SLOTS
 from webui.settings import MemoryMode
 
@@ -73,7 +73,7 @@ class Need:
     """What a job takes on the device, in bytes."""
 
     unet: int  # weights
-    texts: int  # of all text encoders
+    texts: int  # of all text encoders, which are there while prompts are encoded
     vae: int
     others: int  # weights of what other jobs left there
     layer: int  # the largest of all their layers
@@ -85,10 +85,11 @@ class Need:
         """The most that is on the device at once. `apart`: pictures and prompts go through the UNet one by one."""
         step = self.least_step if apart else self.step
         if mode is MemoryMode.normal:
-            return self.unet + self.texts + self.vae + self.others + max(step, self.codec)
+            return self.unet + self.vae + self.others + max(self.texts, step, self.codec)
         if mode is MemoryMode.medvram:
-            return max(self.unet + step, self.texts, self.vae + self.codec)
-        return SLOTS * self.layer + max(step, self.codec)
+            unet = self.unet if self.unet <= WHOLE else WHOLE + SLOTS * self.layer
+            return max(unet + step, self.texts, self.vae + self.codec)
+        return SLOTS * self.layer + max(int(LEAST * self.unet) + step, self.codec)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 from webui.engine.estimate import Choice, Need, choose, unet_activations, vae_activations
 from webui.engine.memory import free_memory
 from webui.engine.passes import Pass
-from webui.engine.residency import is_on, network_bytes
+from webui.engine.residency import bytes_on, network_bytes
 from webui.engine.shared import Tools
 from webui.engine.vae import SCALE, TILE_SIDES
 
@@ -23,7 +23,7 @@ def fitting(tools: Tools, passes: Sequence[Pass]) -> Choice | None:
     free = free_memory(device)
     if not residency.offloads or residency.limited or not free:
         return None
-    there = {id(network): network_bytes(network) for network in tools.store.networks if is_on(network, device)}
+    there = {id(network): bytes_on(network, device) for network in tools.store.networks}
     own = {id(network) for one in passes for network in _networks(one)}
     others = sum(size for network, size in there.items() if network not in own)
     free += sum(there.values())

@@ -1,31 +1,53 @@
-"""Which networks are on the device: all of them, as many as a limit allows, one at a time (medvram), or one layer at a
-time (lowvram).
+"""Which networks are on the device: all but the text encoders, as many as a limit allows, one at a time (medvram), or
+one layer at a time (lowvram).
 
-Only CUDA has the frugal modes and the limit; elsewhere the device's memory is the machine's.
+Only CUDA has the frugal modes, the limit and guests; elsewhere the device's memory is the machine's.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import weakref
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 
-from webui.engine.streaming import Bus, LayerStream, bus_to
+from webui.engine.borrowing import Borrowing, tensors_of
+from webui.engine.bus import Bus, bus_to
+from webui.engine.streaming import LayerStream
 from webui.settings import MemoryMode
 
 MODES = tuple(MemoryMode)  # each more frugal than the one before
 
+WHOLE = 3_500_000_000
+"""Bytes of the largest network that medvram has on the device as a whole, and how much of a larger one stays there.
+
+SDXL's UNet in half precision has 5.1 GB, and a picture of 1024x1024 is to be made in 4.5 GB with what a step takes.
+"""
+
+
+LEAST = 0.05
+"""Share of a network that lowvram leaves on the device while it runs: its smallest layers. Of SD1.5's UNet these are
+three of five, 86 MB together, and to bring one takes the processor as long as to bring a large one.
+"""
+
+
+class _Stay(NamedTuple):
+    """A network that was brought to the device, its bytes, and what takes it off again."""
+
+    network: Any
+    size: int
+    end: Callable[[], None]
+
 
 class Residency:
-    """Brings networks to the device while they are used. Without a limit they are there from the start.
+    """Brings networks to the device while they are used. Without a limit they are there from the start, but for those
+    that come as guests (`visits`).
 
     `limit` is in bytes, None for none. When a network does not fit beside the others, those that were not used for
-    longest go to RAM first; medvram is a limit of nothing beside the one in use.
+    longest leave first; medvram and lowvram are a limit of nothing beside the one in use.
     """
 
     def __init__(
@@ -38,9 +60,10 @@ class Residency:
         self._device = device
         self._mode, self._own_limit = mode, limit
         self._limit = _limit_of(mode, limit)
-        self._here: OrderedDict[int, tuple[Any, int]] = OrderedDict()  # id -> network and its bytes, where limited
-        self._stream = LayerStream(bus or bus_to(device))
-        self._streamed: weakref.ref[Any] | None = None  # the network that runs layer by layer
+        self._here: OrderedDict[int, _Stay] = OrderedDict()  # by id of the network, where limited
+        self._guests: dict[int, _Stay] | None = None  # by id, while there is a visit
+        self._bus = bus or bus_to(device)
+        self._stream = LayerStream(self._bus)
 
     @property
     def mode(self) -> MemoryMode:
@@ -58,14 +81,24 @@ class Residency:
         return self._device.type == "cuda"
 
     @property
+    def device(self) -> torch.device:
+        """Where networks run."""
+        return self._device
+
+    @property
     def home(self) -> torch.device:
         """Where weights are kept when nothing runs."""
-        return self._device if self._roomy else torch.device("cpu")
+        return self._device if self._limit is None else torch.device("cpu")
+
+    @property
+    def guest_home(self) -> torch.device:
+        """The same of networks that are used in `visits` alone."""
+        return torch.device("cpu") if self.offloads else self.home
 
     @property
     def here(self) -> tuple[Any, ...]:
         """The networks that were brought to the device, the one used last at the end."""
-        return tuple(network for network, _ in self._here.values())
+        return tuple(stay.network for stay in self._here.values())
 
     @contextlib.contextmanager
     def at_least(self, mode: MemoryMode, networks: Iterable[Any]) -> Iterator[None]:
@@ -76,7 +109,7 @@ class Residency:
         if MODES.index(mode) <= MODES.index(self._mode):
             yield
             return
-        before, roomy = self._mode, self._roomy
+        before, roomy = self._mode, self._limit is None
         self.leave()
         if roomy:
             for network in networks:
@@ -93,48 +126,61 @@ class Residency:
         """The network, ready to run on the device until the end of the block."""
         if self._limit is not None:
             self._bring(network, self._limit)
-        elif self._mode is MemoryMode.lowvram:
-            self._bring_by_layers(network)
+        elif self._guests is not None:
+            if id(network) not in self._guests:
+                self._guests[id(network)] = self._borrowed(network)
         elif self.offloads and not is_on(network, self._device):  # a frugal job left it in RAM
             _move(network, self._device)
         yield network
+
+    @contextlib.contextmanager
+    def visits(self) -> Iterator[None]:
+        """Networks that are used in the block come for it alone: at their first use, and to its end.
+
+        Where memory is short they are brought as all others, and where the device's is the machine's they stay.
+        """
+        if self._limit is not None or not self.offloads or self._guests is not None:
+            yield
+            return
+        self._guests = {}
+        try:
+            yield
+        finally:
+            guests, self._guests = self._guests, None
+            for guest in guests.values():
+                guest.end()
 
     def leave(self) -> None:
         """Take every network that was brought off the device; nothing runs now."""
         while self._here:
             self._send_oldest_away()
-        self._stop_streaming()
-
-    @property
-    def _roomy(self) -> bool:
-        return self._mode is MemoryMode.normal and self._limit is None
 
     def _bring(self, network: Any, limit: int) -> None:
         if id(network) in self._here:
             self._here.move_to_end(id(network))
             return
         size = network_bytes(network)
-        while self._here and sum(held for _, held in self._here.values()) + size > limit:
+        while self._here and sum(stay.size for stay in self._here.values()) + size > limit:
             self._send_oldest_away()
-        _move(network, self._device)
-        self._here[id(network)] = (network, size)
+        if self._mode is MemoryMode.lowvram:
+            self._here[id(network)] = self._streamed(network, int(LEAST * size))
+        elif self._mode is MemoryMode.medvram and size > WHOLE:
+            self._here[id(network)] = self._streamed(network, WHOLE)
+        else:
+            self._here[id(network)] = self._borrowed(network)
+
+    def _borrowed(self, network: Any) -> _Stay:
+        borrowing = Borrowing(self._bus)
+        borrowing.take(tensors_of(network))
+        return _Stay(network, network_bytes(network), lambda: borrowing.give_back(network))
+
+    def _streamed(self, network: Any, resident: int) -> _Stay:
+        self._stream.attach(network, resident)
+        return _Stay(network, network_bytes(network), self._stream.detach)
 
     def _send_oldest_away(self) -> None:
-        _, (network, _) = self._here.popitem(last=False)
-        _move(network, torch.device("cpu"))
-
-    def _bring_by_layers(self, network: Any) -> None:
-        """Stream it; what the network before had on the device is given back."""
-        if self._streamed is not None and self._streamed() is network:
-            return
-        self._stop_streaming()
-        self._stream.attach(network, self._device)
-        self._streamed = weakref.ref(network)
-
-    def _stop_streaming(self) -> None:
-        if self._streamed is not None:
-            self._stream.detach()
-            self._streamed = None
+        _, stay = self._here.popitem(last=False)
+        stay.end()
 
 
 def network_bytes(network: Any) -> int:
@@ -142,8 +188,13 @@ def network_bytes(network: Any) -> int:
     return sum(p.numel() * p.element_size() for p in network.parameters())
 
 
+def bytes_on(network: Any, device: torch.device) -> int:
+    """Of those of its parameters that are there now."""
+    return sum(p.nbytes for p in network.parameters() if p.device.type == device.type)
+
+
 def _limit_of(mode: MemoryMode, limit: int | None) -> int | None:
-    return 0 if mode is MemoryMode.medvram else None if mode is MemoryMode.lowvram else limit
+    return limit if mode is MemoryMode.normal else 0
 
 
 def is_on(network: Any, device: torch.device) -> bool:

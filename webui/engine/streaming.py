@@ -6,117 +6,26 @@ while the processor is ahead already. So the cost is the bus and no more, and th
 
 Which layer comes next is learnt: the one that came next the last time. Where that is wrong (a call of the network that
 leaves some layers out), the layer is fetched when it is needed, and nothing but time is lost.
+
+Where there is room for more than that, part of the layers stay on the device all the time: the smallest of them, which
+come and go as laboriously as large ones, and more where room is left. The others are spread evenly between those, so
+that each has the time of the ones before it to come.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from webui.engine.borrowing import Borrowing
+from webui.engine.bus import Bus, Mark, aligned, extent, laid_out
+
 SLOTS = 3
-_ALIGNMENT = 256  # bytes; what the fastest copies and kernels want
-
-Mark = Any  # a point in a stream's work; None: long over
-
-
-class Bus(Protocol):
-    """The way to a device."""
-
-    def pinned(self, tensor: Tensor) -> Tensor:
-        """The tensor in memory from which the device can fetch; itself where it is there, or where that fails."""
-
-    def room(self, size: int) -> Tensor:
-        """So many bytes (size,) on the device."""
-
-    def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: Mark) -> Mark:
-        """Begin to copy each second tensor into the first, once `after` is reached; gives a mark of the end."""
-
-    def await_(self, mark: Mark) -> None:
-        """What is computed from now on waits for that mark."""
-
-    def mark(self) -> Mark:
-        """Of all that was given to compute so far."""
-
-    def settle(self) -> None:
-        """Wait until nothing is under way."""
-
-
-class PlainBus:
-    """To a device without streams: everything is done at once."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-
-    def pinned(self, tensor: Tensor) -> Tensor:
-        return tensor
-
-    def room(self, size: int) -> Tensor:
-        return torch.empty(size, dtype=torch.uint8, device=self._device)
-
-    def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: Mark) -> Mark:  # noqa: ARG002 (it is over)
-        for target, source in pairs:
-            target.copy_(source)
-        return None
-
-    def await_(self, mark: Mark) -> None:
-        pass
-
-    def mark(self) -> Mark:
-        return None
-
-    def settle(self) -> None:
-        pass
-
-
-class CudaBus:
-    """To a GPU, with a stream of its own for the copies."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._stream: torch.cuda.Stream | None = None  # from the first copy on
-
-    @property
-    def _copies(self) -> torch.cuda.Stream:
-        if self._stream is None:
-            self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        return self._stream
-
-    def pinned(self, tensor: Tensor) -> Tensor:
-        if tensor.is_pinned():
-            return tensor
-        try:
-            kept = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, pin_memory=True)
-        except RuntimeError:  # the system pins no more: a copy from there only takes longer
-            return tensor
-        return kept.copy_(tensor)
-
-    def room(self, size: int) -> Tensor:
-        return torch.empty(size, dtype=torch.uint8, device=self._device)
-
-    def fetch(self, pairs: Sequence[tuple[Tensor, Tensor]], after: Mark) -> Mark:
-        with torch.cuda.stream(self._copies):
-            if after is not None:
-                self._copies.wait_event(after)
-            for target, source in pairs:
-                target.copy_(source, non_blocking=True)
-            return self._copies.record_event()
-
-    def await_(self, mark: Mark) -> None:
-        torch.cuda.current_stream(self._device).wait_event(mark)
-
-    def mark(self) -> Mark:
-        return torch.cuda.current_stream(self._device).record_event()
-
-    def settle(self) -> None:
-        torch.cuda.synchronize(self._device)
-
-
-def bus_to(device: torch.device) -> Bus:
-    return CudaBus(device) if device.type == "cuda" else PlainBus(device)
+_SMALL = 0.1  # of the largest layer: while a smaller one runs, hardly anything comes, and so it is better there itself
 
 
 @dataclass(eq=False)
@@ -127,6 +36,8 @@ class _Slot:
     layer: Any = None
     sources: tuple[Tensor, ...] = ()  # what its parameters were when it was fetched
     copies: tuple[Tensor, ...] = ()
+    places: dict[int, tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] = field(default_factory=dict)
+    """By id of a layer that was in it: the sources, and where in the room they went. To find that out takes long."""
     arrived: Mark = None
     free: Mark = None  # when its last layer was done
     running: bool = False
@@ -144,13 +55,26 @@ class LayerStream:
     _next: dict[int, Any] = field(default_factory=dict)  # id of a layer -> the layer that came after it
     _last: Any = None
     _handles: list[Any] = field(default_factory=list)
+    _network: Any = None
+    _compiled: Any = None  # what the network runs as otherwise
 
-    def attach(self, network: Any, device: torch.device) -> None:
-        """From now on the network runs on the device; what is no parameter (a few numbers) goes there for good."""
-        for layer in network.modules():
-            for name, buffer in layer.named_buffers(recurse=False):
-                setattr(layer, name, buffer.to(device))
-            if any(True for _ in layer.parameters(recurse=False)):
+    def __post_init__(self) -> None:
+        self._resident = Borrowing(self.bus)
+
+    def attach(self, network: Any, resident: int = 0) -> None:
+        """From now on the network runs on the device, of which its layers may take `resident` bytes for good.
+
+        What is no parameter (a few numbers) comes on top of that.
+        """
+        layers = [layer for layer in network.modules() if _parameters(layer)]
+        stay = staying([sum(p.nbytes for p in _parameters(layer)) for layer in layers], resident)
+        here = [layer for layer, stays in zip(layers, stay, strict=True) if stays]
+        self._resident.take([*(p for layer in here for p in _parameters(layer)), *network.buffers()])
+        self._network = network
+        # Compiled code would run without the layers' hooks, or fail in them.
+        self._compiled, network._compiled_call_impl = network._compiled_call_impl, None
+        for layer, stays in zip(layers, stay, strict=True):
+            if not stays:
                 self._handles.append(layer.register_forward_pre_hook(lambda module, _: self._before(module)))
                 self._handles.append(
                     layer.register_forward_hook(lambda module, *_: self._after(module), always_call=True)
@@ -165,6 +89,9 @@ class LayerStream:
         self._slots = [_Slot() for _ in range(SLOTS)]
         self._next.clear()
         self._last = None
+        self._resident.give_back(self._network)
+        self._network._compiled_call_impl = self._compiled
+        self._network = self._compiled = None
 
     @property
     def held(self) -> int:
@@ -174,7 +101,7 @@ class LayerStream:
     def _before(self, layer: Any) -> None:
         slot = self._found(layer) or self._fetch(layer)
         self.bus.await_(slot.arrived)
-        for parameter, copy in zip(layer.parameters(recurse=False), slot.copies, strict=True):
+        for parameter, copy in zip(_parameters(layer), slot.copies, strict=True):
             parameter.data = copy
         slot.running = True
         if self._last is not None:
@@ -188,7 +115,7 @@ class LayerStream:
         slot = next((slot for slot in self._slots if slot.layer is layer and slot.running), None)
         if slot is None:  # it never began: its input was refused before
             return
-        for parameter, source in zip(layer.parameters(recurse=False), slot.sources, strict=True):
+        for parameter, source in zip(_parameters(layer), slot.sources, strict=True):
             parameter.data = source
         slot.running = False
         slot.free = self.bus.mark()
@@ -208,51 +135,62 @@ class LayerStream:
         else:
             self._slots.remove(slot)
         self._slots.append(slot)
-        with torch.inference_mode(False), torch.no_grad():  # ordinary tensors, which stay the network's own
-            for parameter in layer.parameters(recurse=False):
-                parameter.data = self.bus.pinned(parameter.data)
-            slot.layer, slot.sources = layer, tuple(p.data for p in layer.parameters(recurse=False))
-            slot.copies = tuple(_views(self._room(slot), slot.sources))
+        sources, copies = slot.places.get(id(layer), ((), ()))
+        slot.layer = layer
+        if sources and _same(sources, layer):
+            slot.sources, slot.copies = sources, copies
+        else:
+            with torch.inference_mode(False), torch.no_grad():  # ordinary tensors, which stay the network's own
+                for parameter in _parameters(layer):
+                    parameter.data = self.bus.pinned(parameter.data)
+                slot.sources = tuple(p.data for p in _parameters(layer))
+                slot.copies = tuple(laid_out(self._room(slot), slot.sources))
+            slot.places[id(layer)] = slot.sources, slot.copies
         slot.arrived = self.bus.fetch(list(zip(slot.copies, slot.sources, strict=True)), slot.free)
         return slot
 
     def _room(self, slot: _Slot) -> Tensor:
         """The slot's bytes, as many as its layer needs at least."""
-        needed = sum(_aligned(_extent(source)) for source in slot.sources)
+        needed = sum(aligned(extent(source)) for source in slot.sources)
         if slot.room is None or slot.room.numel() < needed:
             if slot.room is not None:
                 self.bus.settle()
             slot.room, slot.copies = None, ()  # before its successor comes
+            slot.places.clear()
             slot.room = self.bus.room(needed)
             slot.free = self.bus.mark()  # of whoever had this memory before
         return slot.room
 
 
+def staying(sizes: Sequence[int], room: int) -> list[bool]:
+    """Which layers of these sizes, in their order, stay on the device, in `room` bytes altogether.
+
+    Small ones do, the smallest first. Of the others, as many bytes do of every part of the order, give or take a layer.
+    """
+    bound, small, left = _SMALL * max(sizes, default=0), set[int](), room
+    for i in sorted(range(len(sizes)), key=lambda i: sizes[i]):
+        if sizes[i] > left or sizes[i] >= bound:
+            break
+        small.add(i)
+        left -= sizes[i]
+    share = min(1.0, left / max(1, sum(sizes) - (room - left)))
+    stay, passed, held = [], 0, 0
+    for i, size in enumerate(sizes):
+        passed += 0 if i in small else size
+        stays = i in small or held + size <= passed * share
+        held += size if stays and i not in small else 0
+        stay.append(stays)
+    return stay
+
+
+def _parameters(layer: Any) -> list[Any]:
+    """Its own; `parameters(recurse=False)` says the same and takes ten times as long, at each call of each layer."""
+    return [parameter for parameter in layer._parameters.values() if parameter is not None]
+
+
 def _same(sources: Sequence[Tensor], layer: Any) -> bool:
     """Whether the layer's parameters are those; kept alive by the slot, an address is never another tensor's."""
-    now = list(layer.parameters(recurse=False))
+    now = _parameters(layer)
     return len(now) == len(sources) and all(
         parameter.data_ptr() == source.data_ptr() for parameter, source in zip(now, sources, strict=True)
     )
-
-
-def _extent(tensor: Tensor) -> int:
-    """Bytes from its first number to its last, strides included."""
-    if not tensor.numel():
-        return 0
-    reach = sum((side - 1) * stride for side, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return int(reach + 1) * tensor.itemsize
-
-
-def _aligned(size: int) -> int:
-    return -(-size // _ALIGNMENT) * _ALIGNMENT
-
-
-def _views(room: Tensor, sources: Sequence[Tensor]) -> Iterator[Tensor]:
-    """A place for each tensor in the room, one after the other, shaped and laid out like it."""
-    start = 0
-    for source in sources:
-        extent = _extent(source)
-        flat = room[start : start + extent].view(source.dtype)
-        yield flat.as_strided(source.shape, source.stride(), flat.storage_offset())
-        start += _aligned(extent)

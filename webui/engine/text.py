@@ -242,12 +242,13 @@ class PromptEncoder:
             encoded = self._encode(chunks, chunk, clip_skip, emphasis, additions)
             return Schedule(tuple((s.end_step, e) for s, e in zip(texts, encoded, strict=True)))
 
-        negative = schedule(plan.negative)
-        if self._zero_empty_negative and not any(scheduled.text.strip() for scheduled in plan.negative):
-            negative = Schedule(tuple((end, encoded.zeroed()) for end, encoded in negative.entries))
-        empty = self._encode([chunk("")], chunk, clip_skip, "Ignore", additions)[0].tokens if pad_conds else None
-        parts = tuple((part.weight, schedule(part.schedule)) for part in plan.parts)
-        return Conditioning(parts, negative, empty)
+        with self._residency.visits():
+            negative = schedule(plan.negative)
+            if self._zero_empty_negative and not any(scheduled.text.strip() for scheduled in plan.negative):
+                negative = Schedule(tuple((end, encoded.zeroed()) for end, encoded in negative.entries))
+            empty = self._encode([chunk("")], chunk, clip_skip, "Ignore", additions)[0].tokens if pad_conds else None
+            parts = tuple((part.weight, schedule(part.schedule)) for part in plan.parts)
+            return Conditioning(parts, negative, empty)
 
     def _encode(
         self, texts: list[Sequence[Chunk]], chunk: Chunker, clip_skip: int, emphasis: str, additions: Additions

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import torch
-
 from webui.catalog import Catalog, Family, ModelFile, can_run
 from webui.catalog.adapters import architecture
 from webui.catalog.catalog import NetworkRole
@@ -23,6 +21,7 @@ from webui.engine.networks.layer_names import UNET
 from webui.engine.networks.lora import CheckpointAdapters
 from webui.engine.networks.lora_file import LoraFile
 from webui.engine.networks.used import UsedNetwork
+from webui.engine.residency import Residency
 from webui.engine.weights import Fingerprint, Weights, open_weights
 from webui.errors import WebUIError, near_matches
 from webui.events import Warning
@@ -49,15 +48,15 @@ class UsedEmbedding:
 class NetworkLibrary:
     """Finds and opens the networks that prompts name, and keeps the files open that were used last.
 
-    `home` is where networks of a checkpoint are kept when nothing runs.
+    `residency` knows where networks of a checkpoint are kept when nothing runs.
     """
 
-    def __init__(self, catalog: Catalog, settings: Settings, cache_dir: Path, home: torch.device) -> None:
+    def __init__(self, catalog: Catalog, settings: Settings, cache_dir: Path, residency: Residency) -> None:
         self._catalog = catalog
         self._settings = settings
         self._allow_pickle = settings.model.allow_pickle
         self._cache_dir = cache_dir
-        self._home = home
+        self._residency = residency
         self._open: OrderedDict[FileKey, Any] = OrderedDict()
         self._last: weakref.ref[CheckpointAdapters] | None = None  # what was asked for last
 
@@ -81,7 +80,10 @@ class NetworkLibrary:
             warnings.append(Warning("network", text))
 
         if checkpoint.adapters is None:
-            checkpoint.adapters = CheckpointAdapters(networks_of(checkpoint), self._home)
+            kept = self._residency
+            checkpoint.adapters = CheckpointAdapters(
+                networks_of(checkpoint), kept.home, text_home=kept.guest_home, device=kept.device
+            )
         last = self._last() if self._last is not None else None
         if last is not None and last is not checkpoint.adapters:
             last.clear()  # of another checkpoint; its changed weights are of no use meanwhile

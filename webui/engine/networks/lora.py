@@ -46,13 +46,26 @@ class LayerCounts:
 class CheckpointAdapters:
     """What is attached to the networks of a checkpoint, and where the layers of a file belong in them.
 
-    `networks`: "unet", "te1" and, with two text encoders, "te2". `home` is where they are kept when nothing runs.
+    `networks`: "unet", "te1" and, with two text encoders, "te2".
     """
 
-    def __init__(self, networks: Mapping[str, Any], home: torch.device) -> None:
+    def __init__(
+        self,
+        networks: Mapping[str, Any],
+        home: torch.device,
+        *,
+        text_home: torch.device | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        """`home` is where networks are kept when nothing runs, `text_home` text encoders, if not there.
+
+        Changed weights are computed on `device`, one layer after the other; where the layer is, if not given.
+        """
         self._networks = dict(networks)
+        self._device = device
         self._places = layer_places(networks)
-        self._switches = {name: AttachmentSwitch(network, home) for name, network in networks.items()}
+        homes = {name: home if name == UNET else text_home or home for name in networks}
+        self._switches = {name: AttachmentSwitch(network, homes[name]) for name, network in networks.items()}
         self._hypernetworks: HypernetworkAttachment | None = None
         self._hypernetworks_key: Hashable = ()
         self.passes = 0  # how often changed weights were computed
@@ -134,8 +147,8 @@ class CheckpointAdapters:
         with torch.inference_mode(False), torch.no_grad():
             for path in touched:
                 own = module.get_submodule(path)
-                weight = dense_weight(own).float()
-                bias = _bias(own)
+                weight = dense_weight(own).to(device=self._device, dtype=torch.float32)
+                bias = _bias(own, weight.device)
                 changes = []
                 for strength, by_path in layers:
                     if path not in by_path:
@@ -168,13 +181,13 @@ def _change(strength: Strength, layer: Layer, weight: Tensor, bias: Tensor | Non
         raise Misfit(f"not of shapes that go together ({first})") from None
 
 
-def _bias(layer: Any) -> Tensor | None:
+def _bias(layer: Any, device: torch.device) -> Tensor | None:
     """A layer's bias in fp32, zeros where it has none; None for a kind of layer that never has one."""
     if not hasattr(layer, "bias"):
         return None
     if layer.bias is None:
-        return torch.zeros(layer.weight.shape[0], device=layer.weight.device)
-    bias: Tensor = layer.bias.float()
+        return torch.zeros(layer.weight.shape[0], device=device)
+    bias: Tensor = layer.bias.to(device, torch.float32)
     return bias
 
 
@@ -189,5 +202,5 @@ def _stored(layer: Any, path: str, name: str, before: Tensor, parts: Sequence[Te
         pack(total, values, scale)
         return {full: values, scale_name(full): scale}
     if own is None:  # a bias that the layer has not: in the format of what it computes with
-        return {full: total.to(dense_weight(layer).dtype)}
+        return {full: total.to(layer.weight.device, dense_weight(layer).dtype)}
     return {full: torch.empty_like(own).copy_(total)}
