@@ -234,6 +234,26 @@ def test_settings_are_saved_found_reset_and_refused_at_the_field(page: Any, serv
     assert page.get_by_role("spinbutton", name="Quality").input_value() == "90"
 
 
+def test_words_typed_before_the_settings_have_come_sift_them_when_they_come(page: Any) -> None:
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        held.append(route) if "read_settings" in (route.request.post_data or "") else route.continue_()
+
+    page.route("**/component_server/", hold)
+    page.reload()
+    ready(page)
+    page.locator("#tab-settings-button").click()
+    page.get_by_label("Search the settings").fill("preview size")
+    until(lambda: page.wait_for_timeout(10) or held)
+    assert page.locator(".setting").count() == 0
+    for route in held:
+        route.continue_()
+    page.locator(".setting:visible").first.wait_for()
+    assert page.locator(".setting:visible").count() == 1
+    assert page.locator(".setting").count() > 20
+
+
 def test_what_is_kept_in_memory_is_shown_in_the_settings_and_cleared(page: Any, server: RunningServer) -> None:
     set_values(page, prompt="a red apple", steps=1)
     wait_for_end(page, generate(page))
