@@ -23,7 +23,10 @@ from webui.engine import Engine
 from webui.engine.attention import Attention, preferred
 from webui.engine.graphs import CudaRecorder, plain
 from webui.engine.kernels import kernels_for
+from webui.engine.networks.attachment import AttachmentSwitch, ChangedWeights
+from webui.engine.residency import Residency
 from webui.paths import Paths
+from webui.settings import MemoryMode
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
 CUDA = torch.device("cuda")
@@ -112,6 +115,20 @@ def test_frugal_modes_take_less_memory_each_than_the_one_before(tmp_path: Path) 
             peak, _ = pool.submit(peak_of, paths, EMBEDDED_CHECKPOINT.name, 128, mode, 4, False).result()
         peaks.append(peak)
     assert peaks[0] > peaks[1] > peaks[2]
+
+
+def test_weights_that_a_lora_changes_in_a_network_on_its_visit_are_kept_at_home() -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(8, 8)).requires_grad_(False)
+    own, switch = network[0].weight.clone(), AttachmentSwitch(network, torch.device("cpu"))
+    residency = Residency(CUDA, MemoryMode.medvram)
+    with residency.using(network):
+        switch.use("film", lambda: ChangedWeights({"0.weight": torch.ones(8, 8, device=CUDA)}))
+        assert network[0].weight.is_cuda
+        assert {tensor.device.type for tensor in switch.changed.tensors.values()} == {"cpu"}
+    residency.leave()
+    assert torch.equal(network[0].weight, torch.ones(8, 8))
+    switch.clear()
+    assert torch.equal(network[0].weight, own)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

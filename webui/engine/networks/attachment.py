@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,10 @@ class ChangedWeights:
     @property
     def nbytes(self) -> int:
         return sum(t.nbytes for t in self.tensors.values())
+
+    def at(self, home: torch.device) -> ChangedWeights:
+        """The same, where the network is kept: a frugal job has it on the GPU for a while, where they would stay."""
+        return replace(self, tensors={name: tensor.to(home) for name, tensor in self.tensors.items()})
 
 
 class Attachment:
@@ -130,7 +134,7 @@ class AttachmentSwitch:
             return
         if key not in self._kept:
             self._make_room()
-            self._kept[key] = compute()
+            self._kept[key] = compute().at(self._home)
         self._kept.move_to_end(key)
         self._attachment = Attachment(self._network, self._kept[key], self._home)
         self._attachment.attach()
