@@ -118,6 +118,8 @@ def give_back(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+        if hasattr(torch.accelerator, "empty_host_cache"):  # of pinned memory; torch before 2.12 keeps that for good
+            torch.accelerator.empty_host_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
     trim()
