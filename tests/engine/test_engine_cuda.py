@@ -19,7 +19,7 @@ from network_files import write_lora
 from torch.nn import functional
 
 from benchmarks.gpu import peak_of
-from webui.engine import Engine
+from webui.engine import Engine, codec
 from webui.engine.attention import Attention, preferred
 from webui.engine.graphs import CudaRecorder, plain
 from webui.engine.kernels import kernels_for
@@ -91,6 +91,16 @@ def test_a_step_waits_for_the_gpu_only_to_look_for_nan(gpu_engine: Engine) -> No
         assert waits(39) - waits(7) <= 4, "at calls 8, 16, 24 and 32"
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_pictures_that_are_decoded_while_the_next_one_is_drawn_are_the_same(
+    gpu_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"steps": 8, "batch_count": 3, "batch_size": 2}
+    ahead = run(gpu_engine, **asked).digests
+    monkeypatch.setattr(codec, "fetch_from", lambda _device: None)
+    assert run(gpu_engine, **asked).digests == ahead
+    assert len(set(ahead)) == 6
 
 
 @pytest.mark.parametrize("mode", ["medvram", "lowvram"])

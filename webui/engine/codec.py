@@ -8,13 +8,35 @@ from PIL import Image
 from torch import Tensor
 
 from webui.engine.begin import pixels_of
+from webui.engine.fetching import Fetched, fetch_from
 from webui.engine.memory import give_back
 from webui.engine.models import ModelStore
 from webui.engine.seamless import Axes
 from webui.engine.shared import Tools
-from webui.engine.vae import SCALE, Vae, decode, encode, needed_memory
+from webui.engine.vae import SCALE, Vae, begin_decode, decode, encode, needed_memory
 from webui.events import Warning
 from webui.operations import VaeTiling
+
+
+class Decoding:
+    """A picture that is being decoded, or is decoded when it is asked for."""
+
+    def __init__(self, decode: Callable[[], Image.Image], fetched: Fetched | None) -> None:
+        self._decode = decode
+        self._fetched = fetched
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is nothing to wait for."""
+        return self._fetched is None or self._fetched.ready
+
+    def picture(self) -> Image.Image:
+        """The picture. What came out unsound is decoded once more, with all that may rescue it."""
+        if self._fetched is not None:
+            pixels, sound = self._fetched.get()
+            if bool(sound):
+                return Image.fromarray(pixels.numpy())
+        return self._decode()
 
 
 class Codec:
@@ -27,12 +49,25 @@ class Codec:
         self._tiling: VaeTiling = tiling
         self._warn = warn
         self._graphs = tools.graphs
+        self._residency = tools.residency
+        self._fetch = fetch_from(self._device.device)
 
     def encode(self, vae: Vae, image: Image.Image) -> Tensor:
         """One picture as latents (1, C, h, w) on the job's device."""
         self._make_room(vae, image.height // SCALE, image.width // SCALE)
         latents = encode(vae, pixels_of(image), self._device, self._warn, self._axes, self._tiling)
         return latents.to(self._device.device)
+
+    def begin(self, vae: Vae, latents: Tensor) -> Decoding:
+        """Have one picture decoded from its latents (1, C, h, w): by the GPU, while other things are done.
+
+        Where networks come and go, and where there is no GPU, it is decoded when it is asked for.
+        """
+        fetched = None
+        if self._fetch is not None and self._residency.home == self._device.device:
+            self._make_room(vae, latents.shape[2], latents.shape[3])
+            fetched = begin_decode(vae, latents, self._device, self._axes, self._tiling, self._fetch)
+        return Decoding(lambda: self.decode(vae, latents), fetched)
 
     def decode(self, vae: Vae, latents: Tensor) -> Image.Image:
         """One picture from its latents (1, C, h, w)."""

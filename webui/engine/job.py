@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,19 +13,20 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from webui.engine.begin import Beginning
-from webui.engine.codec import Codec
+from webui.engine.codec import Codec, Decoding
 from webui.engine.control import Control
 from webui.engine.denoise import Stopped
 from webui.engine.drawing import Draw, Drawing
 from webui.engine.enlarge import enlarged
 from webui.engine.extensions import JobExtensions
 from webui.engine.faces import NO_FACE
+from webui.engine.finishing import Finishing
 from webui.engine.fitting import fitting
 from webui.engine.keeping import Keeping
 from webui.engine.loading import PassLoader
 from webui.engine.passes import Batch, Pass, Tiles, part_of
 from webui.engine.progress import Progress
-from webui.engine.recording import made_picture
+from webui.engine.recording import Asked, made_picture
 from webui.engine.reporting import Reporting
 from webui.engine.sampling_plan import Start
 from webui.engine.shared import Tools
@@ -108,7 +110,8 @@ class Job:
         progress = Progress(steps, rounds, params.pictures // rounds)
         axes = (params.tiling_x, params.tiling_y)
         self._keeping = Keeping(tools, self._extensions.saved, self._kept)
-        self._drawing = Drawing(tools, self._extensions, reporting, progress, axes, begin, self._keeping)
+        self._finishing = Finishing(self._keeping)
+        self._drawing = Drawing(tools, self._extensions, reporting, progress, axes, begin, self._finishing)
         try:
             for index in range(params.batch_count):
                 if self._control.interrupted:
@@ -122,7 +125,7 @@ class Job:
                     self._make_batch(index)
         finally:
             with reporting.timed("save"):
-                self._keeping.finish()
+                self._finishing.finish()
         self._end()
 
     def _end(self) -> None:
@@ -214,7 +217,8 @@ class Job:
             if picture is not None:
                 picture = self._with_faces_restored(picture)
                 with self._reporting.timed("save"):
-                    self._save(number, self._as_extensions_want(picture, number), 0)
+                    asked = Asked.of(self._passes, number)
+                    self._save(asked, self._as_extensions_want(picture, number), 0)
             if self._control.interrupted:
                 return
 
@@ -242,21 +246,28 @@ class Job:
         ).to(latents.device)
 
     def _finish(self, index: int, batch: Batch) -> None:
-        """Decode and save a batch, picture by picture."""
+        """Have a batch decoded, and each of its pictures completed once it is."""
         first, vae = index * self._params.batch_size, self._passes[-1].vae
         for i in range(batch.latents.shape[0]):
             if first + i in self._made:
                 continue
-            with self._reporting.timed("decode") as timer:
-                picture = self._codec.decode(vae, batch.latents[i : i + 1])
-            picture = self._with_faces_restored(picture)
-            if self._begin is not None and batch.start is not None:  # what is kept of the picture comes back last
-                picture = self._begin.finish(batch.start, batch.latents, picture, i)
-            picture = self._as_extensions_want(picture, first + i)
-            self._drawing.progress.decoded(timer())
-            with self._reporting.timed("save"):
-                self._save(first + i, picture, batch.stopped_at)
-            self._reporting.show_memory()
+            asked = Asked.of(self._passes, first + i)
+            with self._reporting.timed("decode"):
+                decoding = self._codec.begin(vae, batch.latents[i : i + 1])
+            self._finishing.add(decoding, partial(self._complete, asked, batch, i, decoding))
+
+    def _complete(self, asked: Asked, batch: Batch, number: int, decoding: Decoding) -> None:
+        """Picture `number` of a batch, from its pixels on."""
+        with self._reporting.timed("decode") as timer:
+            picture = decoding.picture()
+        picture = self._with_faces_restored(picture)
+        if self._begin is not None and batch.start is not None:  # what is kept of the picture comes back last
+            picture = self._begin.finish(batch.start, batch.latents, picture, number)
+        picture = self._as_extensions_want(picture, asked.index)
+        self._drawing.progress.decoded(timer())
+        with self._reporting.timed("save"):
+            self._save(asked, picture, batch.stopped_at)
+        self._reporting.show_memory()
 
     def _with_faces_restored(self, picture: PillowImage.Image) -> PillowImage.Image:
         faces, reporting = self._params.faces, self._reporting
@@ -271,9 +282,9 @@ class Job:
     def _as_extensions_want(self, picture: PillowImage.Image, index: int) -> PillowImage.Image:
         return PillowImage.fromarray(self._extensions.decoded(np.array(picture), index))
 
-    def _save(self, index: int, picture: PillowImage.Image, stopped_at: int) -> None:
-        made = made_picture(self._tools, self._passes, index, picture, stopped_at)
-        self._keeping.keep(self._first.prompts.params_of(index), index, made)
+    def _save(self, asked: Asked, picture: PillowImage.Image, stopped_at: int) -> None:
+        made = made_picture(self._tools, self._passes, asked, picture, stopped_at)
+        self._keeping.keep(asked.params, asked.index, made)
 
     def _kept(self, image: Image) -> None:
         self._made.add(image.index)

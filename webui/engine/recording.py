@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from PIL import Image
 
@@ -12,16 +13,30 @@ from webui.engine.loaded import LoadedCheckpoint
 from webui.engine.networks.used import UsedNetwork, hash_entries, used_models
 from webui.engine.passes import Pass
 from webui.engine.shared import Tools
+from webui.params import GenerationParams
 from webui.provenance import UsedModel
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a picture was made of, as long as its prompts are those of the batch that was encoded last."""
+
+    index: int
+    params: GenerationParams
+    networks: tuple[UsedNetwork, ...]
+
+    @classmethod
+    def of(cls, passes: Sequence[Pass], index: int) -> Asked:
+        networks = dict.fromkeys(network for one in passes for network in one.prompts.networks_of(index))
+        return cls(index, passes[0].prompts.params_of(index), tuple(networks))
+
+
 def made_picture(
-    tools: Tools, passes: Sequence[Pass], index: int, picture: Image.Image, stopped_at: int = 0
+    tools: Tools, passes: Sequence[Pass], asked: Asked, picture: Image.Image, stopped_at: int = 0
 ) -> MadePicture:
-    """Picture `index` of a job with these passes; `stopped_at`: the step at which it was ended early."""
-    first = passes[0]
-    params, checkpoint, vae = first.prompts.params_of(index), first.checkpoint, first.vae
-    networks = tuple(dict.fromkeys(network for one in passes for network in one.prompts.networks_of(index)))
+    """A picture of a job with these passes; `stopped_at`: the step at which it was ended early."""
+    first, index, params, networks = passes[0], asked.index, asked.params, asked.networks
+    checkpoint, vae = first.checkpoint, first.vae
     stopped = (("Stopped at step", str(stopped_at)),) if stopped_at else ()
     text = infotext.format(
         params,

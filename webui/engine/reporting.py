@@ -29,6 +29,7 @@ class Reporting:
         self._memory_due = 0.0
         self._warned: set[Warning] = set()
         self._seconds = dict.fromkeys(STAGES, 0.0)
+        self._inner: list[float] = []  # seconds of the blocks inside of each block that is open
         self._started = time.perf_counter()
 
     def warn(self, warning: Warning) -> None:
@@ -49,12 +50,19 @@ class Reporting:
 
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[Callable[[], float]]:
-        """Add the time of the block to its stage; yields a function that tells the time so far."""
+        """Add the time of the block to its stage, less that of blocks inside of it, which have stages of their own.
+
+        Yields a function that tells the time so far.
+        """
         started = time.perf_counter()
+        self._inner.append(0.0)
         try:
             yield lambda: time.perf_counter() - started
         finally:
-            self._seconds[stage] = self._seconds.get(stage, 0.0) + time.perf_counter() - started
+            taken = time.perf_counter() - started
+            self._seconds[stage] = self._seconds.get(stage, 0.0) + taken - self._inner.pop()
+            if self._inner:
+                self._inner[-1] += taken
 
     def show_memory(self, every_seconds: float = MEMORY_EVERY_SECONDS) -> None:
         """Tell the memory in use, unless it was told less than `every_seconds` ago."""

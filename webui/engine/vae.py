@@ -16,6 +16,7 @@ from torch import Tensor
 from webui.engine.device import DeviceChoice, dtype_name
 from webui.engine.dims import VaeDims
 from webui.engine.estimate import USABLE, vae_activations
+from webui.engine.fetching import Fetch, Fetched
 from webui.engine.memory import free_memory, give_back, is_out_of_memory
 from webui.engine.residency import Residency, network_bytes
 from webui.engine.seamless import NONE, Axes, seamless, unwrapped, wrapped
@@ -136,6 +137,27 @@ def decode(
     )
 
 
+def begin_decode(
+    vae: Vae, latents: Tensor, device: DeviceChoice, axes: Axes, tiling: VaeTiling, fetch: Fetch
+) -> Fetched | None:
+    """Have one picture (1, C, h, w) decoded and fetched, without waiting for it: its pixels (H, W, 3) as bytes, and
+    whether all numbers were sound. None where it cannot be done in one piece.
+    """
+    free = free_memory(device.device) * USABLE
+    enough = not free or needed_memory(vae, latents.shape[2], latents.shape[3]) <= free
+    if tiling not in ("Off", "Automatic") or not (enough or tiling == "Off"):
+        return None
+    try:
+        with seamless(vae.module, axes):
+            decoded = vae.decode_raw(latents)
+        sound = torch.isfinite(latents).all() & torch.isfinite(decoded).all()
+        return fetch((_bytes_of(decoded), sound))
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    return None
+
+
 def encode(
     vae: Vae,
     pixels: Tensor,
@@ -161,8 +183,7 @@ def encode(
 
 def to_pixels(decoded: Tensor) -> Pixels:
     """(1, 3, H, W) in -1..1 to (H, W, 3) bytes, rounded."""
-    scaled = (decoded[0] * 127.5 + 127.5).clamp(0, 255).round().to(torch.uint8)
-    return scaled.permute(1, 2, 0).contiguous().cpu().numpy()
+    return _bytes_of(decoded).cpu().numpy()
 
 
 def decode_tiled(vae: Vae, latents: Tensor, tile: int) -> Tensor:
@@ -218,6 +239,11 @@ def _safer(dtype: torch.dtype, device: DeviceChoice) -> Iterator[torch.dtype]:
 def needed_memory(vae: Vae, height: int, width: int) -> int:
     """Bytes that a decode or encode of `height` x `width` latent cells takes at its peak, about."""
     return vae_activations(vae.dims, height, width, vae.dtype.itemsize)
+
+
+def _bytes_of(decoded: Tensor) -> Tensor:
+    scaled = (decoded[0] * 127.5 + 127.5).clamp(0, 255).round().to(torch.uint8)
+    return scaled.permute(1, 2, 0).contiguous()
 
 
 def _decode_or_tile(

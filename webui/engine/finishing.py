@@ -1,0 +1,49 @@
+"""Pictures that are drawn and not finished: the GPU decodes them while it is given the next batch to draw."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from webui.engine.codec import Decoding
+from webui.engine.keeping import Keeping
+
+Complete = Callable[[], None]
+
+
+class Finishing:
+    """Completes the pictures of one job in their order, each once it is decoded; behind it stands `Keeping`."""
+
+    def __init__(self, keeping: Keeping) -> None:
+        self._keeping = keeping
+        self._waiting: deque[tuple[Decoding, Complete]] = deque()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a picture has not been told yet."""
+        return bool(self._waiting) or self._keeping.busy
+
+    def add(self, decoding: Decoding, complete: Complete) -> None:
+        """Have `complete` called once the picture is decoded: now, in `deliver`, or in `finish`."""
+        self._waiting.append((decoding, complete))
+        self.deliver()
+
+    def deliver(self) -> None:
+        """Complete what is decoded by now, and tell of what is kept. Raises what that raises."""
+        while self._waiting and self._waiting[0][0].ready:
+            _, complete = self._waiting.popleft()
+            complete()
+        self._keeping.deliver()
+
+    def finish(self) -> None:
+        """Wait for all of them. Raises what the first bad one raised, in the end; the others are kept."""
+        errors: list[Exception] = []
+        while self._waiting:
+            _, complete = self._waiting.popleft()
+            try:
+                complete()
+            except Exception as error:
+                errors.append(error)
+        self._keeping.finish()
+        if errors:
+            raise errors[0]
