@@ -16,7 +16,7 @@ from webui.engine import Engine
 from webui.engine.dims import UnetDims
 from webui.engine.estimate import Need, choose, unet_activations, vae_activations
 from webui.engine.loader import meta_unet, meta_vae
-from webui.engine.residency import WHOLE, Residency
+from webui.engine.residency import MEDVRAM_RESIDENT, Residency
 from webui.engine.streaming import SLOTS
 from webui.settings import MemoryMode
 
@@ -124,8 +124,8 @@ def test_a_network_of_any_size_takes_no_more_than_its_bound_and_three_layers_wit
     def peak(unet: int) -> int:
         return replace(NEED, unet=unet).peak(MemoryMode.medvram, apart=False) - NEED.step
 
-    assert peak(WHOLE) == WHOLE
-    assert peak(WHOLE + 1) == peak(9 * GB) == WHOLE + SLOTS * NEED.layer
+    assert peak(MEDVRAM_RESIDENT) == MEDVRAM_RESIDENT
+    assert peak(MEDVRAM_RESIDENT + 1) == peak(9 * GB) == MEDVRAM_RESIDENT + SLOTS * NEED.layer
 
 
 def test_SDXL_at_1024_in_fp16_is_within_what_is_promised() -> None:

@@ -156,7 +156,7 @@ def test_medvram_streams_what_is_too_much_of_a_large_network(monkeypatch: pytest
     large = torch.nn.Sequential(*(torch.nn.Linear(width, width, bias=False) for _ in range(depth)))
     small, bus, x = network(), RecordingBus(), torch.randn(2, width)
     layer = width * width * 4
-    monkeypatch.setattr("webui.engine.residency.WHOLE", 12 * layer)
+    monkeypatch.setattr("webui.engine.residency.MEDVRAM_RESIDENT", 12 * layer)
     expected = large(x)
     residency = Residency(CPU, MemoryMode.medvram, bus=bus)
     seen: list[int] = []

@@ -21,6 +21,7 @@ from webui.catalog.families import Family
 from webui.engine.control import Control
 from webui.engine.drawing import Draw, Drawing
 from webui.engine.extensions import JobExtensions
+from webui.engine.finishing import Finishing
 from webui.engine.graphs import Graphs
 from webui.engine.keeping import Keeping
 from webui.engine.latent_mask import LatentMask
@@ -128,8 +129,8 @@ def draw(
     prompts: Any = SimpleNamespace(of_batch=lambda _first, _count: tuple(conditionings))
     other = None if second is None else Refiner(second, prompts)
     one = Pass(params, sampling, checkpoint, vae, prompts, "", other)
-    keeping = Keeping(tools, extensions.saved, events.append)
-    drawing = Drawing(tools, extensions, reporting, Progress(STEPS, 1, 1), (False, False), None, keeping)
+    finishing = Finishing(Keeping(tools, extensions.saved, events.append))
+    drawing = Drawing(tools, extensions, reporting, Progress(STEPS, 1, 1), (False, False), None, finishing)
     with Silence() as silence, torch.inference_mode():
         batch = drawing.run(Draw(one, conditionings, start=start))
     assert batch is not None

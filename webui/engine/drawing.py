@@ -11,9 +11,9 @@ from torch import Tensor
 from webui.engine.begin import Beginning
 from webui.engine.denoise import GroupedDenoiser, Stopped, UnetEvaluator, Watch, guidance_embedding
 from webui.engine.extensions import JobExtensions
+from webui.engine.finishing import Finishing
 from webui.engine.graphs import Run, plain
 from webui.engine.inpainting import blank_channels
-from webui.engine.keeping import Earlier
 from webui.engine.loaded import LoadedCheckpoint
 from webui.engine.pace import pace_of
 from webui.engine.passes import Batch, Pass
@@ -57,7 +57,7 @@ class Draw:
 class Drawing:
     """What all batches of a job are drawn with; `begin` is the job's picture to start from.
 
-    `earlier`: the pictures before, which may still be in the making.
+    `finishing`: the pictures before, which may still be in the making.
     """
 
     tools: Tools
@@ -66,7 +66,7 @@ class Drawing:
     progress: Progress
     axes: Axes
     begin: Beginning | None
-    earlier: Earlier
+    finishing: Finishing
 
     def run(self, draw: Draw) -> Batch | None:
         """The clean latents of a batch; None when it was stopped before there were any."""
@@ -167,12 +167,12 @@ class _Steps:
         draw, reporting = self._draw, self._drawing.reporting
         self.done = info.index + 1
         self._pace.step()
-        self._drawing.earlier.deliver()
+        self._drawing.finishing.deliver()
         number = draw.index if draw.shown is None else draw.shown
         step = self._drawing.progress.step(number, draw.before + self.done)
         reporting.emit(step)
         checkpoint, preview = draw.one.checkpoint, self._drawing.tools.settings.preview
-        if checkpoint.rgb is not None and preview.enabled and not self._drawing.earlier.busy:
+        if checkpoint.rgb is not None and preview.enabled and not self._drawing.finishing.busy:
             rgb, tiny = checkpoint.rgb, checkpoint.preview_decoder
             jpeg = self._clock.maybe(lambda: render(info.denoised, rgb, preview.max_side, tiny))
             if jpeg is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from webui.engine.attention import SLICE_BYTES
 from webui.engine.dims import UnetDims, VaeDims
-from webui.engine.residency import LEAST, MODES, WHOLE
+from webui.engine.residency import LOWVRAM_RESIDENT, MEDVRAM_RESIDENT, MODES
 from webui.engine.streaming import SLOTS
 from webui.settings import MemoryMode
 
@@ -87,9 +87,9 @@ class Need:
         if mode is MemoryMode.normal:
             return self.unet + self.vae + self.others + max(self.texts, step, self.codec)
         if mode is MemoryMode.medvram:
-            unet = self.unet if self.unet <= WHOLE else WHOLE + SLOTS * self.layer
+            unet = self.unet if self.unet <= MEDVRAM_RESIDENT else MEDVRAM_RESIDENT + SLOTS * self.layer
             return max(unet + step, self.texts, self.vae + self.codec)
-        return SLOTS * self.layer + max(int(LEAST * self.unet) + step, self.codec)
+        return SLOTS * self.layer + max(int(LOWVRAM_RESIDENT * self.unet) + step, self.codec)
 
 
 @dataclass(frozen=True, slots=True)

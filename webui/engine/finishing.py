@@ -8,7 +8,7 @@ from collections.abc import Callable
 from webui.engine.codec import Decoding
 from webui.engine.keeping import Keeping
 
-Complete = Callable[[], None]
+Complete = Callable[[Decoding], None]
 
 
 class Finishing:
@@ -24,26 +24,28 @@ class Finishing:
         return bool(self._waiting) or self._keeping.busy
 
     def add(self, decoding: Decoding, complete: Complete) -> None:
-        """Have `complete` called once the picture is decoded: now, in `deliver`, or in `finish`."""
+        """Have `complete` called with the picture once it is decoded: now, in `deliver`, or in `finish`."""
         self._waiting.append((decoding, complete))
         self.deliver()
 
     def deliver(self) -> None:
         """Complete what is decoded by now, and tell of what is kept. Raises what that raises."""
         while self._waiting and self._waiting[0][0].ready:
-            _, complete = self._waiting.popleft()
-            complete()
+            self._complete_first()
         self._keeping.deliver()
 
     def finish(self) -> None:
         """Wait for all of them. Raises what the first bad one raised, in the end; the others are kept."""
         errors: list[Exception] = []
         while self._waiting:
-            _, complete = self._waiting.popleft()
             try:
-                complete()
+                self._complete_first()
             except Exception as error:
                 errors.append(error)
         self._keeping.finish()
         if errors:
             raise errors[0]
+
+    def _complete_first(self) -> None:
+        decoding, complete = self._waiting.popleft()
+        complete(decoding)

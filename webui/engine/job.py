@@ -254,7 +254,7 @@ class Job:
             asked = Asked.of(self._passes, first + i)
             with self._reporting.timed("decode"):
                 decoding = self._codec.begin(vae, batch.latents[i : i + 1])
-            self._finishing.add(decoding, partial(self._complete, asked, batch, i, decoding))
+            self._finishing.add(decoding, partial(self._complete, asked, batch, i))
 
     def _complete(self, asked: Asked, batch: Batch, number: int, decoding: Decoding) -> None:
         """Picture `number` of a batch, from its pixels on."""

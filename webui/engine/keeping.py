@@ -11,7 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from PIL import Image as PillowImage
 
@@ -60,17 +59,6 @@ def keep_picture(
     if saved is not None:
         tell(saved)
     return image
-
-
-class Earlier(Protocol):
-    """Pictures of a job that are drawn and may not have been told yet."""
-
-    @property
-    def busy(self) -> bool:
-        """Whether one has not been told."""
-
-    def deliver(self) -> None:
-        """Tell of what is done by now."""
 
 
 class Keeping:

@@ -19,7 +19,7 @@ from webui.provenance import UsedModel
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a picture was made of, as long as its prompts are those of the batch that was encoded last."""
+    """What one picture is made of. To be noted (`of`) while its batch is the one that was encoded last."""
 
     index: int
     params: GenerationParams

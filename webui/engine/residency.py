@@ -21,14 +21,13 @@ from webui.settings import MemoryMode
 
 MODES = tuple(MemoryMode)  # each more frugal than the one before
 
-WHOLE = 3_500_000_000
+MEDVRAM_RESIDENT = 3_500_000_000
 """Bytes of the largest network that medvram has on the device as a whole, and how much of a larger one stays there.
 
 SDXL's UNet in half precision has 5.1 GB, and a picture of 1024x1024 is to be made in 4.5 GB with what a step takes.
 """
 
-
-LEAST = 0.05
+LOWVRAM_RESIDENT = 0.05
 """Share of a network that lowvram leaves on the device while it runs: its smallest layers. Of SD1.5's UNet these are
 three of five, 86 MB together, and to bring one takes the processor as long as to bring a large one.
 """
@@ -163,9 +162,9 @@ class Residency:
         while self._here and sum(stay.size for stay in self._here.values()) + size > limit:
             self._send_oldest_away()
         if self._mode is MemoryMode.lowvram:
-            self._here[id(network)] = self._streamed(network, int(LEAST * size))
-        elif self._mode is MemoryMode.medvram and size > WHOLE:
-            self._here[id(network)] = self._streamed(network, WHOLE)
+            self._here[id(network)] = self._streamed(network, int(LOWVRAM_RESIDENT * size))
+        elif self._mode is MemoryMode.medvram and size > MEDVRAM_RESIDENT:
+            self._here[id(network)] = self._streamed(network, MEDVRAM_RESIDENT)
         else:
             self._here[id(network)] = self._borrowed(network)
 

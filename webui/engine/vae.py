@@ -144,8 +144,7 @@ def begin_decode(
     whether all numbers were sound. None where it cannot be done in one piece.
     """
     free = free_memory(device.device) * USABLE
-    enough = not free or needed_memory(vae, latents.shape[2], latents.shape[3]) <= free
-    if tiling not in ("Off", "Automatic") or not (enough or tiling == "Off"):
+    if tiling == "On" or (tiling == "Automatic" and not _fits(vae, latents.shape[2], latents.shape[3], free)):
         return None
     try:
         with seamless(vae.module, axes):
@@ -241,6 +240,11 @@ def needed_memory(vae: Vae, height: int, width: int) -> int:
     return vae_activations(vae.dims, height, width, vae.dtype.itemsize)
 
 
+def _fits(vae: Vae, height: int, width: int, free: float) -> bool:
+    """Whether so many latent cells can be decoded or encoded at once in `free` bytes; 0: nobody knows, so yes."""
+    return not free or needed_memory(vae, height, width) <= free
+
+
 def _bytes_of(decoded: Tensor) -> Tensor:
     scaled = (decoded[0] * 127.5 + 127.5).clamp(0, 255).round().to(torch.uint8)
     return scaled.permute(1, 2, 0).contiguous()
@@ -299,9 +303,8 @@ def _whole_or_tiled(
         return whole()
     height, width = size
     free = free_memory(device.device) * USABLE
-    fits = [tile for tile in TILE_SIDES if not free or needed_memory(vae, tile, tile) <= free] or [TILE_SIDES[-1]]
-    enough = not free or needed_memory(vae, height, width) <= free
-    if (enough and tiling == "Automatic") or fits[0] >= max(height, width):
+    fits = [tile for tile in TILE_SIDES if _fits(vae, tile, tile, free)] or [TILE_SIDES[-1]]
+    if (tiling == "Automatic" and _fits(vae, height, width, free)) or fits[0] >= max(height, width):
         try:
             return whole()
         except (RuntimeError, MemoryError) as error:

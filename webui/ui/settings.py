@@ -64,7 +64,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "Weights in memory",
         "full: as they are computed with. int8, float8: half the memory of fp16; pictures differ a little.",
     ),
-    "device.attention": ("Attention", "auto: xformers where it works, PyTorch's own elsewhere and from Hopper on."),
+    "device.attention": (
+        "Attention",
+        "auto: xformers where it works, PyTorch's own elsewhere and on an NVIDIA H100 or newer.",
+    ),
     "device.graphs": (
         "CUDA graphs",
         "A step is recorded once for each size and then repeated by one call. Not with medvram, lowvram or a limit.",
