@@ -238,6 +238,31 @@ def test_the_viewer_walks_tells_and_returns_the_focus(page: Any) -> None:
     assert "picture" not in page.url
 
 
+def test_the_focus_stays_when_the_shape_comes_after_the_first_pictures(page: Any) -> None:
+    late: list[Any] = []
+    page.route("**/history/outline*", lambda route: late.append(route))
+    search(page, "seed:101")
+    count(page, "1 picture found")  # as far as the first page tells
+    page.locator(".cell[data-index='0']").focus()
+    with page.expect_response("**/history/outline*"):
+        late.pop().continue_()
+    page.unroute("**/history/outline*")
+    page.wait_for_function("latent.history.gridNow.blocks.every(block => block.cursor)")  # the whole shape is drawn
+    page.keyboard.press("Space")
+    page.get_by_text("1 selected").first.wait_for()
+
+
+def test_a_picture_that_arrives_never_scrolls_back_to_the_focus(page: Any) -> None:
+    page.set_viewport_size({"width": 390, "height": 500})
+    page.locator(".cell[data-index='0']").focus()
+    page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    low = page.evaluate("scrollY")
+    assert low > 200
+    page.evaluate("latent.history.gridNow.refresh()")  # as after each picture that is made elsewhere
+    assert page.evaluate("scrollY") == low
+    assert page.evaluate("Number(document.activeElement.dataset.index)") == 0
+
+
 def test_tags_and_notes_are_kept_and_found(page: Any) -> None:
     page.locator(".cell[data-index='0']").click()
     page.get_by_role("combobox", name="Add a tag").fill("to print")

@@ -83,13 +83,9 @@ latent.history.grid = (() => {
     take(blocks, cards, grown = false) {
       this.setShape(blocks);
       this.cards = new Map(cards.map((card, index) => [index, card]));
-      for (const [row, node] of this.rows) {
-        if (grown && node.childElementCount === this.columns && node.classList.contains("line")) continue;
-        node.remove();
-        this.rows.delete(row);
-      }
       this.measure();
-      this.draw();
+      const whole = (node) => node.childElementCount === this.columns && node.classList.contains("line");
+      this.redraw({ but: grown ? whole : undefined });
       this.on.changed();
     }
 
@@ -114,13 +110,8 @@ latent.history.grid = (() => {
       const wanted = this.blocks.filter((block) => !this.complete(block) && (block.start === 0 || this.inSight(block)));
       await Promise.all(wanted.map((block) => this.fetch(block).catch(() => {})));
       if (turn !== this.turn) return;
-      const focused = this.focused; // asked first: a row takes the focus with it
-      this.rows.forEach((node) => node.remove());
-      this.rows.clear();
       this.active = Math.max(0, Math.min(this.indexOf(activeId) ?? this.active, this.total - 1));
-      this.hold(anchor);
-      this.draw();
-      if (focused) this.focus();
+      this.redraw({ anchor });
       this.on.changed();
     }
 
@@ -172,10 +163,10 @@ latent.history.grid = (() => {
       if (this.width !== width) {
         this.width = width;
         this.measure();
-        this.rows.forEach((node) => node.remove());
-        this.rows.clear();
+        this.redraw({ anchor });
+        return;
       }
-      if (anchor) this.hold(anchor);
+      this.hold(anchor);
       this.draw();
     }
 
@@ -186,10 +177,7 @@ latent.history.grid = (() => {
       this.width = 0;
       this.measure();
       this.width = this.host.clientWidth;
-      this.rows.forEach((node) => node.remove());
-      this.rows.clear();
-      this.hold(anchor);
-      this.draw();
+      this.redraw({ anchor });
     }
 
     top() { return this.host.getBoundingClientRect().top + scrollY; }
@@ -260,6 +248,19 @@ latent.history.grid = (() => {
       const shown = this.days[this.dayBelow(y + this.bar())];
       this.on.day?.(shown && y > 0 ? dayName(shown.day) : "");
       this.read();
+    }
+
+    /* Draw the rows anew, `but` for some. A row takes the focus with it: it is given back, and nothing scrolls for it. */
+    redraw({ but = () => false, anchor = null }) {
+      const { focused } = this;
+      for (const [row, node] of this.rows) {
+        if (but(node)) continue;
+        node.remove();
+        this.rows.delete(row);
+      }
+      this.hold(anchor);
+      this.draw();
+      if (focused && !this.focused) this.cellOf(this.active)?.focus({ preventScroll: true });
     }
 
     want(wanted, day, line) {
@@ -413,6 +414,7 @@ latent.history.grid = (() => {
 
     // --- pointer and keys ---
 
+    cellOf(index) { return this.host.querySelector(`[data-index="${index}"]`); }
     get focused() { return this.host.contains(document.activeElement); }
 
     clicked(event) {
@@ -429,8 +431,8 @@ latent.history.grid = (() => {
       if (!this.total) return;
       const before = this.active;
       this.active = Math.max(0, Math.min(index, this.total - 1));
-      if (before !== this.active) this.host.querySelector(`[data-index="${before}"]`)?.setAttribute("tabindex", "-1");
-      this.host.querySelector(`[data-index="${this.active}"]`)?.setAttribute("tabindex", "0");
+      if (before !== this.active) this.cellOf(before)?.setAttribute("tabindex", "-1");
+      this.cellOf(this.active)?.setAttribute("tabindex", "0");
       if (focus) this.focus();
     }
 
@@ -438,7 +440,7 @@ latent.history.grid = (() => {
       if (!this.total) return;
       this.reveal(this.active);
       this.draw();
-      const cell = this.host.querySelector(`[data-index="${this.active}"]`);
+      const cell = this.cellOf(this.active);
       cell?.setAttribute("tabindex", "0");
       cell?.focus({ preventScroll: true });
     }
