@@ -28,7 +28,7 @@ from webui.inputs import InputStore
 from webui.install import Steps
 from webui.operations import Hires, SoftInpainting
 from webui.params import GenerationParams
-from webui.paths import Paths
+from webui.paths import SHIPPED_MODELS, Paths
 from webui.server.options import ServeOptions
 from webui.settings import Attention, Settings, WeightStorage, changed
 
@@ -162,7 +162,11 @@ def test_folder_flags_come_before_the_usual_folders(tmp_path: Path) -> None:
     paths = Folders(data_dir=tmp_path, styles_file=[tmp_path / "s.csv"]).paths()
     assert paths.styles_file == tmp_path / "s.csv"
     paths = Folders(data_dir=tmp_path, ckpt_dir=[tmp_path / "a", tmp_path / "b"], outputs_dir=tmp_path / "o").paths()
-    assert [folder.name for folder in paths.checkpoints] == ["a", "b", "Stable-diffusion"]
+    own = (tmp_path / "models" / "Stable-diffusion").resolve()
+    assert paths.checkpoints == (
+        *((tmp_path / name).resolve() for name in "ab"), own, SHIPPED_MODELS / "Stable-diffusion"
+    )  # fmt: skip
+    assert paths.new_checkpoints == own
     assert paths.outputs == (tmp_path / "o").resolve()
 
 
@@ -317,6 +321,21 @@ def test_a_picture_is_made_and_its_path_is_all_that_is_on_standard_output(data_d
         assert picture.tobytes() == pixels
 
 
+def test_a_new_data_folder_has_the_models_that_ship(tmp_path: Path) -> None:
+    line = ["a fox, golden-night <lora:pixel-art:1>", "--vae", "emoji-128-ft-mse", "--steps", "2", "--seed", "7"]
+    done = program("generate", *line, "--data-dir", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    with Image.open(done.stdout.strip()) as picture:
+        text = picture.info["parameters"]
+    for name in (
+        "Model: emoji-128,",
+        "VAE: emoji-128-ft-mse.",
+        'TI hashes: "golden-night: ',
+        'Lora hashes: "pixel-art: ',
+    ):
+        assert name in text
+
+
 @posix_only
 def test_ctrl_c_keeps_what_is_finished_and_says_so(data_dir: Path) -> None:
     line = ["generate", "a red apple", "--data-dir", str(data_dir), "--steps", "8", "--batch-count", "500"]
@@ -406,7 +425,8 @@ def test_models_can_do_without_hashes_and_knows_them_afterwards(data_dir: Path) 
     assert re.fullmatch(r"[0-9a-f]{10}", again.stdout.splitlines()[1].split()[-1])
 
 
-def test_no_models_at_all_is_told_with_the_place_to_put_them(tmp_path: Path) -> None:
+def test_no_models_at_all_is_told_with_the_place_to_put_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webui.paths.SHIPPED_MODELS", tmp_path / "none")
     assert "models/Stable-diffusion" in run("models", "--data-dir", str(tmp_path)).stdout
 
 

@@ -18,7 +18,10 @@ from typing import IO
 from webui.errors import NotFound
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
+SHIPPED_MODELS = REPO_ROOT / "models"
 PACKAGE_DATA = Path(__file__).resolve().parent / "data"  # tokenizer files, configs: the project's own
+
+CHECKPOINTS = "Stable-diffusion"  # below models/
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +52,25 @@ class Paths:
         loras: tuple[Path, ...] = (),
         embeddings: tuple[Path, ...] = (),
         styles: tuple[Path, ...] = (),
+        shipped: bool = False,
     ) -> Paths:
-        """The usual layout below `data_dir`; folders and files given by the user come before the usual ones."""
+        """The usual layout below `data_dir`; folders and files given by the user come before the usual ones.
+
+        `shipped`: and the models that the program comes with, after all others, so that a new folder has something
+        that makes pictures.
+        """
         root = data_dir.expanduser().resolve()
         models = root / "models"
 
         def search(extra: tuple[Path, ...], *usual: str) -> tuple[Path, ...]:
             given = tuple(p.expanduser().resolve() for p in extra)
-            return tuple(dict.fromkeys((*given, *(models / name for name in usual))))
+            own = tuple(SHIPPED_MODELS / name for name in usual if shipped and (SHIPPED_MODELS / name).is_dir())
+            return tuple(dict.fromkeys((*given, *(models / name for name in usual), *own)))
 
         return cls(
             data_dir=root,
             outputs=(outputs.expanduser().resolve() if outputs else root / "outputs"),
-            checkpoints=search(checkpoints, "Stable-diffusion"),
+            checkpoints=search(checkpoints, CHECKPOINTS),
             vaes=search(vaes, "VAE"),
             loras=search(loras, "Lora"),
             embeddings=search(embeddings, "embeddings"),
@@ -77,6 +86,11 @@ class Paths:
     def models(self) -> Path:
         """The usual folder of all models; some kinds may also lie elsewhere."""
         return self.data_dir / "models"
+
+    @property
+    def new_checkpoints(self) -> Path:
+        """Where checkpoints that the program makes go."""
+        return self.models / CHECKPOINTS
 
     @property
     def config_file(self) -> Path:

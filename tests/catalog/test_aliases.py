@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from embedded import EMBEDDED_CHECKPOINT
 from model_files import folders, kohya_lora, sd1, write_model
 
 from webui.catalog import Catalog, ModelFile
@@ -130,6 +131,17 @@ def test_the_default_is_the_preferred_one_else_the_first_that_runs(paths: Paths)
         assert default is not None
         assert default.stem == stem
     assert Catalog(Paths.under(paths.data_dir / "empty")).default_checkpoint("x") is None
+
+
+def test_a_checkpoint_of_ones_own_is_the_default_and_not_the_one_that_ships(tmp_path: Path):
+    paths = folders(tmp_path)
+    catalog = Catalog(paths)
+    for name in (EMBEDDED_CHECKPOINT.stem, "photo"):
+        write_model(paths.checkpoints[0] / f"{name}.safetensors", sd1(), {"name": name})
+        catalog.refresh()
+        default = catalog.default_checkpoint()
+        assert default is not None
+        assert default.stem == name
 
 
 def test_numbers_in_names_are_sorted_as_numbers():

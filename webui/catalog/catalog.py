@@ -43,6 +43,7 @@ A1111_UPSCALERS = {
     "r-esrgan 2x+": "RealESRGAN_x2plus",
 }
 _NO_RESTORER = "Put a GFPGAN or CodeFormer file into models/GFPGAN or models/Codeformer, and refresh the lists."
+SHIPPED = "emoji-128.safetensors"  # the checkpoint that comes with the program
 RESCAN_SECONDS = 2.0  # an unknown name makes the folders be looked at again, unless that was done so recently
 
 
@@ -160,11 +161,14 @@ class Catalog:
         return self._as_it_is(found, "checkpoint")
 
     def default_checkpoint(self, preferred: str = "", *, allow_pickle: bool = False) -> ModelFile | None:
-        """The preferred checkpoint if it is there and runs, else the first that runs, else None."""
+        """The preferred checkpoint if it is there and runs, else the first that runs, else None.
+
+        What a user put there comes before the small one that ships.
+        """
         found = self.snapshot.index.find(preferred)
         if found is not None and (found.runnable or (allow_pickle and needs_pickle(found))):
             return found
-        return next((m for m in self.checkpoints if m.runnable), None)
+        return min((m for m in self.checkpoints if m.runnable), key=lambda m: m.path.name == SHIPPED, default=None)
 
     def checkpoint_for(self, alias: str | None, settings: Settings) -> ModelFile:
         """The checkpoint of that title, name, stem or hash; without one the settings' own, or the first that runs.

@@ -87,6 +87,7 @@ class Folders:
             loras=tuple(self.lora_dir or ()),
             embeddings=tuple(self.embeddings_dir or ()),
             styles=tuple(self.styles_file or ()),
+            shipped=True,
         )
 
 

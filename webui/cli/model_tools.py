@@ -192,7 +192,7 @@ def _target(output: str, paths: Paths) -> Path:
         return Path(name)
     if not output.strip() or any(part in ("", "..") for part in Path(name).parts) or "\\" in name:
         raise InvalidParams(f'"{output[:80]}" is no name for a new file.', "Give a name such as mixed or anime/mixed.")
-    return paths.checkpoints[-1] / name
+    return paths.new_checkpoints / name
 
 
 def _copy_configuration(source: Path, target: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from webui.catalog import Catalog, ModelFile
+from webui.catalog.families import Family
 from webui.cli.flags import Folders, expanded
 from webui.errors import WebUIError
 from webui.install import Steps
@@ -75,7 +76,7 @@ def compute_hashes(catalog: Catalog) -> None:
 def table(models: Iterable[tuple[str, ModelFile]]) -> str:
     """Columns of plain text."""
     rows = [
-        (word, model.name, str(model.family), human_size(model.size), model.short_hash or "-", remark(model))
+        (word, model.name, _family(model), human_size(model.size), model.short_hash or "-", remark(model))
         for word, model in models
     ]
     if not rows:
@@ -83,6 +84,11 @@ def table(models: Iterable[tuple[str, ModelFile]]) -> str:
     widths = [max(len(row[column]) for row in (HEADINGS, *rows)) for column in range(len(HEADINGS))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (HEADINGS, *rows))
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _family(model: ModelFile) -> str:
+    """A VAE may serve several, and an upscaler has none."""
+    return "-" if model.family is Family.UNKNOWN else str(model.family)
 
 
 def remark(model: ModelFile) -> str:

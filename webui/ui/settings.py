@@ -39,7 +39,7 @@ TITLES = {
 
 # key -> (label, what it does)
 WORDS: dict[str, tuple[str, str]] = {
-    "model.checkpoint": ("Checkpoint at start", "Name or hash. Empty: the first one that can run."),
+    "model.checkpoint": ("Checkpoint at start", "Name or hash. Empty: the first of your own, else the one that ships."),
     "model.vae": ("VAE at start", "Automatic, None, or a file name."),
     "model.vae_overrides_preferences": (
         "A chosen VAE wins",
