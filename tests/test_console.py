@@ -234,6 +234,7 @@ def test_many_threads_may_log_and_show_at_once(plain: tuple[Console, io.StringIO
 def test_numbers_read_well() -> None:
     assert size(1.5 * 2**30) == "1.50 GB"
     assert size(700 * 2**20) == "700 MB"
+    assert [size(count) for count in (0, 1, 1025, 2**20 - 1)] == ["0 kB", "1 kB", "2 kB", "1024 kB"]
     assert step_line(Step(3, 20, 1, 1, 0.25, 400.0)) == "step 3/20, 4.0 s/it, 7 min left"
     assert step_line(Step(3, 20, 1, 1, 0.0, 7200.0)).endswith("2.0 h left")
     assert memory_line(CPU, 2 * 2**30).endswith("peak 2.00 GB")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import logging.handlers
+import math
 import sys
 import threading
 import time
@@ -361,8 +362,10 @@ def clean(text: str, limit: int = MAX_LINE) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes for people: "980 MB", "1.31 GB"."""
-    return f"{count / 2**30:.2f} GB" if count >= 2**30 else f"{count / 2**20:.0f} MB"
+    """Bytes for people, in powers of 1024: "4 kB", "980 MB", "1.31 GB"."""
+    if count >= 2**30:
+        return f"{count / 2**30:.2f} GB"
+    return f"{count / 2**20:.0f} MB" if count >= 2**20 else f"{math.ceil(count / 2**10)} kB"
 
 
 def memory_line(memory: Memory, peak: int = 0) -> str:

@@ -67,9 +67,9 @@ def test_the_commands_list_and_clear(web: Any, monkeypatch: pytest.MonkeyPatch) 
         return CliRunner().invoke(cli.command_line("caches"), ["caches", *words], catch_exceptions=False).stdout
 
     lines = command("list").splitlines()
-    assert [line.split()[:3] for line in lines] == [["checkpoints", "1", "40.0"], ["prompts", "12", "5.0"]]
+    assert [line.split()[:3] for line in lines] == [["checkpoints", "1", "38"], ["prompts", "12", "5"]]
     assert "1 at most" in lines[0]
-    assert "67 MB at most" in lines[1]
+    assert "64 MB at most" in lines[1]
     assert command("clear", "prompts") == "Cleared.\n"
     assert command("list").splitlines()[1].split()[:2] == ["prompts", "0"]
     assert command("clear") == "Cleared.\n"

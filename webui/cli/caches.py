@@ -8,7 +8,7 @@ import typer
 
 from webui.caches import CACHES
 from webui.cli.remote import HERE, Auth, Token, Url, client_of
-from webui.console import clean
+from webui.console import clean, size
 
 caches = typer.Typer(
     name="caches", help="See and clear what a running server keeps in memory from job to job.", no_args_is_help=True
@@ -17,14 +17,14 @@ caches = typer.Typer(
 
 @caches.command("list")
 def list_caches(url: Url = HERE, token: Token = "", auth: Auth = "") -> None:
-    """List them, with entries, megabytes and bounds, one line each."""
+    """List them, with entries, sizes and bounds, one line each."""
     found = client_of(url, token, auth).caches()
     if not found:
         print("No job has run yet: nothing is kept.")
     for cache in found:
         bounds = [f"{cache.most} at most"] if cache.most else []
-        bounds += [f"{cache.limit / 1e6:,.0f} MB at most"] if cache.limit else []
-        print(clean(f"{cache.name:<12} {cache.entries:>4} {cache.bytes / 1e6:>10,.1f} MB  {', '.join(bounds)}"))
+        bounds += [f"{size(cache.limit)} at most"] if cache.limit else []
+        print(clean(f"{cache.name:<12} {cache.entries:>4} {size(cache.bytes):>10}  {', '.join(bounds)}"))
 
 
 @caches.command()

@@ -26,7 +26,8 @@ from webui import settings as stored
 from webui.catalog import Catalog
 from webui.cli.combinations import WATCHED, bad_combinations, installed_versions
 from webui.cli.flags import Folders, Machine, expanded, load_settings
-from webui.cli.models import human_size, listed, table
+from webui.cli.models import listed, table
+from webui.console import size
 from webui.errors import WebUIError
 from webui.install import InstallError
 from webui.launcher import Home, check_torchvision
@@ -85,7 +86,7 @@ def engine_section(settings: Settings, paths: Paths) -> tuple[list[str], list[st
         return [f"torch does not work here: {facts}"], [f"The engine cannot run: {facts}"]
     lines = [
         f"torch      {facts['torch_version']}, {facts['threads']} threads",
-        f"device     {facts['device']}: {facts['name']}, {human_size(facts['total_memory'])}",
+        f"device     {facts['device']}: {facts['name']}, {size(facts['total_memory'])}",
         f"precision  {facts['precision']} (VAE {facts['vae_precision']}). {facts['reason']}",
         f"memory     {facts['memory_mode']}",
     ]
@@ -142,7 +143,7 @@ def folder_lines(paths: Paths) -> list[str]:
     for name, folder in (("data", paths.data_dir), ("outputs", paths.outputs)):
         try:
             there = next(place for place in (folder, *folder.parents) if place.exists())
-            free = f"{human_size(shutil.disk_usage(there).free)} free"
+            free = f"{size(shutil.disk_usage(there).free)} free"
         except OSError as error:
             free = error.strerror or str(error)
         writable = "" if os.access(there, os.W_OK) else ", not writable"
@@ -210,5 +211,5 @@ def _distribution() -> str:
 
 def _memory() -> str:
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return human_size(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        return size(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return "an unknown amount"

@@ -15,7 +15,8 @@ import typer
 
 from webui.catalog import Catalog, ModelFile
 from webui.cli.flags import Folders, expanded
-from webui.cli.models import human_size, models
+from webui.cli.models import models
+from webui.console import size
 from webui.errors import InvalidParams, ModelNotFound, UnsupportedModel
 from webui.paths import Paths, write_new
 
@@ -213,5 +214,5 @@ def _say(line: str) -> None:
 
 
 def _done(written: Written) -> None:
-    _say(f"Written: {human_size(written.bytes)}.")
+    _say(f"Written: {size(written.bytes)}.")
     print(written.path)

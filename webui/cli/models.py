@@ -14,6 +14,7 @@ import typer
 from webui.catalog import Catalog, ModelFile
 from webui.catalog.families import Family
 from webui.cli.flags import Folders, expanded
+from webui.console import size
 from webui.errors import WebUIError
 from webui.install import Steps
 
@@ -67,7 +68,7 @@ def compute_hashes(catalog: Catalog) -> None:
     steps = Steps()
     for number, model in enumerate(missing, 1):
         try:
-            with steps.step(f"hashing {number} of {len(missing)}: {model.name} ({human_size(model.size)})"):
+            with steps.step(f"hashing {number} of {len(missing)}: {model.name} ({size(model.size)})"):
                 catalog.sha256(model)
         except WebUIError as error:
             steps.line(f"  {error}")
@@ -76,7 +77,7 @@ def compute_hashes(catalog: Catalog) -> None:
 def table(models: Iterable[tuple[str, ModelFile]]) -> str:
     """Columns of plain text."""
     rows = [
-        (word, model.name, _family(model), human_size(model.size), model.short_hash or "-", remark(model))
+        (word, model.name, _family(model), size(model.size), model.short_hash or "-", remark(model))
         for word, model in models
     ]
     if not rows:
@@ -94,13 +95,3 @@ def _family(model: ModelFile) -> str:
 def remark(model: ModelFile) -> str:
     """Why it cannot be used, or what about it was set aside."""
     return " ".join(part for part in (model.reason, *model.problems) if part)
-
-
-def human_size(size: int) -> str:
-    """Bytes as users read them: "2.1 GB"."""
-    value = float(size)
-    for unit in ("bytes", "KB", "MB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}"
-        value /= 1000
-    return f"{value:.1f} GB"

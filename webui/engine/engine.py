@@ -75,7 +75,7 @@ class Engine:
         wanted = settings.device.kernels
         kernels, self._kernels = kernels_for(self.device.device, self.device.dtype, wanted=wanted)
         catalog = catalog or Catalog(paths)
-        vram = int(settings.device.vram_limit_gb * 1e9) if self.device.kind == "cuda" else 0
+        vram = int(settings.device.vram_limit_gb * 2**30) if self.device.kind == "cuda" else 0
         residency = Residency(self.device.device, self.device.memory, vram or None)
         recorder = recorder_for(self.device.device, wanted=settings.device.graphs)
         self._tools = Tools(
@@ -98,7 +98,7 @@ class Engine:
                 residency=residency,
                 cache_dir=paths.cache_dir,
                 keep=settings.model.checkpoints_in_memory,
-                limit=int(settings.model.memory_limit_gb * 1e9),
+                limit=int(settings.model.memory_limit_gb * 2**30),
                 compiled=settings.device.compile,
                 allow_pickle=settings.model.allow_pickle,
                 sha256=lambda file: _known_hash(catalog, file),

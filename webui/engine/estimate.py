@@ -135,4 +135,4 @@ def _busy(entering: int, channels: int, depth: int) -> float:
 
 
 def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
+    return f"{size / 2**30:.1f} GB"
