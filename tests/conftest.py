@@ -38,6 +38,18 @@ def _is_here(host: object) -> bool:
     return not name or str(name).startswith(_LOOPBACK) or str(name) == socket.gethostname()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `gpu` are skipped where there is none."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _no_network() -> Iterator[None]:
     """Any connection, datagram or look-up of a name that would leave the machine fails the test that tried it."""

@@ -159,7 +159,6 @@ def test_the_choice_of_backend_reaches_the_picture(data_dir: Any, engine: Any) -
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("width", [40, 80, 160])
 def test_the_real_xformers_equals_sdpa_on_cuda(width: int) -> None:
     device = torch.device("cuda")

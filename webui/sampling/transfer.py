@@ -14,5 +14,5 @@ def to_device(tensor: Tensor, device: torch.device | str, dtype: torch.dtype | N
     """
     target = torch.device(device)
     if target.type == "cuda" and tensor.device.type == "cpu":
-        tensor = tensor.pin_memory()
+        tensor = tensor.contiguous().pin_memory()  # an expanded one cannot be pinned
     return tensor.to(target, dtype or tensor.dtype, non_blocking=target.type != "mps")
