@@ -14,9 +14,10 @@ from family_models import _VAE, RECIPES
 
 from webui.engine import Engine
 from webui.engine.dims import UnetDims
-from webui.engine.estimate import Need, choose, unet_activations, vae_activations
+from webui.engine.estimate import USABLE, Need, choose, unet_activations, vae_activations
+from webui.engine.fitting import needed
 from webui.engine.loader import meta_unet, meta_vae
-from webui.engine.residency import MEDVRAM_RESIDENT, Residency
+from webui.engine.residency import MEDVRAM_RESIDENT, Residency, bytes_on
 from webui.engine.streaming import SLOTS
 from webui.settings import MemoryMode
 
@@ -154,3 +155,27 @@ def test_what_was_decided_is_said_under_the_picture_and_in_the_log(
     monkeypatch.setattr("webui.engine.fitting.free_memory", lambda _device: GB)
     assert run(own, **small).warnings == []
     own.close()
+
+
+def test_recorded_unets_make_room_for_a_job_that_does_not_fit_beside_them(
+    own_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, tools = {"width": 64, "height": 64, "steps": 2}, own_engine._tools
+    expected, asked, needs = run(own_engine, **small).digests, list[int](), list[Need]()
+
+    def need_of(*about: Any) -> Need:
+        needs.append(needed(*about))
+        return needs[-1]
+
+    def make_room(size: int) -> bool:
+        asked.append(size)
+        return True
+
+    monkeypatch.setattr(Residency, "offloads", True)
+    monkeypatch.setattr("webui.engine.fitting.free_memory", lambda _device: GB)
+    monkeypatch.setattr("webui.engine.fitting.needed", need_of)
+    monkeypatch.setattr(tools.graphs, "make_room", make_room)
+    assert run(own_engine, **small).digests == expected
+    there = sum(bytes_on(network, tools.device.device) for network in tools.store.networks)
+    assert there > 0
+    assert asked[0] == int(needs[0].peak(MemoryMode.normal, apart=False) / USABLE) - there

@@ -179,28 +179,35 @@ def test_an_answer_stays_what_it_was_when_the_next_one_comes() -> None:
     assert all(answer.equal(copy) for answer, copy in zip(answers[1:], kept, strict=True))
 
 
-def test_the_graphs_used_last_are_kept() -> None:
+def test_no_graph_is_repeated_after_another_one_has_ended() -> None:
+    """The two may share a workspace of cuBLAS, which is gone with the first."""
     unet, tape = ours(SMALL), Tape()
     graphs = Graphs(tape, lambda: PLENTY, keep=2)
-    for side in (8, 16, 24):
+    for side in (8, 16):
         ask(graphs, unet, side)
         ask(graphs, unet, side)
-    assert (len(graphs), tape.recorded) == (2, 3)
-    ask(graphs, unet, 16)
-    assert tape.recorded == 3
     ask(graphs, unet, 8)
-    assert tape.recorded == 4
+    assert (len(graphs), tape.recorded) == (2, 2)
+    ask(graphs, unet, 24)
+    ask(graphs, unet, 24)
+    assert (len(graphs), tape.recorded) == (1, 3)
+    ask(graphs, unet, 16)
+    assert (len(graphs), tape.recorded) == (2, 4)
 
 
-def test_graphs_go_with_their_network() -> None:
-    unet, other, graphs = ours(SMALL), ours(SMALL), Graphs(_Forgetful(), lambda: PLENTY)
+def test_graphs_go_when_the_network_of_one_goes() -> None:
+    unet, other, unrecorded, graphs = ours(SMALL), ours(SMALL), ours(SMALL), Graphs(_Forgetful(), lambda: PLENTY)
     for network in (unet, other):
         ask(graphs, network)
         ask(graphs, network)
+    ask(graphs, unrecorded)
+    assert len(graphs) == 2
+    del unrecorded
+    gc.collect()
     assert len(graphs) == 2
     del network, unet
     gc.collect()
-    assert len(graphs) == 1
+    assert len(graphs) == 0
 
 
 class _Forgetful:
@@ -264,6 +271,25 @@ def test_out_of_memory_in_a_recording_gives_up_the_others(caplog: pytest.LogCapt
         ask(graphs, unet, 16)
     assert len(graphs) == 0
     assert "out of memory" in caplog.text
+
+
+def test_out_of_memory_in_a_plain_call_gives_up_the_graphs_and_does_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    unet, graphs, asked = ours(SMALL), Graphs(Tape(), lambda: PLENTY), list[int]()
+
+    def full(unet: Any, sample: Tensor, timestep: Tensor, **named: Any) -> Tensor:
+        asked.append(len(graphs))
+        if len(graphs) or sample.shape[-1] > 24:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(unet, sample, timestep, **named)
+
+    ask(graphs, unet)
+    ask(graphs, unet)
+    monkeypatch.setattr("webui.engine.graphs.plain", full)
+    ask(graphs, unet, 16)
+    assert asked == [1, 0]
+    with pytest.raises(torch.OutOfMemoryError):  # there is nothing to give up any more
+        ask(graphs, unet, 32)
+    assert asked == [1, 0, 0]
 
 
 def test_only_a_gpu_records_and_only_where_it_is_wanted() -> None:

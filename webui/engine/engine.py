@@ -44,6 +44,7 @@ _LOST_DEVICE_TEXTS = (
     "device lost",
     "cublas_status",
     "hip error",
+    "internal assert failed",  # of torch's allocator; it stays so until the process ends
 )
 
 _log = logging.getLogger(__name__)

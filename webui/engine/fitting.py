@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from webui.engine.estimate import Choice, Need, choose, unet_activations, vae_activations
-from webui.engine.memory import free_memory
+from webui.engine.estimate import USABLE, Choice, Need, choose, unet_activations, vae_activations
+from webui.engine.memory import free_memory, give_back
 from webui.engine.passes import Pass
 from webui.engine.residency import bytes_on, network_bytes
 from webui.engine.shared import Tools
@@ -29,7 +29,11 @@ def fitting(tools: Tools, passes: Sequence[Pass]) -> Choice | None:
     free += sum(there.values())
     mode = residency.mode
     needs = [needed(tools, one, others) for one in passes]
-    return choose(max(needs, key=lambda need: need.peak(mode, apart=tools.apart)), free, mode)
+    most = max(needs, key=lambda need: need.peak(mode, apart=tools.apart))
+    # What is free counts the memory of recorded UNets, which nothing else can use.
+    if tools.graphs.make_room(int(most.peak(mode, apart=tools.apart) / USABLE) - sum(there.values())):
+        give_back(device)
+    return choose(most, free, mode)
 
 
 def needed(tools: Tools, one: Pass, others: int = 0) -> Need:

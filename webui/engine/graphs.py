@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from webui.engine.memory import is_out_of_memory
+from webui.engine.memory import give_back, is_out_of_memory
 
 KEPT = 8  # graphs
 REMEMBERED = 64  # shapes that were met once
@@ -70,11 +70,15 @@ class CudaRecorder:
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):
             work()
-        torch.cuda.current_stream(self._device).wait_stream(stream)
+        torch.cuda.synchronize(self._device)  # see `give_back`
         torch.cuda.empty_cache()
         before, graph = torch.cuda.memory_reserved(self._device), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
-            answer = work()
+        try:
+            with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
+                answer = work()
+        except Exception:  # what a broken recording took of the pool would stay taken for as long as others use it
+            self._pool = torch.cuda.graph_pool_handle()
+            raise
         return Recording(answer, graph.replay, torch.cuda.memory_reserved(self._device) - before)
 
 
@@ -98,7 +102,10 @@ _NEW_AT_EACH_CALL = ("sample", "timestep")
 
 
 class Graphs:
-    """The graphs of one engine, those used last. Without a `recorder` every call is a plain one.
+    """The graphs of one engine. Without a `recorder` every call is a plain one.
+
+    They are given up together, never one by one: a CUDA graph that ends takes cuBLAS' workspace of its stream along
+    (from torch 2.12 on), into which all graphs that were recorded on that stream write.
 
     `free` tells how many bytes of the device can still be taken.
     """
@@ -110,7 +117,7 @@ class Graphs:
         self._free = free
         self.keep = keep  # graphs at most
         self._room = room
-        self._graphs: OrderedDict[_Key, _Graph] = OrderedDict()
+        self._graphs: dict[_Key, _Graph] = {}
         self._met: OrderedDict[_Key, bool] = OrderedDict()  # whether calls of this kind may be recorded
         self._watched: set[int] = set()  # ids of networks
         self.bytes = 0  # that the graphs keep from everybody else
@@ -140,15 +147,20 @@ class Graphs:
         shapes = tuple((name, tuple(tensor.shape), tensor.dtype) for name, tensor in arguments.items())
         key = (id(unet), layout, shapes)
         graph = self._graphs.get(key)
-        if graph is None:
-            if not self._is_due(key, unet):
-                return plain(unet, sample, timestep, **named)
+        if graph is None and self._is_due(key, unet):
             graph = self._record(key, unet, arguments)
-            if graph is None:
-                return plain(unet, sample, timestep, **named)
-        else:
-            self._graphs.move_to_end(key)
-        return graph.run(arguments)
+        return self.plainly(unet, sample, timestep, **named) if graph is None else graph.run(arguments)
+
+    def plainly(self, unet: Any, sample: Tensor, timestep: Tensor, **named: Any) -> Tensor:
+        """`plain`. Where memory runs out in it, all graphs are given up for it."""
+        try:
+            return plain(unet, sample, timestep, **named)
+        except (RuntimeError, MemoryError) as error:
+            if not self._graphs or not is_out_of_memory(error):
+                raise
+        self.clear()  # outside of the except block, whose traceback would keep tensors alive
+        give_back(sample.device)
+        return plain(unet, sample, timestep, **named)
 
     def _is_due(self, key: _Key, unet: Any) -> bool:
         """Whether a call of this kind was met before, may be recorded, and there is room for it."""
@@ -164,8 +176,8 @@ class Graphs:
         """None where it failed, which the log tells once for each kind of call."""
         if self._recorder is None:
             raise ValueError("there is nothing to record with")
-        while len(self._graphs) >= self.keep:
-            self._graphs.popitem(last=False)
+        if len(self._graphs) >= self.keep:
+            self.clear()
         given = {name: tensor.clone() for name, tensor in arguments.items()}
         try:
             recording = self._recorder.record(lambda: _call(unet, given))
@@ -189,11 +201,10 @@ class Graphs:
 
     def _forget(self, number: int) -> None:
         self._watched.discard(number)
-        for key in [key for key in (*self._graphs, *self._met) if key[0] == number]:
-            self._graphs.pop(key, None)
-            self._met.pop(key, None)
-        if not self._graphs:
-            self.bytes = 0
+        for key in [key for key in self._met if key[0] == number]:
+            del self._met[key]
+        if any(key[0] == number for key in self._graphs):
+            self.clear()
 
 
 class _Runs:
@@ -210,7 +221,7 @@ class _Runs:
         if state != self._seen:
             self._seen, self._layout = state, layout_of(unet, sample.device)
         if self._layout is None:
-            return plain(unet, sample, timestep, **named)
+            return self._graphs.plainly(unet, sample, timestep, **named)
         return self._graphs.run(unet, self._layout, sample, timestep, named)
 
 

@@ -117,6 +117,7 @@ def give_back(device: torch.device) -> None:
     """Return freed memory to the device and to the system; call it when no frame holds a tensor any more."""
     gc.collect()
     if device.type == "cuda":
+        torch.cuda.synchronize(device)  # with expandable segments memory goes at once, though a graph may still use it
         torch.cuda.empty_cache()
         if hasattr(torch.accelerator, "empty_host_cache"):  # of pinned memory; torch before 2.12 keeps that for good
             torch.accelerator.empty_host_cache()
