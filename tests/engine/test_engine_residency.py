@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -135,6 +136,32 @@ def test_a_network_that_does_not_fit_stays_where_it_was() -> None:
     assert residency.here == ()
     assert same(content(net), before)
     assert (bus.fetches, bus.held) == (0, 0)
+
+
+def test_a_network_that_comes_half_way_goes_back_as_a_whole() -> None:
+    gpu = torch.device("cuda")
+
+    class Network:
+        """Two parameters, of which the second finds no room the first time."""
+
+        places, full = [CPU, CPU], True
+
+        def parameters(self) -> list[Any]:
+            return [SimpleNamespace(device=place) for place in self.places]
+
+        def to(self, device: torch.device | str) -> None:
+            self.places[0] = torch.device(device)
+            if self.places[0] == gpu and self.full:
+                raise torch.OutOfMemoryError("the device is full")
+            self.places[1] = self.places[0]
+
+    net, residency = Network(), Residency(gpu, MemoryMode.normal, bus=RecordingBus())
+    with pytest.raises(torch.OutOfMemoryError), residency.using(net):
+        pass
+    assert net.places == [CPU, CPU]
+    net.full = False
+    with residency.using(net):
+        assert net.places == [gpu, gpu]
 
 
 def test_medvram_has_one_network_on_the_device_at_a_time() -> None:

@@ -116,6 +116,22 @@ def test_weights_that_a_lora_changes_between_two_layers_are_fetched_anew(streame
     assert torch.equal(net(x), expected)
 
 
+def test_a_layer_for_which_there_was_no_room_is_fetched_the_next_time() -> None:
+    net, bus, x = network(2), RecordingBus(), torch.randn(2, WIDTH)
+    expected, room = net(x), bus.room
+    stream = LayerStream(bus)
+    stream.attach(net)
+
+    def full(_size: int) -> Tensor:
+        bus.room = room  # type: ignore[method-assign]
+        raise torch.OutOfMemoryError("the device is full")
+
+    bus.room = full  # type: ignore[method-assign]
+    with pytest.raises(torch.OutOfMemoryError):
+        net(x)
+    assert torch.equal(net(x), expected)
+
+
 def test_a_layer_that_fails_is_put_back(streamed: Any) -> None:
     net, stream, _, x, expected = streamed
     with pytest.raises(RuntimeError):
@@ -245,7 +261,6 @@ def test_a_network_that_was_compiled_runs_as_it_is_while_it_is_streamed() -> Non
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_on_a_gpu_streaming_is_right_bounded_and_costs_little_more_than_the_bus() -> None:
     device, width, depth = torch.device("cuda"), 4096, 24
     layers = [torch.nn.Linear(width, width, bias=False, dtype=torch.float16) for _ in range(depth)]

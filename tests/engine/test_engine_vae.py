@@ -134,6 +134,24 @@ def test_F08_a_vae_that_overflows_in_fp16_is_decoded_again_in_a_safer_precision_
     whole.close()
 
 
+def test_a_vae_for_which_memory_does_not_suffice_in_another_precision_stays_as_it_was(own_engine: Engine) -> None:
+    before = run(own_engine).digests
+    vae = next(iter(own_engine._tools.store._checkpoints.values())).baked
+    assert vae is not None
+    dtype, reload = vae.dtype, vae._reload
+
+    def full(wanted: torch.dtype) -> Any:
+        if wanted is not dtype:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return reload(wanted)
+
+    vae._reload = full
+    with pytest.raises(torch.OutOfMemoryError):
+        vae.change_dtype(torch.float64)
+    assert vae.dtype is dtype
+    assert run(own_engine).digests == before
+
+
 def test_a_vae_that_never_gives_a_picture_ends_the_job_and_saves_nothing(data_dir: Path) -> None:
     extract(
         data_dir / "models" / "VAE" / "broken.safetensors",

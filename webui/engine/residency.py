@@ -202,6 +202,10 @@ def is_on(network: Any, device: torch.device) -> bool:
 
 
 def _move(network: Any, device: torch.device) -> None:
-    """Outside of inference mode, so that the weights stay ordinary tensors."""
+    """Outside of inference mode, so that the weights stay ordinary tensors. What fails leaves it in RAM as a whole."""
     with torch.inference_mode(False), torch.no_grad():
-        network.to(device)
+        try:
+            network.to(device)
+        except BaseException:
+            network.to("cpu")
+            raise

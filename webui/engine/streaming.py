@@ -136,22 +136,21 @@ class LayerStream:
             self._slots.remove(slot)
         self._slots.append(slot)
         sources, copies = slot.places.get(id(layer), ((), ()))
-        slot.layer = layer
-        if sources and _same(sources, layer):
-            slot.sources, slot.copies = sources, copies
-        else:
+        slot.layer = None  # as long as its room is not sure
+        if not sources or not _same(sources, layer):
             with torch.inference_mode(False), torch.no_grad():  # ordinary tensors, which stay the network's own
                 for parameter in _parameters(layer):
                     parameter.data = self.bus.pinned(parameter.data)
-                slot.sources = tuple(p.data for p in _parameters(layer))
-                slot.copies = tuple(laid_out(self._room(slot), slot.sources))
-            slot.places[id(layer)] = slot.sources, slot.copies
+                sources = tuple(p.data for p in _parameters(layer))
+                copies = tuple(laid_out(self._room(slot, sources), sources))
+            slot.places[id(layer)] = sources, copies
+        slot.layer, slot.sources, slot.copies = layer, sources, copies
         slot.arrived = self.bus.fetch(list(zip(slot.copies, slot.sources, strict=True)), slot.free)
         return slot
 
-    def _room(self, slot: _Slot) -> Tensor:
-        """The slot's bytes, as many as its layer needs at least."""
-        needed = sum(aligned(extent(source)) for source in slot.sources)
+    def _room(self, slot: _Slot, sources: Sequence[Tensor]) -> Tensor:
+        """The slot's bytes, as many as these tensors need at least."""
+        needed = sum(aligned(extent(source)) for source in sources)
         if slot.room is None or slot.room.numel() < needed:
             if slot.room is not None:
                 self.bus.settle()

@@ -78,7 +78,11 @@ class Vae:
     def change_dtype(self, dtype: torch.dtype) -> None:
         self._residency.leave()
         self.module = None  # the old weights go before the new ones come
-        self.module = self._reload(dtype)
+        try:
+            self.module = self._reload(dtype)
+        except BaseException:
+            self.module = self._reload(self.dtype)
+            raise
         self.dtype = dtype
 
     def encode_mean(self, pixels: Tensor) -> Tensor:
