@@ -38,6 +38,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Atelier]:
     install_embedded(root, "second")
     (root / "styles.csv").write_text('name,prompt,negative_prompt\nink,"{prompt}, ink drawing",photo\n')
     with atelier(root, viewer_of=viewer_of) as found:
+        assert post(found, "/options", {"sd_model_checkpoint": EMBEDDED_CHECKPOINT.stem}).status_code == 200
         yield found
 
 

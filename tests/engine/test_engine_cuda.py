@@ -15,20 +15,22 @@ import torch
 from block_models import SMALL, ours
 from embedded import EMBEDDED_CHECKPOINT, install_embedded
 from engine_runs import make_engine, pixels_of, run
+from family_runs import Models
 from network_files import write_lora
 from torch.nn import functional
 
 from benchmarks.gpu import peak_of
 from webui.engine import Engine, codec
 from webui.engine.attention import Attention, preferred
-from webui.engine.graphs import CudaRecorder, plain
+from webui.engine.graphs import CudaRecorder, Graphs, plain
 from webui.engine.kernels import kernels_for
+from webui.engine.memory import give_back
 from webui.engine.networks.attachment import AttachmentSwitch, ChangedWeights
 from webui.engine.residency import Residency
 from webui.paths import Paths
 from webui.settings import MemoryMode
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
+pytestmark = pytest.mark.gpu
 CUDA = torch.device("cuda")
 
 
@@ -55,6 +57,36 @@ def test_a_cuda_graph_answers_as_the_network_does_and_follows_its_arguments() ->
             sample.normal_()
             recording.repeat()
             torch.testing.assert_close(recording.answer, plain(unet, sample, t, **named), atol=2e-2, rtol=2e-2)
+
+
+def test_graphs_answer_right_after_the_network_of_one_of_them_is_gone() -> None:
+    """Also where its memory, cuBLAS' workspace included, has become somebody else's."""
+    first, second = (ours(SMALL, torch.float16).to(CUDA) for _ in range(2))
+    graphs = Graphs(CudaRecorder(CUDA), lambda: 10**12)
+    sample, context = (torch.randn(*shape, device=CUDA, dtype=torch.float16) for shape in ((2, 4, 16, 16), (2, 77, 24)))
+    t = torch.full((2,), 500.0, device=CUDA)
+    with torch.inference_mode():
+        for unet in (first, second):
+            run_it = graphs.of(lambda: None)
+            for _ in range(3):
+                run_it(unet, sample, t, encoder_hidden_states=context)
+        assert len(graphs) == 2
+        del first, unet
+        give_back(CUDA)
+        theirs = [torch.full((2**22,), 7.0, device=CUDA) for _ in range(16)]
+        for _ in range(3):
+            answer = run_it(second, sample, t, encoder_hidden_states=context)
+            expected = plain(second, sample, t, encoder_hidden_states=context)
+            torch.testing.assert_close(answer, expected, atol=2e-2, rtol=2e-2)
+    assert all(bool((block == 7).all()) for block in theirs)
+
+
+def test_sdxl_is_told_its_sizes_for_every_part_of_a_prompt(tmp_path: Path) -> None:
+    models = Models(tmp_path, ["sdxl"])
+    try:
+        assert run(models.engine, checkpoint="sdxl", prompt="a fox AND a house", steps=4).finished.pictures == 1
+    finally:
+        models.engine.close()
 
 
 @pytest.mark.parametrize(

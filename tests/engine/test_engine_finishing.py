@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,14 @@ from engine_runs import QUICK, make_engine, pixels_of
 from torch import Tensor
 
 from webui.engine import Engine, codec
+from webui.engine.codec import Codec
 from webui.engine.control import Control
 from webui.engine.drawing import Drawing
 from webui.engine.residency import Residency
 from webui.engine.vae import Vae
 from webui.events import Event, Failed, Finished, Image, Preview, Step
 from webui.params import make_params
+from webui.provenance import SavedPicture
 from webui.settings import MemoryMode
 
 SMALL = {"width": 64, "height": 64, "steps": 8}
@@ -160,6 +163,57 @@ def test_a_fault_in_the_next_batch_loses_nothing(
     assert "a cable was pulled" in events[-1].error["message"]
 
 
+def test_a_fault_is_told_and_not_the_one_that_its_end_brings(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, slow: type[Slow], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Out of memory, say, which has a second try, while a picture on its way turns out to be none."""
+    monkeypatch.setattr(slow, "looks", 1000)
+    real, calls = Drawing.run, []
+
+    def run(drawing: Drawing, draw: Any) -> Any:
+        calls.append(draw.index)
+        if len(calls) == 2:
+            monkeypatch.setattr(slow, "sound", False)
+            monkeypatch.setattr(Vae, "decode_raw", lambda _vae, latents: torch.full_like(latents, float("nan")))
+            raise ValueError("a cable was pulled")
+        return real(drawing, draw)
+
+    monkeypatch.setattr(Drawing, "run", run)
+    monkeypatch.setattr(Slow, "get", lambda fetched: (fetched._kept[0], torch.tensor(Slow.sound)))
+    events = events_of(engine, batch_count=2)
+    assert images(events) == []
+    assert isinstance(events[-1], Failed)
+    assert "a cable was pulled" in events[-1].error["message"]
+    assert "A picture could not be finished: The VAE" in caplog.text
+
+
+def test_each_picture_is_noted_in_the_precision_in_which_it_was_decoded(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, slow: type[Slow]
+) -> None:
+    """The first of two needs another one; the second came out sound in the one with which it was begun."""
+    monkeypatch.setattr(slow, "looks", 0)
+    answers = iter((False, True))
+    monkeypatch.setattr(Slow, "get", lambda fetched: (fetched._kept[0], torch.tensor(next(answers))))
+    noted = list[str]()
+
+    @contextlib.contextmanager
+    def note(saved: SavedPicture) -> Iterator[None]:
+        noted.append(saved.environment.vae_dtype)
+        yield
+
+    engine._tools.save_hook = note
+    real = Codec.decode
+
+    def rescued(codec: Codec, vae: Vae, latents: Tensor) -> Any:
+        vae.change_dtype(torch.float64)
+        return real(codec, vae, latents)
+
+    usual = str(engine.device.vae_dtype).removeprefix("torch.")
+    monkeypatch.setattr(Codec, "decode", rescued)
+    assert len(images(events_of(engine, batch_size=2, save=True))) == 2
+    assert noted == ["float64", usual]
+
+
 def test_a_picture_in_tiles_is_not_begun_ahead(engine: Engine, slow: type[Slow]) -> None:
     assert len(images(events_of(engine, vae_tiling="On"))) == 1
     assert slow.begun == 0
@@ -177,7 +231,10 @@ def test_where_networks_come_and_go_a_picture_is_decoded_when_it_is_asked_for(
     frugal = codec.Codec(tools, (False, False), "Automatic", lambda _warning: None)
     asked: list[str] = []
     monkeypatch.setattr(frugal, "decode", lambda *_: asked.append("now"))
-    decoding = frugal.begin(None, torch.zeros(1, 4, 8, 8))  # type: ignore[arg-type]
+    list(engine.load())
+    vae = next(iter(engine._tools.store._checkpoints.values())).baked
+    assert vae is not None
+    decoding = frugal.begin(vae, torch.zeros(1, 4, 8, 8))
     assert decoding.ready
     assert (slow.begun, asked) == (0, [])
     decoding.picture()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from embedded import install_embedded
+from embedded import EMBEDDED_CHECKPOINT, install_embedded
 from engine_runs import make_engine, pixels_of, run, run_until
 from picture_inputs import keep, scene
 from PIL import Image, PngImagePlugin
@@ -82,9 +82,9 @@ def test_each_setting_of_the_second_pass_has_its_effect(engine: Engine) -> None:
 def test_another_checkpoint_for_the_second_pass_with_the_same_weights_gives_the_same_picture(engine: Engine) -> None:
     hires = {"denoising_strength": 0.6, "steps": 2, "scale": 1.25}
     plain = small(engine, hires=hires).digests
-    again = small(engine, hires={**hires, "checkpoint": "second"})
+    again = small(engine, hires={**hires, "checkpoint": EMBEDDED_CHECKPOINT.stem})
     assert again.digests == plain
-    assert {loaded.name for loaded in again.loaded if loaded.what == "checkpoint"} == {"second.safetensors"}
+    assert {loaded.name for loaded in again.loaded if loaded.what == "checkpoint"} == {EMBEDDED_CHECKPOINT.name}
     assert small(engine, hires=hires).digests == plain
 
 

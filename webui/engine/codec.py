@@ -21,9 +21,11 @@ from webui.operations import VaeTiling
 class Decoding:
     """A picture that is being decoded, or is decoded when it is asked for."""
 
-    def __init__(self, decode: Callable[[], Image.Image], fetched: Fetched | None) -> None:
+    def __init__(self, vae: Vae, decode: Callable[[], Image.Image], fetched: Fetched | None) -> None:
+        self._vae = vae
         self._decode = decode
         self._fetched = fetched
+        self.dtype = vae.dtype  # in which the picture was decoded, once it is there
 
     @property
     def ready(self) -> bool:
@@ -36,7 +38,9 @@ class Decoding:
             pixels, sound = self._fetched.get()
             if bool(sound):
                 return Image.fromarray(pixels.numpy())
-        return self._decode()
+        picture = self._decode()
+        self.dtype = self._vae.dtype
+        return picture
 
 
 class Codec:
@@ -67,7 +71,7 @@ class Codec:
         if self._fetch is not None and self._residency.home == self._device.device:
             self._make_room(vae, latents.shape[2], latents.shape[3])
             fetched = begin_decode(vae, latents, self._device, self._axes, self._tiling, self._fetch)
-        return Decoding(lambda: self.decode(vae, latents), fetched)
+        return Decoding(vae, lambda: self.decode(vae, latents), fetched)
 
     def decode(self, vae: Vae, latents: Tensor) -> Image.Image:
         """One picture from its latents (1, C, h, w)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 
@@ -9,6 +10,8 @@ from webui.engine.codec import Decoding
 from webui.engine.keeping import Keeping
 
 Complete = Callable[[Decoding], None]
+
+_log = logging.getLogger(__name__)
 
 
 class Finishing:
@@ -34,16 +37,24 @@ class Finishing:
             self._complete_first()
         self._keeping.deliver()
 
-    def finish(self) -> None:
-        """Wait for all of them. Raises what the first bad one raised, in the end; the others are kept."""
+    def finish(self, *, quietly: bool = False) -> None:
+        """Wait for all of them. Raises what the first bad one raised, in the end; the others are kept.
+
+        `quietly`: an error is under way already, so the log alone is told.
+        """
         errors: list[Exception] = []
         while self._waiting:
             try:
                 self._complete_first()
             except Exception as error:
                 errors.append(error)
-        self._keeping.finish()
-        if errors:
+        try:
+            self._keeping.finish()
+        except Exception as error:
+            errors.append(error)
+        for untold in errors if quietly else errors[1:]:
+            _log.error("A picture could not be finished: %s", untold)
+        if errors and not quietly:
             raise errors[0]
 
     def _complete_first(self) -> None:

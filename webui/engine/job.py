@@ -123,9 +123,11 @@ class Job:
                     self._make_in_tiles(index, tiles)
                 else:
                     self._make_batch(index)
-        finally:
-            with reporting.timed("save"):
-                self._finishing.finish()
+        except BaseException:
+            self._finishing.finish(quietly=True)
+            raise
+        with reporting.timed("save"):
+            self._finishing.finish()
         self._end()
 
     def _end(self) -> None:
@@ -218,7 +220,7 @@ class Job:
                 picture = self._with_faces_restored(picture)
                 with self._reporting.timed("save"):
                     asked = Asked.of(self._passes, number)
-                    self._save(asked, self._as_extensions_want(picture, number), 0)
+                    self._save(asked, self._as_extensions_want(picture, number), self._passes[-1].vae.dtype)
             if self._control.interrupted:
                 return
 
@@ -248,12 +250,11 @@ class Job:
     def _finish(self, index: int, batch: Batch) -> None:
         """Have a batch decoded, and each of its pictures completed once it is."""
         first, vae = index * self._params.batch_size, self._passes[-1].vae
-        for i in range(batch.latents.shape[0]):
-            if first + i in self._made:
-                continue
+        missing = [i for i in range(batch.latents.shape[0]) if first + i not in self._made]
+        with self._reporting.timed("decode"):  # all in the VAE's present precision, which a bad picture changes
+            begun = [self._codec.begin(vae, batch.latents[i : i + 1]) for i in missing]
+        for i, decoding in zip(missing, begun, strict=True):
             asked = Asked.of(self._passes, first + i)
-            with self._reporting.timed("decode"):
-                decoding = self._codec.begin(vae, batch.latents[i : i + 1])
             self._finishing.add(decoding, partial(self._complete, asked, batch, i))
 
     def _complete(self, asked: Asked, batch: Batch, number: int, decoding: Decoding) -> None:
@@ -266,7 +267,7 @@ class Job:
         picture = self._as_extensions_want(picture, asked.index)
         self._drawing.progress.decoded(timer())
         with self._reporting.timed("save"):
-            self._save(asked, picture, batch.stopped_at)
+            self._save(asked, picture, decoding.dtype, batch.stopped_at)
         self._reporting.show_memory()
 
     def _with_faces_restored(self, picture: PillowImage.Image) -> PillowImage.Image:
@@ -282,8 +283,8 @@ class Job:
     def _as_extensions_want(self, picture: PillowImage.Image, index: int) -> PillowImage.Image:
         return PillowImage.fromarray(self._extensions.decoded(np.array(picture), index))
 
-    def _save(self, asked: Asked, picture: PillowImage.Image, stopped_at: int) -> None:
-        made = made_picture(self._tools, self._passes, asked, picture, stopped_at)
+    def _save(self, asked: Asked, picture: PillowImage.Image, decoded_in: torch.dtype, stopped_at: int = 0) -> None:
+        made = made_picture(self._tools, self._passes, asked, picture, decoded_in, stopped_at)
         self._keeping.keep(asked.params, asked.index, made)
 
     def _kept(self, image: Image) -> None:

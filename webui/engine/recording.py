@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from PIL import Image
 
 from webui import infotext
@@ -32,7 +33,12 @@ class Asked:
 
 
 def made_picture(
-    tools: Tools, passes: Sequence[Pass], asked: Asked, picture: Image.Image, stopped_at: int = 0
+    tools: Tools,
+    passes: Sequence[Pass],
+    asked: Asked,
+    picture: Image.Image,
+    decoded_in: torch.dtype,
+    stopped_at: int = 0,
 ) -> MadePicture:
     """A picture of a job with these passes; `stopped_at`: the step at which it was ended early."""
     first, index, params, networks = passes[0], asked.index, asked.params, asked.networks
@@ -47,7 +53,7 @@ def made_picture(
         vae_hash=vae.short_hash if vae.external else None,
         extra=(*hash_entries(networks), *stopped, *_other_checkpoints(passes)),
     )
-    environment = tools.environment(vae, max(one.flop for one in passes))
+    environment = tools.environment(decoded_in, max(one.flop for one in passes))
     return MadePicture(picture, text, params.seeds_of(index)[0], environment, _used_models(tools, passes, networks))
 
 

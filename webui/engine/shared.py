@@ -20,7 +20,6 @@ from webui.engine.residency import Residency
 from webui.engine.text import ChunkCache
 from webui.engine.threads import threads_for
 from webui.engine.upscaling import Upscalers
-from webui.engine.vae import Vae
 from webui.extensions import Host
 from webui.paths import Paths
 from webui.provenance import Environment, SaveHook, no_record
@@ -47,8 +46,8 @@ class Tools:
     chunks: ChunkCache = field(default_factory=ChunkCache)
     apart: bool = False  # pictures and prompts go through the UNet one by one, for want of memory
 
-    def environment(self, vae: Vae | None = None, flop: float = math.inf) -> Environment:
-        """What besides params and models can change a picture's last bits; without a VAE, of one that was enlarged.
+    def environment(self, decoded_in: torch.dtype | None = None, flop: float = math.inf) -> Environment:
+        """What besides params and models can change a picture's last bits; None: of one that was only enlarged.
 
         `flop`: the work of a UNet call, from which the number of its threads follows.
         """
@@ -60,8 +59,8 @@ class Tools:
             torch=torch.__version__,
             diffusers=_version("diffusers"),
             device="cpu" if on_cpu else f"{device.device} {device.name}",
-            dtype="float32" if vae is None else _format(device),
-            vae_dtype="" if vae is None else str(vae.dtype).removeprefix("torch."),
+            dtype="float32" if decoded_in is None else _format(device),
+            vae_dtype="" if decoded_in is None else str(decoded_in).removeprefix("torch."),
             attention=f"xformers {_version('xformers')}" if self.attention == "xformers" else self.attention,
             threads=(str(used) if used == available else f"{used} of {available}") if on_cpu else "",
         )
