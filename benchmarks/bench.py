@@ -36,7 +36,7 @@ from benchmarks.cases import Case, given, model_file, planned
 from benchmarks.measuring import Cost, operations
 from benchmarks.peers import OTHER_PICTURES, quiet_environment, serve
 from webui.cli.bench import LIBRARIES, CaseKind, Options, PeerKind
-from webui.cli.models import human_size
+from webui.console import size
 from webui.engine.device import choose_device
 from webui.errors import WebUIError
 from webui.paths import REPO_ROOT, Paths
@@ -190,9 +190,9 @@ def cases_of(options: Options, side: int) -> list[Case]:
     steps = QUICK_STEPS if options.quick else options.steps
     chosen = []
     for kind in map(CaseKind, options.case):
-        for size in sides[:1] if kind is CaseKind.text else sides:
+        for side in sides[:1] if kind is CaseKind.text else sides:
             for batch in batches if kind is CaseKind.unet else (1,):
-                chosen.append(Case(kind, size, batch, steps if kind is CaseKind.picture else 0))
+                chosen.append(Case(kind, side, batch, steps if kind is CaseKind.picture else 0))
     return chosen
 
 
@@ -263,7 +263,7 @@ def line(row: Row) -> str:
     share = f"{row.of_ceiling:.0%}" if row.of_ceiling else ""
     figures = f"{row.seconds:>9.3f}{row.wall:>9.3f}{row.ratio:>8.2f}{share:>16}"
     away = f"  {row.difference:.1f} dB from exact" if row.difference else ""
-    return f"{row.case:<34}{row.peer:<31}{figures}{human_size(row.peak_bytes):>10}{away}"
+    return f"{row.case:<34}{row.peer:<31}{figures}{size(row.peak_bytes):>10}{away}"
 
 
 @contextmanager
