@@ -75,6 +75,54 @@ def until(condition: Callable[[], Any], seconds: float = 20) -> Any:
     return found
 
 
+class Late:
+    """Answers that come late: each is the server's at its time, and is held back until `come`. `first`: only so many;
+    `wanted`: only of requests whose body has this."""
+
+    def __init__(self, page: Any, address: Any, *, first: int = 1000, wanted: str = "", method: str = "") -> None:
+        self._page, self._first, self._wanted, self._method = page, first, wanted, method
+        self.held: list[tuple[Any, Any]] = []
+        page.route(address, self._hold)
+
+    def _hold(self, route: Any) -> None:
+        request = route.request
+        wanted = self._wanted in (request.post_data or "") and self._method in ("", request.method)
+        if wanted and len(self.held) < self._first:
+            self.held.append((route, route.fetch()))
+        else:
+            route.fallback()
+
+    def wait(self, count: int = 1) -> None:
+        """Wait until so many are held."""
+        until(lambda: self._page.wait_for_timeout(10) or len(self.held) >= count)
+
+    def come(self) -> None:
+        """Let them come, and what they do be done. What is asked for from now on is not late."""
+        self._first = 0
+        for route, answer in self.held:
+            with self._page.expect_response(lambda response, asked=route.request: response.request == asked):
+                route.fulfill(response=answer)
+        frames(self._page)
+
+
+def frames(page: Any, count: int = 6) -> None:
+    """Let so many frames be drawn: what an answer does is done a few tasks after it has come."""
+    page.evaluate("async n => { for (; n; n--) await new Promise(requestAnimationFrame); }", count)
+
+
+def focused(page: Any) -> str:
+    """What the control with the focus is called."""
+    return str(page.evaluate("(node => node.getAttribute('aria-label') || node.textContent)(document.activeElement)"))
+
+
+def press(page: Any, place: Any, meanwhile: Callable[[], None]) -> None:
+    """A click during which something happens."""
+    place.hover()
+    page.mouse.down()
+    meanwhile()
+    page.mouse.up()
+
+
 def ready(page: Any) -> Any:
     """Wait until the page can be used."""
     page.wait_for_function("document.documentElement?.dataset.ready === 'true' && latent.form.ready")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from steps import generate, set_values, until, wait_for_end
+from steps import Late, focused, frames, generate, press, set_values, until, wait_for_end
 
 pytestmark = pytest.mark.browser
 BLOCK = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
@@ -120,6 +120,86 @@ def test_notes_are_kept_and_the_last_picture_becomes_the_preview(page: Any, netw
     cards.get_by_role("button", name="Back to the cards").click()
     cards.get_by_role("button", name="cardwash", exact=False).first.click()
     page.wait_for_function("latent.form.values.prompt === 'a red apple, <lora:cardwash:0.5> soft wash'")
+
+
+def test_a_late_list_takes_neither_the_place_nor_the_focus_nor_a_press(page: Any) -> None:
+    def many(route: Any) -> None:
+        answer = route.fetch().json()
+        card = {**answer["cards"][0], "preview": "", "reason": ""}
+        answer["cards"] = [{**card, "name": f"{n}.pt", "label": f"{n}", "insert": f"<lora:{n}:1>"} for n in range(60)]
+        answer["cards"][-1]["label"] += f" of {len(asked)}"
+        asked.append(route)
+        if len(asked) > 1:
+            held.append((route, answer))
+        else:
+            route.fulfill(json=answer)
+
+    asked: list[Any] = []
+    held: list[tuple[Any, Any]] = []
+    page.route("**/cards?kind=lora", many)
+    grid = page.locator("#cards-grid")
+
+    def come() -> None:
+        route, answer = held.pop()
+        route.fulfill(json=answer)
+        grid.get_by_text(f"59 of {len(asked) - 1}").wait_for(state="attached")
+        frames(page)
+
+    def again() -> None:
+        page.keyboard.press("Escape")
+        page.locator("#show-cards").click()
+        until(lambda: page.wait_for_timeout(10) or held)
+
+    open_cards(page)
+    again()
+    card = grid.locator(".choose", has=page.get_by_text("40", exact=True))
+    card.focus()
+    place = grid.evaluate("grid => grid.scrollTop")
+    assert place > 0
+    come()
+    assert grid.evaluate("grid => grid.scrollTop") == place
+    assert focused(page).startswith("40")
+    again()
+    press(page, grid.locator(".choose", has=page.get_by_text("2", exact=True)), come)
+    page.wait_for_function("latent.form.values.prompt.includes('<lora:2:1>')", timeout=10_000)
+
+
+def test_details_that_come_late_are_never_taken_for_those_of_another_card(page: Any) -> None:
+    cards = open_cards(page)
+    late = Late(page, "**/cards/details?*", first=1)
+    cards.get_by_role("button", name="Details of cardfilm").click()
+    late.wait()
+    cards.get_by_role("button", name="Details of cardwash").click()
+    cards.get_by_role("heading", name="cardwash").wait_for()
+    late.come()
+    assert cards.get_by_label("Activation text").input_value() != "grainy"  # of cardfilm
+
+
+def test_what_is_typed_into_the_notes_stays_while_others_are_saved(page: Any, networks: Path) -> None:
+    cards = open_cards(page)
+    cards.get_by_role("button", name="Details of cardwash").click()
+    text = cards.get_by_label("Activation text")
+    text.fill("soft")
+    late = Late(page, "**/cards/notes")
+    cards.get_by_role("button", name="Save").click()
+    late.wait()
+    text.fill("soft wash")
+    late.come()
+    page.get_by_text("Notes saved.").wait_for()
+    assert text.input_value() == "soft wash"
+    assert json.loads((networks / "Lora" / "cardwash.json").read_text())["activation text"] == "soft"
+    (networks / "Lora" / "cardwash.json").unlink()
+
+
+def test_two_cards_that_are_chosen_at_once_are_both_in_the_prompt(page: Any) -> None:
+    set_values(page, prompt="a red apple")
+    open_cards(page)
+    page.evaluate(
+        "for (const label of ['cardwash', 'cardfilm'])"
+        " [...document.querySelectorAll('#cards-grid .choose')].find(node => node.textContent.includes(label)).click()"
+    )
+    page.wait_for_function("latent.form.values.prompt.includes('cardfilm')")
+    assert "cardwash" in prompt(page)
 
 
 def test_cards_fit_a_phone(pages: Any) -> None:

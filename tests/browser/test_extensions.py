@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from running_server import RunningServer
-from steps import generate, set_values, shown_picture, wait_for_end
+from steps import Late, focused, frames, generate, press, set_values, shown_picture, wait_for_end
 
 # the middle of a cell of the shown grid, in the picture's element
 CELL = r"""([column, row]) => {
@@ -75,6 +75,37 @@ def test_a_panel_changes_the_picture_survives_a_reload_and_comes_back_with_reuse
     assert page.get_by_label("Amount").count() == 0
 
 
+def test_two_values_that_are_typed_one_after_the_other_are_both_kept(page: Any) -> None:
+    reset(page)
+    page.get_by_label("Script", exact=True).select_option("xyz-plot")
+    page.get_by_label("X values").wait_for()
+    page.evaluate(
+        """() => { for (const [key, value] of [['x_values', '2, 3'], ['y_values', '8, 9']]) {
+          const input = document.querySelector(`#panel-xyz-plot-${key}`);
+          input.value = value;
+          input.dispatchEvent(new Event('change'));
+        } }"""
+    )
+    page.wait_for_function("latent.panels.values()['xyz-plot'].y_values === '8, 9'")
+    assert page.evaluate("latent.panels.values()['xyz-plot'].x_values") == "2, 3"
+
+
+def test_a_panel_that_is_switched_on_takes_nothing_that_is_typed_into_another(page: Any) -> None:
+    reset(page)
+    page.get_by_label("Script", exact=True).select_option("xyz-plot")
+    page.get_by_label("X values").wait_for()
+    page.evaluate(
+        """() => { document.querySelector('#panel-on-detail').click();
+        document.querySelector('#panel-xyz-plot-x_values').focus();
+        document.execCommand('insertText', false, '2, '); }"""
+    )
+    page.get_by_label("Amount").wait_for()
+    page.wait_for_function("latent.form.values.extensions.includes('detail')")
+    frames(page)
+    page.keyboard.type("3")
+    assert page.get_by_label("X values").input_value() == "2, 3"
+
+
 @pytest.mark.parametrize(
     ("script", "fields", "prompt", "pictures"),
     [
@@ -121,6 +152,26 @@ def test_a_preset_is_taken_undone_kept_and_deleted(page: Any) -> None:
     box.get_by_role("button", name="Delete Eleven").wait_for(state="detached")
 
 
+def test_a_late_list_of_presets_takes_neither_the_focus_nor_a_press(page: Any) -> None:
+    reset(page)
+    page.get_by_role("button", name="Presets").click()
+    box = page.get_by_role("dialog", name="Presets")
+    quality = box.get_by_role("button", name="Quality")
+    quality.wait_for()
+    for act in ("focus", "press"):
+        page.keyboard.press("Escape")
+        late = Late(page, "**/presets")
+        page.get_by_role("button", name="Presets").click()
+        late.wait()
+        if act == "focus":
+            quality.focus()
+            late.come()
+            assert focused(page).startswith("Quality")
+        else:
+            press(page, quality, late.come)
+            page.wait_for_function("latent.form.values.steps === 35", timeout=10_000)
+
+
 def test_a_preset_from_a_file_keeps_every_digit_of_its_seed(page: Any, server: RunningServer) -> None:
     """2**53 + 1 is the first whole number that JavaScript does not hold."""
     reset(page)
@@ -150,3 +201,26 @@ def test_the_tab_lists_extensions_with_their_times_and_switching_one_off_takes_i
         page.wait_for_function("![...document.querySelectorAll('#script option')].some((o) => o.value === 'loopback')")
     finally:
         server.post("/extensions/loopback/enable")
+
+
+def test_an_older_answer_never_switches_an_extension_back_and_the_focus_stays(page: Any, server: RunningServer) -> None:
+    page.get_by_role("tab", name="Extensions").click()
+    detail, loopback = (
+        page.locator(f"[data-extension={name}]").get_by_role("switch") for name in ("detail", "loopback")
+    )
+    loopback.wait_for()
+    try:
+        late = Late(page, "**/extensions/loopback/disable")
+        loopback.click()
+        late.wait()
+        with page.expect_response("**/panels"):
+            detail.click()
+        page.get_by_text("Detail is off.").wait_for()
+        page.get_by_label("Script", exact=True).wait_for(state="attached")
+        late.come()
+        page.get_by_text("Loopback is off.").wait_for()
+        assert (loopback.is_checked(), detail.is_checked()) == (False, False)
+        assert page.evaluate("document.activeElement.id") == "extension-detail"
+    finally:
+        for name in ("loopback", "detail"):
+            server.post(f"/extensions/{name}/enable")

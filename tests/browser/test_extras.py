@@ -14,7 +14,7 @@ from face_models import ASTRONAUT, BOX, astronaut
 from painting import picture
 from PIL import Image, PngImagePlugin
 from running_server import RunningServer
-from steps import generate, set_values, wait_for_end
+from steps import focused, generate, set_values, wait_for_end
 
 from webui import pictures as files
 
@@ -72,6 +72,14 @@ def test_the_embedded_network_is_chosen_at_once_and_enlarges_as_over_the_api(pag
     assert pixels(large) == pixels(over_api(server, given, upscaler_1=NETWORK, upscaling_resize=4))
     plain = Image.open(io.BytesIO(given)).convert("RGB").resize((128, 96), Image.Resampling.LANCZOS)
     assert pixels(large) != plain.tobytes()
+
+
+def test_pictures_are_removed_one_after_the_other_by_the_keyboard(page: Any) -> None:
+    extras_of(page, picture(16, 24), picture(24, 16), picture(16, 16))
+    page.get_by_role("button", name="Remove 1.png").focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Remove 1.png").wait_for(state="detached")
+    assert focused(page) == "Remove 2.png"
 
 
 def test_a_folder_is_one_job_and_each_picture_is_what_it_would_be_alone(page: Any, server: RunningServer) -> None:

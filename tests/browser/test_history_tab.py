@@ -15,6 +15,7 @@ import painting
 import pytest
 from history_studio import Studio
 from running_server import RunningServer
+from steps import Late, focused, frames, press, until
 
 from webui.history import Recorder
 from webui.paths import Paths
@@ -263,6 +264,119 @@ def test_a_picture_that_arrives_never_scrolls_back_to_the_focus(page: Any) -> No
     assert page.evaluate("Number(document.activeElement.dataset.index)") == 0
 
 
+def test_the_keys_of_the_viewer_go_on_after_a_button_of_the_details(page: Any) -> None:
+    page.locator(".cell[data-index='9']").click()
+    viewer = page.get_by_role("dialog", name="Picture")
+    copy = viewer.get_by_role("button", name="Copy the prompt")
+    copy.focus()
+    page.keyboard.press("ArrowRight")
+    viewer.get_by_role("cell", name="101", exact=True).wait_for()  # the seed: the next one's details are drawn
+    assert focused(page) == "Copy the prompt"
+    viewer.get_by_role("button", name="Next picture").click()  # it goes: this is the last one
+    viewer.get_by_text("12 of 12").wait_for()
+    page.keyboard.press("ArrowLeft")
+    viewer.get_by_text("11 of 12").wait_for()
+
+
+def test_what_is_looked_at_stays_when_the_picture_before_it_goes_late(page: Any) -> None:
+    page.locator(".cell[data-index='3']").click()
+    viewer = page.get_by_role("dialog", name="Picture")
+    viewer.get_by_text("4 of 12").wait_for()
+    late = Late(page, "**/history/delete")
+    page.keyboard.press("Delete")
+    late.wait()
+    page.keyboard.press("ArrowRight")
+    viewer.get_by_role("cell", name="107", exact=True).wait_for()
+    tag = viewer.get_by_role("combobox", name="Add a tag")
+    tag.fill("half a t")
+    late.come()
+    viewer.get_by_text("4 of 11").wait_for()
+    assert "picture=8" in page.url
+    page.keyboard.type("ag")
+    assert tag.input_value() == "half a tag"
+    tag.fill("")
+    page.keyboard.press("Escape")
+    page.keyboard.press("Control+z")
+    viewer.get_by_text("of 12").wait_for()
+
+
+def test_a_tag_is_taken_off_while_another_one_is_typed(page: Any) -> None:
+    page.locator(".cell[data-index='5']").click()
+    box = page.get_by_role("combobox", name="Add a tag")
+    box.fill("first")
+    page.keyboard.press("Enter")
+    off = page.get_by_role("button", name="Remove the tag first")
+    off.wait_for()
+    box.fill("second")
+    press(page, off, lambda: None)
+    off.wait_for(state="detached", timeout=5_000)
+    second = page.get_by_role("button", name="Remove the tag second")
+    second.click()
+    second.wait_for(state="detached")
+
+
+def test_an_older_comparison_never_stands_under_a_newer_question(page: Any) -> None:
+    pick(page, 0, 1)
+    page.get_by_role("button", name="Compare").click()
+    box = page.get_by_role("dialog", name="Compare two pictures")
+    box.get_by_role("row", name="Seed 110 111").wait_for()
+    box.get_by_text("Different").wait_for()
+    late = Late(page, "**/history/compare?*", first=1)
+    everything = box.get_by_label("Show what is equal, too")
+    everything.check()
+    late.wait()
+    everything.uncheck()
+    frames(page)
+    rows = box.locator(".rows tr").count()
+    late.come()
+    assert box.locator(".rows tr").count() == rows
+    late = Late(page, "**/history/compare?*", first=1)
+    everything.check()
+    late.wait()
+    box.get_by_role("button", name="Swap the pictures").click()
+    box.get_by_role("row", name="Seed 111 110").wait_for()
+    late.come()
+    assert box.get_by_role("row", name="Seed 111 110").count() == 1
+
+
+def test_a_press_on_the_bar_of_the_selection_is_not_lost_when_pictures_come(page: Any) -> None:
+    pick(page, 0, 1)
+    clear = page.locator(".selection").get_by_role("button", name="Clear")
+    press(page, clear, lambda: page.evaluate("latent.history.gridNow.refresh()"))
+    page.locator(".selection").wait_for(state="hidden", timeout=5_000)
+
+
+def test_what_is_selected_belongs_to_the_search_that_is_shown(page: Any) -> None:
+    page.locator(".cell[data-index='0']").focus()
+    late = Late(page, "**/history/ids?*", first=1)
+    page.keyboard.press("Control+a")
+    late.wait()
+    search(page, "seed:100..103")
+    count(page, "4 pictures found")
+    late.come()
+    assert page.locator(".selection").is_hidden()
+    pick(page, 0)
+    late = Late(page, "**/history/ids?*", first=1)
+    search(page, "seed:100")
+    late.wait()  # the selection is looked for among what was found
+    search(page, "seed:104..107")
+    count(page, "4 pictures found")
+    pick(page, 0, 1)
+    page.get_by_text("2 selected").first.wait_for()
+    late.come()
+    assert page.locator(".selection").get_by_text("2 selected").is_visible()
+
+
+def test_the_way_out_of_a_search_without_pictures_keeps_the_focus(page: Any) -> None:
+    late = Late(page, "**/history/outline*", first=1)
+    search(page, "nothing of the kind")
+    late.wait()
+    page.get_by_role("button", name="Show all pictures").focus()
+    late.come()
+    page.keyboard.press("Enter")
+    count(page, "12 pictures")
+
+
 def test_tags_and_notes_are_kept_and_found(page: Any) -> None:
     page.locator(".cell[data-index='0']").click()
     page.get_by_role("combobox", name="Add a tag").fill("to print")
@@ -350,6 +464,57 @@ def test_earlier_prompts_come_back_by_the_arrow_keys(new_page: NewPage, studio_s
     page.wait_for_function("document.querySelectorAll('#prompt-list li').length === 1")
     page.keyboard.press("Enter")
     page.wait_for_function("document.querySelector('#f-prompt textarea')?.value === 'a lighthouse'")
+
+
+def test_an_earlier_prompt_is_taken_from_the_search_that_was_typed(page: Any) -> None:
+    page.get_by_role("tab", name="txt2img").click()
+    page.get_by_role("button", name="Earlier").click()
+    page.get_by_role("option", name="a lighthouse").wait_for()
+    page.get_by_role("combobox", name="Search earlier prompts").fill("green")
+    page.keyboard.press("Enter")  # before its answer is here
+    page.wait_for_function("latent.form.values.prompt === 'a green castle'", timeout=5_000)
+
+
+def test_a_walk_through_earlier_prompts_goes_on_when_the_list_is_read_anew(
+    new_page: NewPage, studio_server: RunningServer
+) -> None:
+    known = [entry["prompt"] for entry in studio_server.json("/history/prompts")["prompts"]]
+    studio_server.post("/history/drafts/txt2img", b'{"data": null}', {"content-type": "application/json"})
+    page = new_page()
+    area = page.locator("#f-prompt textarea")
+    with page.expect_response(lambda response: "/history/prompts?" in response.url):
+        area.fill("")
+    frames(page)
+    page.locator("#f-negative_prompt textarea").focus()
+    page.wait_for_timeout(1600)  # the list is read anew after so long
+    late = Late(page, "**/history/prompts?*")
+    area.focus()
+    late.wait()
+    for prompt in known[:2]:
+        page.keyboard.press("ArrowUp")
+        assert area.input_value() == prompt
+    late.come()
+    page.keyboard.press("ArrowUp")
+    assert area.input_value() == known[2]
+
+
+def test_a_draft_that_comes_late_never_replaces_what_is_typed_already(
+    new_page: NewPage, studio_server: RunningServer
+) -> None:
+    page = new_page()
+    body = json.dumps({"data": {"prompt": "typed elsewhere", "steps": 7}}).encode()
+    studio_server.post("/history/drafts/txt2img", body, {"content-type": "application/json"})
+    late = Late(page, "**/history/drafts/*", first=1, method="GET")
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    late.wait()
+    page.locator("#f-prompt textarea").fill("typed here")
+    page.wait_for_function("latent.form.values.prompt === 'typed here'")
+    late.come()
+    frames(page)
+    assert page.locator("#f-prompt textarea").input_value() == "typed here"
+    draft = "/history/drafts/txt2img"
+    until(lambda: page.wait_for_timeout(50) or studio_server.json(draft)["data"]["prompt"] == "typed here")
 
 
 def test_what_is_typed_is_there_in_another_browser(new_page: NewPage, studio_server: RunningServer) -> None:

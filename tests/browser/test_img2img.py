@@ -11,7 +11,7 @@ import pytest
 from painting import choose, mask_of, open_tab, picture, stroke
 from PIL import Image, ImageChops
 from running_server import RunningServer
-from steps import generate, ready, set_values, shown_picture, wait_for_end
+from steps import Late, generate, ready, set_values, shown_picture, wait_for_end
 
 pytestmark = pytest.mark.browser
 
@@ -113,6 +113,21 @@ def test_an_inpaint_sketch_draws_where_it_was_painted_from_the_colours_that_were
     assert after.getpixel((60, 100)) == before.getpixel((60, 100))
 
 
+def test_the_picture_that_was_chosen_last_is_the_one_to_start_from(page: Any) -> None:
+    open_tab(page, "img2img")
+    late = Late(page, "**/inputs", first=1)
+    for width in (96, 64):
+        file = {"name": f"{width}.png", "mimeType": "image/png", "buffer": picture(width, 64)}
+        page.set_input_files(".start-drop input[type=file]", file)
+        late.wait()
+    page.wait_for_function("latent.canvas?.width === 64 && latent.form.values['init.image']")
+    reference = page.evaluate("latent.form.values['init.image']")
+    late.come()
+    page.wait_for_timeout(300)
+    assert page.evaluate("latent.canvas.width") == 64
+    assert page.evaluate("latent.form.values['init.image']") == reference
+
+
 def test_the_stage_sends_its_picture_with_its_parameters(page: Any, made: dict[str, Any]) -> None:
     page.evaluate("view => latent.stage.follow(view.id, view)", made)
     shown_picture(page)
@@ -138,7 +153,7 @@ def test_png_info_and_history_send_pictures_on(page: Any, server: RunningServer,
     assert page.evaluate("document.documentElement.dataset.mode") == "img2img"
     page.evaluate("latent.form.set({ prompt: '' })")
     page.locator("#tab-history-button").click()
-    page.locator(".history-grid .cell").last.click()
+    page.get_by_role("gridcell", name="a red apple").last.click()  # other tests make pictures without words
     page.locator("#history-viewer [data-send=inpaint]").click()
     page.wait_for_function("latent.tabs.current === 'img2img' && latent.form.values.prompt !== ''")
     assert not page.locator("#history-viewer").is_visible()

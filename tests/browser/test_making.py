@@ -8,7 +8,20 @@ from typing import Any
 
 import pytest
 from running_server import RunningServer
-from steps import SLOW, generate, job_of, set_values, shown_picture, until, wait_for_end, wait_for_step
+from steps import (
+    SLOW,
+    Late,
+    frames,
+    generate,
+    job_of,
+    press,
+    ready,
+    set_values,
+    shown_picture,
+    until,
+    wait_for_end,
+    wait_for_step,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -196,6 +209,89 @@ def test_a_batch_fills_the_strip_and_the_viewer_walks_through_it(page: Any) -> N
     assert "Seed: 51" in page.locator("#stage pre").inner_text()
     page.get_by_role("button", name="Reuse seed").click()
     page.wait_for_function("latent.form.values.seed === '51'")
+
+
+class Told:
+    """A job that is told to the page and not run: `now` is its view."""
+
+    def __init__(self, page: Any, name: str, **more: Any) -> None:
+        params = {"prompt": name, "width": 64, "height": 64, "batch_count": 4, "batch_size": 1}
+        self.now = {"id": name, "rev": 1, "state": "running", "phase": "sampling", "params": params, "images": []}
+        self.now |= {"step": 1, "steps": 9, "batch": 1, "batches": 4, "progress": 0.1, "rate": 0, "seconds_left": None}
+        self.now |= {"warnings": [], "seconds": {}, "position": None, "peak_memory": 0, "error": None, "preview": 0}
+        self.now |= more
+        page.route(f"**/jobs/{name}*", self._answer)
+
+    def _answer(self, route: Any) -> None:
+        asked = route.request.url.partition("rev=")[2]
+        route.fulfill(status=204) if asked == str(self.now["rev"]) else route.fulfill(json=self.now)
+
+    def go_on(self, **more: Any) -> None:
+        self.now |= {"rev": self.now["rev"] + 1, **more}
+
+    def pictures(self, count: int) -> list[dict[str, Any]]:
+        facts = {"width": 64, "height": 64, "infotext": "a text\nSteps: 9, Seed: 1", "error": ""}
+        return [{**facts, "index": n, "seed": n, "path": f"told/{self.now['id']}-{n}.png"} for n in range(count)]
+
+
+def test_the_strip_grows_and_neither_the_focus_nor_a_press_nor_the_place_is_lost(page: Any) -> None:
+    job = Told(page, "told")
+    job.go_on(images=job.pictures(2))
+    page.evaluate("latent.stage.follow('told')")
+    thumbs = page.locator("#stage .thumb")
+    thumbs.nth(1).focus()
+    place = "[...document.querySelectorAll('#stage .thumb')].indexOf(document.activeElement)"
+    assert page.evaluate(place) == 1
+
+    def another() -> None:
+        job.go_on(images=job.pictures(3))
+        thumbs.nth(2).wait_for()
+
+    press(page, thumbs.nth(1), another)
+    page.wait_for_function("latent.stage.picture()?.index === 1")
+    assert page.evaluate(place) == 1
+    page.set_viewport_size({"width": 390, "height": 500})
+    page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    low = page.evaluate("scrollY")
+    assert low > 200
+    job.go_on(images=job.pictures(4))
+    thumbs.nth(3).wait_for()
+    frames(page)
+    assert page.evaluate("scrollY") == low
+    assert page.evaluate(place) == 1
+
+
+def test_a_late_look_for_an_earlier_job_never_takes_the_stage_from_a_newer_one(page: Any) -> None:
+    set_values(page, prompt="an earlier one", steps=1, width=64, height=64)
+    earlier = generate(page)
+    wait_for_end(page, earlier)
+    page.wait_for_function("latent.stage.mine.length === 0")
+    late = Late(page, f"**/jobs/{earlier}*")
+    page.reload()
+    ready(page)
+    late.wait()
+    set_values(page, prompt="a newer one")
+    newer = generate(page)
+    late.come()
+    assert job_of(page) == newer
+    wait_for_end(page, newer)
+
+
+def test_the_viewer_keeps_its_picture_when_the_next_job_begins_behind_it(page: Any) -> None:
+    first, second = Told(page, "first", state="done"), Told(page, "second")
+    first.go_on(images=first.pictures(1))
+    page.evaluate("latent.stage.follow('first')")
+    page.wait_for_function("latent.stage.picture()?.job === 'first'")
+    page.evaluate("latent.viewer.open()")
+    page.evaluate("latent.stage.follow('second')")
+    second.go_on(images=second.pictures(1))
+    page.wait_for_function("latent.stage.pictures().length === 2")
+    second.go_on(state="done")
+    page.wait_for_function("latent.stage.view.state === 'done'")
+    assert page.evaluate("latent.stage.picture().job") == "first"  # what F marks and R makes again
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function("latent.stage.picture().job === 'second'")
+    assert "1 of 2" in page.locator("#viewer").inner_text()
 
 
 def test_skip_leaves_one_picture_and_goes_on(page: Any) -> None:

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 import pytest
 from embedded import EMBEDDED_CHECKPOINT
 from PIL import Image, PngImagePlugin
 from running_server import RunningServer
-from steps import SLOW, generate, ready, set_values, settled_box, until, wait_for_end, wait_for_step
+from steps import (
+    SLOW,
+    Late,
+    focused,
+    frames,
+    generate,
+    press,
+    ready,
+    set_values,
+    settled_box,
+    until,
+    wait_for_end,
+    wait_for_step,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -95,6 +109,20 @@ def test_the_size_follows_the_checkpoint_until_the_user_sets_it(page: Any) -> No
     assert page.evaluate("[latent.form.values.width, latent.form.values.height]") == [640, 512]
 
 
+def test_a_choice_is_not_set_back_by_a_value_on_its_way(page: Any) -> None:
+    page.locator("#group-hires button.label-wrap").click()
+    chooser = page.locator("select[data-field='hires.upscaler']")
+    chooser.wait_for()
+    before = chooser.input_value()
+    chosen = chooser.evaluate(
+        """node => { const other = [...node.options].find(({ value }) => value !== node.value).value;
+        node.value = other; node.dispatchEvent(new Event('change', { bubbles: true }));
+        latent.form.tell(); // another field changed before the form has this one
+        return [other, node.value]; }"""
+    )
+    assert chosen[0] == chosen[1] != before
+
+
 def choose(page: Any, search: str) -> None:
     """Choose a checkpoint by typing a part of its name."""
     box = page.get_by_role("combobox", name="Checkpoint")
@@ -146,6 +174,25 @@ def test_png_info_takes_the_picture_from_the_stage_and_refuses_what_is_none(page
     page.locator("#tab-png-info .drop input[type=file]").set_input_files(str(broken))
     page.locator(".png-info .problem").wait_for()
     assert page.locator(".png-info table").count() == 0
+
+
+def test_png_info_shows_the_picture_that_was_chosen_last(page: Any) -> None:
+    def picture(prompt: str) -> dict[str, Any]:
+        info = PngImagePlugin.PngInfo()
+        info.add_text("parameters", f"{prompt}\nSteps: 5, Sampler: Euler, Seed: 1, Size: 64x64")
+        buffer = io.BytesIO()
+        Image.new("RGB", (64, 64)).save(buffer, "PNG", pnginfo=info)
+        return {"name": f"{prompt}.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
+
+    page.locator("#tab-png-info-button").click()
+    late = Late(page, "**/png-info", first=1)
+    for prompt in ("an older one", "a newer one"):
+        page.locator("#tab-png-info .drop input[type=file]").set_input_files(picture(prompt))
+        late.wait()
+    table = page.locator(".png-info table:not(.changes)")
+    table.get_by_text("a newer one").wait_for()
+    late.come()
+    assert "a newer one" in table.inner_text()
 
 
 def test_text_in_a_picture_is_shown_and_never_run(page: Any, tmp_path: Any) -> None:
@@ -209,6 +256,136 @@ def test_the_queue_shows_moves_and_cancels(page: Any, server: RunningServer) -> 
     assert newest
 
 
+class Jobs:
+    """A queue that is told to the page; `asked` are the ways it was steered."""
+
+    def __init__(self, page: Any, **states: str) -> None:
+        self.jobs = [self.job(name, state) for name, state in states.items()]
+        self.asked: list[str] = []
+        self.hold = False
+        self.held: list[Any] = []
+        page.route("**/jobs?limit=100", self._answer)
+        page.route(re.compile("/jobs/[a-z]+/(move-up|cancel|interrupt|retry)$"), self._steer)
+
+    @staticmethod
+    def job(name: str, state: str, **more: Any) -> dict[str, Any]:
+        params = {"prompt": name, "width": 64, "height": 64, "sampler": "Euler", "steps": 9}
+        params |= {"batch_count": 1, "batch_size": 1, "extras": None}
+        known = {"id": name, "state": state, "rev": 1, "params": params, "images": [], "progress": 0, "position": 0}
+        known |= {"phase": "sampling", "step": 1, "steps": 9, "line": "", "error": None, "sources": 0, "preview": 0}
+        return {**known, "started": None, "finished": None, **more}
+
+    def _answer(self, route: Any) -> None:
+        self.held.append(route) if self.hold else route.fulfill(json={"jobs": self.jobs})
+
+    def _steer(self, route: Any) -> None:
+        self.asked.append("/".join(route.request.url.rsplit("/", 2)[1:]))
+        route.fulfill(json={"changed": True, "id": "again"})
+
+
+def shown_jobs(page: Any, part: str, *names: str) -> None:
+    page.wait_for_function(
+        "([part, names]) => [...document.querySelectorAll(`[data-part=${part}] .job`)].map(row => row.dataset.id)"
+        ".join() === names",
+        arg=[part, ",".join(names)],
+    )
+
+
+def test_the_queue_is_drawn_anew_and_neither_the_focus_nor_a_press_is_lost(page: Any) -> None:
+    queue = Jobs(page, running="running", first="pending", second="pending", over="done")
+    first, second = queue.jobs[1:3]
+    second["position"] = 1
+    page.locator("#tab-queue-button").click()
+    shown_jobs(page, "finished", "over")
+    again = page.locator("[data-id=over]").get_by_role("button", name="Make again")
+    again.focus()
+    queue.jobs = [*queue.jobs[:3], Jobs.job("newer", "done"), queue.jobs[3]]  # another job ended
+    shown_jobs(page, "finished", "newer", "over")
+    assert again.evaluate("node => node === document.activeElement")
+    up = page.locator("[data-id=second]").get_by_role("button", name="Move up")
+    up.focus()
+    first |= {"position": 1, "rev": 2}
+    second |= {"position": 0, "rev": 2}
+    page.keyboard.press("Enter")
+    shown_jobs(page, "pending", "second", "first")
+    assert queue.asked == ["second/move-up"]
+    assert up.evaluate("node => node === document.activeElement")
+    cancel = page.locator("[data-id=second]").get_by_role("button", name="Cancel")
+
+    def the_other_goes() -> None:
+        queue.jobs.remove(first)
+        shown_jobs(page, "pending", "second")
+
+    press(page, cancel, the_other_goes)
+    until(lambda: page.wait_for_timeout(10) or queue.asked[1:] == ["second/cancel"])
+    page.locator("[data-id=running]").get_by_role("button", name="Interrupt").focus()
+    queue.jobs[0] |= {"state": "interrupted", "rev": 2}
+    page.locator("[data-part=finished] [data-id=running]").wait_for()
+    assert focused(page) == "Show"
+    assert page.evaluate("document.activeElement.closest('.job').dataset.id") == "running"
+
+
+def test_a_picture_of_the_queue_is_opened_while_its_preview_changes(page: Any) -> None:
+    queue = Jobs(page, running="running")
+    page.route("**/preview.jpg*", lambda route: route.fulfill(body=b"", content_type="image/jpeg"))
+    queue.jobs[0]["preview"] = 1
+    page.locator("#tab-queue-button").click()
+    link = page.get_by_label("Open the picture")
+    link.focus()
+
+    def another_preview() -> None:
+        queue.jobs[0] |= {"preview": 2, "rev": 2}
+        page.wait_for_function("document.querySelector('.job img').getAttribute('src').endsWith('n=2')")
+
+    with page.context.expect_page() as opened:
+        press(page, link, another_preview)
+    assert opened.value.url.endswith("n=2")
+    assert link.evaluate("node => node === document.activeElement")
+
+
+def test_an_older_answer_never_brings_a_job_back_into_the_queue(page: Any) -> None:
+    queue = Jobs(page, first="pending", second="pending")
+    page.locator("#tab-queue-button").click()
+    shown_jobs(page, "pending", "first", "second")
+    queue.hold, before = True, list(queue.jobs)
+    until(lambda: page.wait_for_timeout(10) or queue.held)
+    queue.hold = False
+    del queue.jobs[0]
+    page.locator("[data-id=first]").get_by_role("button", name="Cancel").click()
+    shown_jobs(page, "pending", "second")
+    queue.held[0].fulfill(json={"jobs": before})
+    frames(page)
+    shown = page.locator("[data-part=pending] .job").evaluate_all("rows => rows.map(row => row.dataset.id)")
+    assert shown == ["second"]
+
+
+def test_an_older_answer_never_undoes_what_the_header_tells(page: Any) -> None:
+    asked: list[Any] = []
+    page.route(re.compile("//[^/]+/status$"), lambda route: route.continue_() if asked else asked.append(route))
+    until(lambda: page.wait_for_timeout(10) or asked)
+    with page.expect_response(re.compile("//[^/]+/status$")):
+        page.evaluate("latent.status.hurry()")
+    older = {**asked[0].fetch().json(), "waiting": 7}
+    asked[0].fulfill(json=older)
+    frames(page)
+    assert "7 waiting" not in page.locator("#activity").inner_text()
+
+
+def test_a_message_stays_while_its_button_is_pressed_or_has_the_focus(page: Any) -> None:
+    tell = "latent.tools.say('Taken.', '', { label: 'Undo', run: () => { window.undone = (window.undone ?? 0) + 1; } })"
+    undo = page.locator(".toast").get_by_role("button", name="Undo")
+    page.evaluate(tell)
+    press(page, undo, lambda: page.evaluate("latent.tools.say('Another.')"))
+    assert page.evaluate("window.undone") == 1
+    page.mouse.move(5, 5)
+    page.evaluate(tell)
+    undo.focus()
+    page.evaluate("latent.tools.say('Another.')")
+    page.locator(".toast").get_by_text("Another.").wait_for()
+    page.keyboard.press("Enter")
+    assert page.evaluate("window.undone") == 2
+
+
 def test_settings_are_saved_found_reset_and_refused_at_the_field(page: Any, server: RunningServer) -> None:
     page.locator("#tab-settings-button").click()
     quality = page.get_by_role("spinbutton", name="Quality")
@@ -254,6 +431,21 @@ def test_words_typed_before_the_settings_have_come_sift_them_when_they_come(page
     assert page.locator(".setting").count() > 20
 
 
+def test_what_is_typed_into_a_setting_stays_when_an_earlier_value_is_saved(page: Any, server: RunningServer) -> None:
+    page.locator("#tab-settings-button").click()
+    quality = page.get_by_role("spinbutton", name="Quality")
+    late = Late(page, "**/component_server/", wanted="save_setting")
+    quality.fill("61")
+    quality.press("Tab")
+    late.wait()
+    quality.fill("7")
+    late.come()
+    page.locator("[data-key='saving.quality']").get_by_text("Saved.").wait_for()
+    assert quality.input_value() == "7"
+    page.get_by_role("button", name="Reset Quality").click()
+    until(lambda: "quality" not in (server.data_dir / "config.yaml").read_text())
+
+
 def test_what_is_kept_in_memory_is_shown_in_the_settings_and_cleared(page: Any, server: RunningServer) -> None:
     set_values(page, prompt="a red apple", steps=1)
     wait_for_end(page, generate(page))
@@ -266,6 +458,7 @@ def test_what_is_kept_in_memory_is_shown_in_the_settings_and_cleared(page: Any, 
     prompts.get_by_role("button", name="Clear Prompts").click()
     kept.get_by_text("Cleared.", exact=True).wait_for()
     assert "Empty" in prompts.inner_text()
+    assert page.evaluate("document.querySelector('.caches').contains(document.activeElement)")
     assert prompts.get_by_role("button", name="Clear Prompts").is_disabled()
     until(lambda: {c["name"]: c["entries"] for c in server.json("/caches")["caches"]}["checkpoints"] == 1)
     kept.get_by_role("button", name="Clear all").click()

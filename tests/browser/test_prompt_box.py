@@ -12,7 +12,7 @@ import pytest
 from embedded import EMBEDDED_CHECKPOINT
 from PIL import Image, PngImagePlugin
 from running_server import RunningServer
-from steps import generate, set_values, wait_for_end
+from steps import Late, focused, frames, generate, press, set_values, until, wait_for_end
 
 from webui.prompt import bracket_problems
 
@@ -200,6 +200,92 @@ def test_names_are_completed_with_a_few_keys(page: Any) -> None:
     page.keyboard.press("Enter")
     page.wait_for_function("latent.form.values.styles === 'Painted'")
     assert box.input_value().endswith(", ")
+
+
+def test_what_is_taken_from_a_list_replaces_all_that_was_typed_meanwhile(page: Any) -> None:
+    box = write(page, "")
+    listbox = page.locator("#completions")
+    page.keyboard.type("a fox <gra")
+    listbox.wait_for()
+    late = Late(page, "**/completions?*")
+    page.keyboard.type("i")
+    late.wait()  # the list still is that of "gra"
+    page.keyboard.press("Enter")
+    assert box.input_value() == "a fox <lora:filmgrain:1>"
+    late.come()
+    assert listbox.is_hidden()
+
+
+def test_what_the_keys_have_chosen_in_a_list_stays_when_a_late_list_comes(page: Any) -> None:
+    two = [{"kind": "lora", "label": name, "insert": f"<lora:{name}:1>", "note": ""} for name in ("one", "onward")]
+    page.route("**/completions?*", lambda route: route.fulfill(json=two))
+    box = write(page, "")
+    page.keyboard.type("<on")
+    page.locator("#completions").wait_for()
+    held: list[Any] = []
+    page.route("**/completions?*", lambda route: held.append(route))
+    page.keyboard.type("w")
+    until(lambda: page.wait_for_timeout(10) or held)
+    page.keyboard.press("ArrowDown")
+    held[0].fulfill(json=two)
+    frames(page)
+    page.keyboard.press("Enter")
+    assert box.input_value() == "<lora:onward:1>"
+
+
+def test_the_tokens_are_those_of_the_newest_text(page: Any) -> None:
+    late = Late(page, "**/tokens", first=1, wanted="apple")
+    write(page, "an apple")
+    late.wait()
+    write(page, "a very large red apple")
+    page.wait_for_function("document.querySelector('.tokens').textContent === '5/75'")
+    late.come()
+    assert page.locator(".tokens").first.inner_text() == "5/75"
+
+
+def test_a_letter_typed_while_the_page_fills_another_field_is_kept(page: Any) -> None:
+    box = write(page, "a fo")
+    page.wait_for_function("latent.form.values.prompt === 'a fo'")
+    # Gradio has read all fields, and writes them in a later frame: a letter may be typed in between
+    page.evaluate(
+        """() => { const { take } = latent;
+        latent.take = (...list) => { const values = take(...list);
+          document.execCommand('insertText', false, 'x'); latent.take = take; return values; }; }"""
+    )
+    set_values(page, steps=9)
+    frames(page)
+    assert box.input_value() == "a fox"
+    page.wait_for_function("latent.form.values.prompt === 'a fox' && latent.form.values.steps === 9")
+
+
+def test_a_late_list_of_styles_takes_neither_the_focus_nor_a_press(page: Any) -> None:
+    page.evaluate("latent.styles.open()")
+    dialog = page.locator("#styles")
+    photo = dialog.get_by_role("button", name="Photo photo of")
+    photo.wait_for()
+    page.keyboard.press("Escape")
+    late = Late(page, "**/styles")
+    page.evaluate("() => { latent.styles.open(); }")
+    late.wait()
+    photo.focus()
+    late.come()
+    assert focused(page).startswith("Photo")
+    page.keyboard.press("Escape")
+    late = Late(page, "**/styles")
+    page.evaluate("() => { latent.styles.open(); }")
+    late.wait()
+    press(page, photo, late.come)
+    page.wait_for_function("latent.form.values.styles === 'Photo'", timeout=10_000)
+
+
+def test_two_styles_that_are_chosen_at_once_are_both_chosen(page: Any) -> None:
+    page.evaluate("latent.styles.open()")
+    dialog = page.locator("#styles")
+    dialog.get_by_role("button", name="Photo photo of").wait_for()
+    page.evaluate("for (const name of ['Photo', 'Painted']) document.querySelector(`[data-name=${name}]`).click()")
+    page.wait_for_function("latent.form.values.styles.includes('Painted')")
+    frames(page)
+    assert page.evaluate("latent.form.values.styles") == "Photo\nPainted"
 
 
 def test_styles_are_chosen_written_changed_and_merged(page: Any, server: RunningServer) -> None:

@@ -3,7 +3,7 @@
 latent.cardDetails = (() => {
   const { el, icon, button, iconButton, call, say, find, setText } = latent.tools;
   const { cards } = latent;
-  let card = null, kind = "", opener = null;
+  let card = null, kind = "", opener = null, turn = 0;
 
   const FIELDS = [
     ["activation text", "activation_text", "Activation text", "Added to the prompt behind the tag"],
@@ -49,7 +49,6 @@ latent.cardDetails = (() => {
     problems.replaceChildren(...details.problems.map((text) => el("li", {}, text)));
     tags.replaceChildren(...(details.tags.length ? [el("b", {}, "Words of the training captions"), ...details.tags.map(({ name, value }) =>
       el("button", { type: "button", title: `${value} times; a click adds it to the activation text`, onclick: () => addWord(name) }, name, el("small", {}, value)))] : []));
-    for (const [key, name] of FIELDS) inputs[key].value = name === "preferred_weight" ? details.notes[name] || 0 : details.notes[name];
     usePicture.disabled = !lastPicture();
   }
   function addWord(word) {
@@ -63,8 +62,13 @@ latent.cardDetails = (() => {
     kind = ofKind;
     opener = document.activeElement;
     setText(fault, "");
-    try { draw(await call(`cards/details?${new URLSearchParams({ kind, name: card.name })}`)); }
-    catch (error) { latent.tools.complain(error); return; }
+    const now = ++turn;
+    try {
+      const details = await call(`cards/details?${new URLSearchParams({ kind, name: card.name })}`);
+      if (now !== turn || !cards.box.open) return; // another card was opened, or the cards were closed
+      draw(details);
+      for (const [key, name] of FIELDS) inputs[key].value = name === "preferred_weight" ? details.notes[name] || 0 : details.notes[name];
+    } catch (error) { latent.tools.complain(error); return; }
     cards.overview.hidden = true;
     view.hidden = false;
     find(".top button", view).focus();
@@ -74,8 +78,10 @@ latent.cardDetails = (() => {
     cards.overview.hidden = false;
     opener?.focus?.();
   }
-  async function reopened(details) {
-    await cards.show(kind);
+  /* What is written of the card has changed. The fields stay: something may be typed there that is not saved. */
+  async function reopened(now, details) {
+    if (now === turn) await cards.show(kind);
+    if (now !== turn) return;
     card = cards.card(kind, card.name) ?? card;
     draw(details);
   }
@@ -83,14 +89,14 @@ latent.cardDetails = (() => {
     event.preventDefault();
     const written = Object.fromEntries(FIELDS.map(([key]) => [key, key === "preferred weight" ? Number(inputs[key].value) || 0 : inputs[key].value]));
     try {
-      await reopened(await call("cards/notes", { method: "POST", json: { kind, name: card.name, notes: written } }));
+      await reopened(turn, await call("cards/notes", { method: "POST", json: { kind, name: card.name, notes: written } }));
       setText(fault, "");
       say("Notes saved.");
     } catch (error) { setText(fault, `${error.message} ${error.advice ?? ""}`); }
   }
   async function setPicture() {
     try {
-      await reopened(await call("cards/preview", { method: "POST", json: { kind, name: card.name, picture: lastPicture() } }));
+      await reopened(turn, await call("cards/preview", { method: "POST", json: { kind, name: card.name, picture: lastPicture() } }));
       say(`This picture now shows ${card.label}.`);
     } catch (error) { setText(fault, `${error.message} ${error.advice ?? ""}`); }
   }

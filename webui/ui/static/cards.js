@@ -3,7 +3,7 @@
    drawn as they come into view, and their pictures are read then, too. */
 "use strict";
 latent.cards = (() => {
-  const { el, icon, iconButton, call, complain, dialog, find, setText } = latent.tools;
+  const { el, icon, iconButton, call, complain, dialog, find, redraw, setText } = latent.tools;
   const { form } = latent;
   const KINDS = [["lora", "LoRA"], ["embedding", "Embeddings"], ["hypernetwork", "Hypernetworks"], ["checkpoint", "Checkpoints"]];
   const FOLDERS = { lora: "models/Lora", embedding: "models/embeddings", hypernetwork: "models/hypernetworks", checkpoint: "models/Stable-diffusion" };
@@ -14,8 +14,8 @@ latent.cards = (() => {
     largest: ["Largest first", (a, b) => b.size - a.size],
   };
   const BATCH = 80; // cards drawn at a time
-  const lists = {};
-  let kind = "lora", bases = {}, fitting = [], drawn = 0;
+  const lists = {}, nodes = new Map(); // a card's node, as long as the card says the same
+  let kind = "lora", bases = {}, fitting = [], drawn = 0, turn = 0;
 
   // --- what stands in the prompt ---
 
@@ -29,7 +29,7 @@ latent.cards = (() => {
     return new RegExp(`<${name}:${escaped(label)}(?::[^>]*)?>`, "i");
   }
   const target = () => (kind === "embedding" && negative.checked ? "negative_prompt" : "prompt");
-  const inPrompt = (card) => kind !== "checkpoint" && pattern(card).test(form.values[target()] ?? "");
+  const inPrompt = (card) => kind !== "checkpoint" && pattern(card).test(form.latest(target()) ?? "");
 
   function appended(text, piece) {
     const start = text.replace(/[\s,]+$/, "");
@@ -49,11 +49,11 @@ latent.cards = (() => {
       latent.models.select({ ...form.values, checkpoint: card.name });
       await form.chooseCheckpoint(card.name);
     } else {
-      const place = target(), text = form.values[place] ?? "", on = inPrompt(card);
+      const place = target(), text = form.latest(place) ?? "", on = inPrompt(card);
       const words = card.insert.slice(tagOf(card).length).trim();
       const values = { [place]: on ? without(text, pattern(card), tagOf(card) ? words : "") : appended(text, card.insert) };
       if (card.negative) {
-        const before = form.values.negative_prompt ?? "", expression = new RegExp(escaped(card.negative), "i");
+        const before = form.latest("negative_prompt") ?? "", expression = new RegExp(escaped(card.negative), "i");
         values.negative_prompt = on ? without(before, expression, "") : expression.test(before) ? before : appended(before, card.negative);
       }
       await form.set(values);
@@ -88,6 +88,8 @@ latent.cards = (() => {
   let opener = null;
 
   function node(card) {
+    const name = `${kind}/${card.name}`, text = JSON.stringify(card), before = nodes.get(name);
+    if (before?.text === text) return before.item;
     const picture = card.preview
       ? el("img", { src: previewUrl(card), alt: "", loading: "lazy", decoding: "async" })
       : el("span", { class: "no-picture" }, icon("image"));
@@ -97,6 +99,7 @@ latent.cards = (() => {
         picture, el("span", { class: "name" }, card.label), el("small", {}, card.reason || about)),
       iconButton(`Details of ${card.label}`, "info", () => latent.cardDetails.open(card, kind)));
     item.card = card;
+    nodes.set(name, { text, item });
     return item;
   }
   const previewUrl = (card) => `cards/preview.webp?${new URLSearchParams({ kind, name: card.name, v: card.preview })}`;
@@ -111,14 +114,15 @@ latent.cards = (() => {
     });
     return compare ? rest.sort(compare) : rest;
   }
-  function draw() {
+  /* `stay`: the same cards as far as they are the same, and the place in them. */
+  function draw(stay = false) {
     const list = lists[kind] ?? [];
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     fitting = filtered(list, { words, inFolder: folder.value, base: family.value, compare: ORDERS[order.value][1] });
-    drawn = 0;
-    grid.replaceChildren(more);
-    grid.scrollTop = 0;
-    extend();
+    drawn = stay ? Math.max(drawn, BATCH) : BATCH;
+    redraw(grid, ...fitting.slice(0, drawn).map(node), more);
+    more.hidden = drawn >= fitting.length;
+    if (!stay) grid.scrollTop = 0;
     const none = list.length ? "Nothing fits." : `There is nothing here yet. Files go into ${FOLDERS[kind]}.`;
     setText(note, fitting.length ? (fitting.length === list.length ? `${list.length.toLocaleString("en")} in all` : `${fitting.length.toLocaleString("en")} of ${list.length.toLocaleString("en")}`) : none);
     mark();
@@ -149,21 +153,21 @@ latent.cards = (() => {
     negativeLabel.hidden = kind !== "embedding";
   }
 
-  async function read(which) {
-    const answer = await call(`cards?kind=${which}`);
-    lists[which] = answer.cards;
-    bases = answer.bases;
-  }
   async function show(which) {
+    const now = ++turn;
     kind = which;
     for (const tab of tabs.children) tab.setAttribute("aria-selected", String(tab.dataset.kind === kind));
     grid.setAttribute("aria-labelledby", `cards-tab-${kind}`);
     if (!lists[kind]) { grid.replaceChildren(more); setText(note, ""); }
     else { drawFilters(); draw(); }
     try {
-      await read(kind);
-      if (which === kind) { drawFilters(); draw(); }
-    } catch (error) { setText(note, `${error.message} ${error.advice ?? ""}`); }
+      const answer = await call(`cards?kind=${which}`);
+      if (now !== turn) return; // asked once more, or for other cards
+      lists[which] = answer.cards;
+      bases = answer.bases;
+      drawFilters();
+      draw(true);
+    } catch (error) { if (now === turn) setText(note, `${error.message} ${error.advice ?? ""}`); }
   }
   async function reread() {
     try {
@@ -185,8 +189,8 @@ latent.cards = (() => {
     find(`[data-kind=${next}]`, tabs).focus();
     show(next);
   });
-  search.addEventListener("input", draw);
-  for (const select of [folder, order, family]) select.addEventListener("change", draw);
+  search.addEventListener("input", () => draw());
+  for (const select of [folder, order, family]) select.addEventListener("change", () => draw());
   negative.addEventListener("change", mark);
   box.addEventListener("close", () => opener?.focus?.());
   form.listeners.push(() => { if (box.open) mark(); });

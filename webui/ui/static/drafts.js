@@ -30,10 +30,13 @@ latent.drafts = (() => {
   }
 
   const first = call(`history/drafts/${FORM}`).catch(() => null);
+  let typing = false; // by hand, since the page was opened: newer than a draft that comes late
+  document.addEventListener("input", (event) => { typing ||= event.isTrusted && Boolean(event.target.closest?.("#making")); }, true);
   async function begin() {
     const draft = await first;
     const known = { seen: store.get("draft-seen", 0), typed: store.get("draft-typed", 0) };
-    if (draft && wins(draft, known)) {
+    if (typing) sent = null;
+    else if (draft && wins(draft, known)) {
       sent = draft.data;
       store.set("draft-seen", draft.updated);
       if (!same(draft.data, kept(latent.form.values))) {

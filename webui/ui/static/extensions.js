@@ -1,8 +1,8 @@
 /* The Extensions tab: what is here, what each hooks and how long that took, and switches. */
 "use strict";
 (() => {
-  const { el, call, complain, fill, find, setText, isShown, plural, say } = latent.tools;
-  let list = null, none = null;
+  const { el, call, complain, find, redraw, setText, isShown, plural, say } = latent.tools;
+  let list = null, none = null, turn = 0;
 
   const took = (seconds) => (seconds < 1 ? `${(seconds * 1000).toFixed(seconds < 0.01 ? 2 : 0)} ms` : `${seconds.toFixed(1)} s`);
   function uses(one) {
@@ -21,20 +21,23 @@
       one.asks.length ? el("p", { class: "muted" }, `Uses: ${one.asks.join(", ")}`) : null,
       one.problem ? el("p", { class: "bad", role: "status" }, one.problem) : null, uses(one));
   }
-  function show({ extensions }) {
-    fill(list, ...extensions.map(item));
+  /* The extensions as an answer has them, unless a later one is on its way. */
+  async function show(path, options) {
+    const now = ++turn, { extensions } = await call(path, options);
+    if (now !== turn) return;
+    redraw(list, ...extensions.map(item));
     none.hidden = extensions.length > 0;
   }
   async function flip(one, box) {
     try {
-      show(await call(`extensions/${one.name}/${box.checked ? "enable" : "disable"}`, { method: "POST" }));
+      const on = box.checked;
+      await show(`extensions/${one.name}/${on ? "enable" : "disable"}`, { method: "POST" });
       await latent.panels.refresh();
-      find(`#extension-${one.name}`, list)?.focus();
-      say(`${one.title} is ${box.checked ? "on" : "off"}.`);
+      say(`${one.title} is ${on ? "on" : "off"}.`);
     } catch (error) { box.checked = one.enabled; complain(error); }
   }
   async function read() {
-    try { show(await call("extensions")); } catch (error) { setText(none, error.message); none.hidden = false; }
+    try { await show("extensions"); } catch (error) { setText(none, error.message); none.hidden = false; }
   }
   latent.piece("extensions", (element) => {
     list = find("[data-part=list]", element);

@@ -1,7 +1,7 @@
 /* The Extras tab: pictures that are made larger and repaired, one, many or a folder of them, as one job. */
 "use strict";
 latent.extras = (() => {
-  const { el, icon, button, iconButton, fillSelect, modelChoices, call, find, say, complain, setText, steer, store, plural, outputUrl, isShown } = latent.tools;
+  const { el, icon, button, iconButton, fillSelect, modelChoices, call, find, redraw, say, complain, setText, steer, store, plural, outputUrl, isShown } = latent.tools;
   const { folders } = latent;
   const KEPT = "extras-job"; // the job that is followed, also after a reload
   const NUMBERS = ["upscaler_2_visibility", "scale", "width", "height", "visibility", "visibility_2", "codeformer_weight"];
@@ -53,7 +53,7 @@ latent.extras = (() => {
 
   function draw() {
     parts.drop.classList.toggle("small", inputs.length > 0);
-    parts.inputs.replaceChildren(...inputs.slice(0, 200).map((input) => el("li", { "data-state": input.state },
+    redraw(parts.inputs, ...inputs.slice(0, 200).map((input) => el("li", { "data-state": input.state },
       el("img", { src: source(input), alt: input.name, loading: "lazy", decoding: "async" }), running ? null : iconButton(`Remove ${input.name}`, "close", () => remove(input)))));
     const done = inputs.filter(({ state }) => state).length;
     setText(parts.run, !running ? (inputs.length > 1 ? `Enlarge ${inputs.length} pictures` : "Enlarge") : !job ? `Sending ${sent ?? 0} of ${inputs.length}` : job.view?.state === "pending" ? "Waiting for its turn" : inputs.length > 1 ? `${done} of ${inputs.length}` : job.view?.line || `${Math.round(100 * (job.view?.progress ?? 0))}%`);

@@ -80,13 +80,16 @@ latent.form = (() => {
       this.tell();
     },
     take(list) {
-      const values = { ...this.named(list), ...this.pending };
+      const asked = this.pending, kept = { __type__: "update" }; // a field that nobody set stays: something may be typed there
       this.pending = {};
-      this.values = values;
+      this.values = { ...this.named(list), ...asked };
       this.save();
       this.tell();
-      return this.list(values);
+      return this.spec.keys.map((name) => (name in asked ? asked[name] : kept));
     },
+
+    /* The newest value of a field, also one that is on its way into its widget. */
+    latest(name) { return name in this.pending ? this.pending[name] : this.values[name]; },
 
     save() { if (this.ready) store.set("form", Object.fromEntries(Object.entries(this.values).filter(([, value]) => value !== undefined))); },
     tell() { this.listeners.forEach((listener) => listener(this.values)); },

@@ -14,7 +14,7 @@ latent.history.compare = (() => {
   const mode = (name, label) => el("button", { type: "button", class: "quiet", "aria-pressed": "false", "data-mode": name, onclick: () => setMode(name) }, label);
   const modes = el("div", { class: "modes", role: "group", "aria-label": "View" }, mode("slider", "Slider"), mode("beside", "Side by side"));
   const everything = el("input", { type: "checkbox", id: "compare-everything" });
-  let pair = [], before = null;
+  let pair = [], before = null, asked = 0; // `asked`: how often rows were asked for; only the newest are drawn
 
   const box = dialog("history-compare", "Compare two pictures",
     el("div", { class: "top" }, el("h2", {}, "Compare"), modes, iconButton("Swap the pictures", "swap", () => show(pair[1], pair[0])), iconButton("Close", "close", () => box.close())),
@@ -32,7 +32,8 @@ latent.history.compare = (() => {
   }
 
   async function drawRows() {
-    const found = await call(`history/compare?ids=${pair.join()}&everything=${everything.checked}`);
+    const turn = ++asked, found = await call(`history/compare?ids=${pair.join()}&everything=${everything.checked}`);
+    if (turn !== asked) return;
     const groups = Object.entries(GROUPS).map(([group, title]) => [title, found.filter((row) => row.group === group)]).filter(([, members]) => members.length);
     rows.replaceChildren(...groups.map(([title, members]) => el("table", {}, el("caption", {}, title),
       el("thead", { class: "off-screen" }, el("tr", {}, el("th", {}, "Name"), el("th", {}, "First"), el("th", {}, "Second"))),
@@ -48,14 +49,15 @@ latent.history.compare = (() => {
       box.showModal();
       slider.focus();
     }
-    pair = [a, b];
+    const mine = (pair = [a, b]);
+    asked++;
     slider.value = 500;
     place();
     setText(words, "");
     rows.replaceChildren();
     try {
       const [one, two] = await Promise.all(pair.map((id) => call(`history/${id}`)));
-      if (pair[0] !== a || pair[1] !== b) return;
+      if (pair !== mine) return;
       [[first, one], [second, two]].forEach(([image, picture]) => {
         image.src = picture.file ?? picture.thumbnail;
         image.alt = picture.prompt || "Picture";
@@ -66,6 +68,7 @@ latent.history.compare = (() => {
       [one, two].forEach((picture, i) => setText(names.children[i], [`Seed ${picture.seed ?? "not known"}`, `${picture.width} × ${picture.height}`, new Date(picture.created * 1000).toLocaleDateString()].join(" · ")));
       await drawRows();
       const told = replay.verdict(await call(`history/${a}/difference/${b}`));
+      if (pair !== mine) return;
       words.className = `verdict-line ${told.good ? "good" : ""}`;
       words.replaceChildren(el("b", {}, told.title), " ", told.text);
     } catch (error) { complain(error); }

@@ -2,7 +2,7 @@
    similar pictures, links. Drawn anew for each picture; what is typed in it is saved as it is left. */
 "use strict";
 latent.history.details = (() => {
-  const { el, icon, button, iconButton, call, say, complain, copyText, bytes, duration, setText } = latent.tools;
+  const { el, icon, button, iconButton, call, say, complain, copyText, bytes, duration, redraw, setText } = latent.tools;
   const { actions, replay } = latent.history;
   const fields = latentBoot.form.fields;
   const KNOWN_TAGS = "history-known-tags";
@@ -58,14 +58,17 @@ latent.history.details = (() => {
     const known = el("datalist", { id: KNOWN_TAGS });
     call("history/tags").then((tags) => known.replaceChildren(...tags.slice(0, 200).map(({ tag }) => el("option", { value: tag }))), () => {});
     const input = el("input", { type: "text", list: KNOWN_TAGS, placeholder: "Add a tag", "aria-label": "Add a tag", maxlength: 100, autocomplete: "off" });
-    const draw = () => host.replaceChildren(
-      ...picture.tags.map((tag) => el("span", { class: "tag" }, tag, iconButton(`Remove the tag ${tag}`, "close", () => change([], [tag])))), input, known);
+    const shown = new Map(); // a tag's node stays the same: its button may be the one that is being pressed
+    const tagNode = (tag) => {
+      if (!shown.has(tag)) shown.set(tag, el("span", { class: "tag" }, tag, iconButton(`Remove the tag ${tag}`, "close", () => change([], [tag]))));
+      return shown.get(tag);
+    };
+    const draw = () => redraw(host, ...picture.tags.map(tagNode), input, known);
     const change = async (add, remove) => {
-      const focused = document.activeElement === input;
       picture.tags = [...picture.tags.filter((tag) => !remove.includes(tag) && !add.includes(tag)), ...add];
       input.value = "";
       draw();
-      if (focused || remove.length) input.focus();
+      if (remove.length) input.focus();
       await actions.tag([picture.id], add, remove);
       changed();
     };
@@ -133,7 +136,7 @@ latent.history.details = (() => {
           el("span", {}, words), el("span", { class: "muted" }, here ? "this one" : member.card.seed === null || words.includes("seed ") ? "" : `seed ${member.card.seed}`));
       };
       host.hidden = false;
-      host.replaceChildren(el("h3", {}, "Family"), el("ul", { class: "family", role: "tree", "aria-label": "Family of the picture" }, ...members.map(item)),
+      redraw(host, el("h3", {}, "Family"), el("ul", { class: "family", role: "tree", "aria-label": "Family of the picture" }, ...members.map(item)),
         ...(complete ? [] : [el("p", { class: "muted" }, `The first ${members.length} are shown.`)]));
     } catch { host.hidden = true; }
   }

@@ -2,10 +2,13 @@
    or a list of cards (a family, similar pictures, a link). Sources stack: closing goes back to the one before. */
 "use strict";
 latent.history.viewer = (() => {
-  const { el, icon, iconButton, call, complain, setText, dialog, store } = latent.tools;
+  const { el, icon, iconButton, call, complain, keepFocus, setText, dialog, store } = latent.tools;
   const { actions, details, replay, compare } = latent.history;
 
-  const listOf = (list) => ({ list, get total() { return this.list.length; }, card: (index) => list[index], cardAt: async (index) => list[index] ?? null });
+  const listOf = (list) => ({
+    list, get total() { return this.list.length; }, card: (index) => list[index], cardAt: async (index) => list[index] ?? null,
+    indexOf(id) { const index = list.findIndex((card) => card.id === id); return index < 0 ? undefined : index; },
+  });
   const image = el("img", { alt: "", draggable: "false" });
   const trouble = el("p", { class: "trouble", hidden: true });
   const place = el("p", { class: "place", "aria-live": "polite" });
@@ -81,6 +84,7 @@ latent.history.viewer = (() => {
     setText(place, source.total > 1 ? `${(index + 1).toLocaleString()} of ${source.total.toLocaleString()}` : "");
     box.classList.toggle("first", index <= 0);
     box.classList.toggle("last", index >= source.total - 1);
+    if (document.activeElement?.matches("#history-viewer.first .previous, #history-viewer.last .next")) stage.focus(); // it is gone
     box.classList.toggle("trashed", card.state === "trashed");
     drawStar();
     history.replaceState(history.state, "", `?picture=${card.id}`);
@@ -91,7 +95,7 @@ latent.history.viewer = (() => {
     star.setAttribute("aria-pressed", String(card.favourite));
   }
   function drawPicture() {
-    drawn = details.draw(panel, picture, { open, compare: compare.show, changed: () => {}, use, purge });
+    keepFocus(panel, () => { drawn = details.draw(panel, picture, { open, compare: compare.show, changed: () => {}, use, purge }); }); // keys are heard within the viewer alone
     panel.scrollTop = 0;
   }
   replay.on((id) => { if (box.open && id === picture?.id) drawn?.drawVerdict(); });
@@ -127,14 +131,17 @@ latent.history.viewer = (() => {
     card.favourite = what.favourite;
     drawStar();
   });
-  /* After pictures came or went: the one that now stands in the place, or the last one. */
-  actions.on("moved", async (ids) => {
+  /* After pictures came or went: the one that is shown, if others went; else the one that now stands in the place, or the
+     last one. */
+  actions.on("moved", async (ids, what) => {
     if (!box.open) return;
     for (const { source: { list } } of stack) list?.splice(0, list.length, ...list.filter((other) => !ids.includes(other.id)));
     await null; // whoever hears of it after this one has begun, too
     await latent.history.settled(); // the grid has read its new shape
     while (stack.length && here().source.total === 0) stack.pop();
     if (!stack.length) { box.close(); return; }
+    const place = what === "deleted" && card && !ids.includes(card.id) ? here().source.indexOf(card.id) : undefined;
+    if (place !== undefined) { here().index = place; drawCard(); return; }
     await go(Math.min(here().index, here().source.total - 1));
   });
 

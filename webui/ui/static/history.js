@@ -1,7 +1,7 @@
 /* The History tab: the bar above the grid, the selection, the keys, and what ties the parts together. */
 "use strict";
 (() => {
-  const { el, button, call, say, complain, find, setText, isShown, plural, dialog } = latent.tools;
+  const { el, button, call, say, complain, find, redraw, setText, isShown, plural, dialog } = latent.tools;
   const own = latent.history;
   const { actions, viewer, compare } = own;
   const SEARCH_AFTER = 120; // ms after the last key
@@ -74,7 +74,7 @@
     empty.hidden = n > 0;
     if (!n) {
       const words = trash ? ["The trash is empty", "What is deleted waits here until the trash is emptied."] : box.value ? ["Nothing found", "Fewer words find more. The filters are behind the button in the search field."] : ["No pictures yet", "Every picture that is made appears here, with all that is needed to make it again."];
-      empty.replaceChildren(el("h3", {}, words[0]), el("p", {}, words[1]), ...(searching ? [button("Show all pictures", "reset", () => { setTrash(false, true); box.set(""); run(); })] : []));
+      redraw(empty, el("h3", {}, words[0]), el("p", {}, words[1]), ...(searching ? [button("Show all pictures", "reset", () => { setTrash(false, true); box.set(""); run(); })] : []));
     }
     drawWhose();
     const fav = own.hasTerm(box.value, "fav:yes");
@@ -84,15 +84,18 @@
 
   function drawSelection() {
     const host = find(".selection", root), n = grid.selected.size;
-    const focused = host.contains(document.activeElement) ? document.activeElement.dataset.act : null;
+    grid.host.classList.toggle("choosing", n > 0);
     host.hidden = n === 0 && !(trash && grid.total);
+    const key = `${n} ${trash}`; // what is drawn of the selection; the rest is read as a button is pressed
+    if (host.dataset.key === key) return;
+    host.dataset.key = key;
     const ids = () => [...grid.selected];
     const act = (name, label, icon, onclick, props = {}) => button(label, icon, onclick, { "data-act": name, ...props });
     if (!n) {
-      host.replaceChildren(...(trash ? [act("empty", "Empty the trash", "trash", async () => { if (await ask(`Delete ${plural(grid.total, "picture", "pictures")} for good? The files go as well.`, "Delete for good")) actions.purge(null); })] : []));
+      redraw(host, ...(trash ? [act("empty", "Empty the trash", "trash", async () => { if (await ask(`Delete ${plural(grid.total, "picture", "pictures")} for good? The files go as well.`, "Delete for good")) actions.purge(null); })] : []));
     } else {
       const head = el("b", {}, `${n.toLocaleString()} selected`);
-      host.replaceChildren(head, ...(trash ? [
+      redraw(host, head, ...(trash ? [
         act("restore", "Restore", "reset", () => actions.restore(ids())),
         act("purge", "Delete for good", "trash", () => purge(ids())),
       ] : [
@@ -103,8 +106,6 @@
         act("delete", "Delete", "trash", () => actions.trash(ids())),
       ]), el("span", { class: "space" }), act("all", "Select all", "check", all), act("none", "Clear", "close", () => { clear(); grid.focus(); }));
     }
-    if (focused) (find(`[data-act=${focused}]`, host) ?? find("button", host))?.focus();
-    grid.host.classList.toggle("choosing", n > 0);
   }
 
   // --- selecting ---
@@ -144,9 +145,15 @@
     ids.forEach((id) => (every ? grid.selected.delete(id) : grid.selected.add(id)));
     selectionChanged();
   }
+  /* The ids of all that is found, null where something else was searched for meanwhile. */
+  async function found() {
+    const q = box.value, bin = trash, { ids } = await call(`history/ids?${new URLSearchParams({ q, trash: String(trash) })}`);
+    return q === box.value && bin === trash ? ids : null;
+  }
   async function all() {
     try {
-      const { ids } = await call(`history/ids?${new URLSearchParams({ q: box.value, trash: String(trash) })}`);
+      const ids = await found();
+      if (!ids) return;
       grid.selected = new Set(ids);
       selectionChanged();
       if (ids.length < grid.total) say(`The newest ${ids.length.toLocaleString()} are selected: so many can be changed at once.`);
@@ -155,9 +162,10 @@
   /* Pictures that a new search does not show are not acted upon unseen. */
   async function keepSelection() {
     if (!grid.selected.size) return;
-    const { ids } = await call(`history/ids?${new URLSearchParams({ q: box.value, trash: String(trash) })}`);
-    const found = new Set(ids);
-    grid.selected = new Set([...grid.selected].filter((id) => found.has(id)));
+    const ids = await found();
+    if (!ids) return;
+    const shown = new Set(ids);
+    grid.selected = new Set([...grid.selected].filter((id) => shown.has(id)));
     selectionChanged();
   }
 

@@ -19,6 +19,7 @@ const root = document.documentElement;
 
 let mode = tabs.mode, picture = null, canvas = null, parts = {}, files = null;
 let sending = Promise.resolve(null), sent = { surface: null, reference: "" }, turn = 0, resting = 0;
+let chosen = 0; // counts the pictures that were chosen: an earlier one that comes late is not shown
 
 // --- the picture ---
 
@@ -29,8 +30,10 @@ const loaded = (src) => new Promise((done, failed) => {
   image.src = src;
 });
 
+/* Whether it is shown: not where another one was chosen meanwhile. */
 async function show(found, { fit = true } = {}) {
-  const image = await loaded(`inputs/${found.reference}`);
+  const mine = chosen, image = await loaded(`inputs/${found.reference}`);
+  if (mine !== chosen) return false;
   picture = { ...found, image };
   sent = { surface: null, reference: "" };
   canvas.load(image, found.width, found.height);
@@ -42,9 +45,11 @@ async function show(found, { fit = true } = {}) {
   canvas.arrange();
   update();
   if (fit) await fitSize();
+  return mine === chosen;
 }
 
 function forget() {
+  chosen++;
   picture = null;
   sent = { surface: null, reference: "" };
   delete root.dataset.picture;
@@ -68,10 +73,10 @@ function fitSize() {
 async function take(blob) {
   if (!TYPES.test(blob.type)) { say("That is no PNG, JPEG, WEBP or AVIF picture.", "bad"); return; }
   parts.drop.classList.add("busy");
+  const mine = ++chosen;
   try {
     const found = await call("inputs", { method: "POST", body: blob });
-    await show(found);
-    await form.set({ "init.image": found.reference, "inpaint.mask": "" }, true);
+    if (mine === chosen && (await show(found))) await form.set({ "init.image": found.reference, "inpaint.mask": "" }, true);
   } catch (error) { complain(error); }
   parts.drop.classList.remove("busy");
 }
@@ -80,7 +85,8 @@ async function take(blob) {
 const taker = (wanted) => async (found, from, parameters) => {
   tabs.go("img2img");
   setMode(wanted);
-  await show(found, { fit: false });
+  chosen++;
+  if (!(await show(found, { fit: false }))) return;
   const { width, height, reduced } = fittingSize(found, from.params ? Infinity : latent.models.nativeSize(form.values.checkpoint));
   await form.set({ ...parameters, mode, width, height, "init.image": found.reference, "inpaint.mask": "", ...(reduced ? { "inpaint.only_masked": true } : {}) }, true);
 };
@@ -274,8 +280,8 @@ async function follow(values) {
   if (reference && reference !== picture?.reference && reference !== looking) {
     looking = reference;
     try {
-      await show(await call(`inputs/${reference}/info`), { fit: false });
-      if (values["inpaint.mask"]) await restoreMask(values["inpaint.mask"]);
+      const mine = chosen, found = await call(`inputs/${reference}/info`);
+      if (mine === chosen && (await show(found, { fit: false })) && values["inpaint.mask"]) await restoreMask(values["inpaint.mask"]);
     } catch (error) { if (error.status) form.set({ "init.image": "", "inpaint.mask": "" }, true); }
     looking = "";
   }

@@ -3,12 +3,12 @@
    over, so one of them at most is chosen; the others each have a switch. */
 "use strict";
 latent.panels = (() => {
-  const { el, button, iconButton, call, find, say } = latent.tools;
+  const { el, button, iconButton, call, find, redraw, say } = latent.tools;
   const { form } = latent;
   let panels = window.latentBoot.panels, host = null, drawn = null;
 
   const parse = (text) => { try { return JSON.parse(text || "{}"); } catch { return {}; } };
-  const values = () => parse(form.values.extensions);
+  const values = () => parse(form.latest("extensions"));
   const write = (next) => {
     drawn = Object.keys(next).length ? JSON.stringify(next) : "";
     return form.set({ extensions: drawn }, true);
@@ -25,7 +25,8 @@ latent.panels = (() => {
     if (isScript(panel)) for (const other of panels.filter(isScript)) delete all[other.name];
     if (on) all[panel.name] = { ...defaults(panel), ...kept.get(panel.name) };
     else { if (all[panel.name]) kept.set(panel.name, all[panel.name]); delete all[panel.name]; }
-    return write(all).then(draw);
+    write(all);
+    draw();
   }
   const kept = new Map(); // what a panel held when it was switched off
 
@@ -85,8 +86,8 @@ latent.panels = (() => {
     const on = panel.name in now, id = `panel-on-${panel.name}`;
     const box = el("input", { type: "checkbox", role: "switch", id });
     box.checked = on;
-    box.addEventListener("change", () => turn(panel, box.checked).then(() => find(`#${id}`, host)?.focus()));
-    const reset = on ? iconButton(`Reset ${panel.title}`, "reset", () => write({ ...values(), [panel.name]: defaults(panel) }).then(draw)) : null;
+    box.addEventListener("change", () => turn(panel, box.checked));
+    const reset = on ? iconButton(`Reset ${panel.title}`, "reset", () => { write({ ...values(), [panel.name]: defaults(panel) }); draw(); }) : null;
     return el("section", { class: "panel", "data-panel": panel.name }, el("header", {}, el("label", { for: id }, box, el("span", {}, panel.title)), reset), on ? fieldsOf(panel, now[panel.name]) : null);
   }
   function scriptPanel(scripts, now) {
@@ -95,15 +96,15 @@ latent.panels = (() => {
     select.value = chosen?.name ?? "";
     select.addEventListener("change", () => {
       const panel = scripts.find((one) => one.name === select.value);
-      (panel ? turn(panel, true) : turn(chosen, false)).then(() => find("#script", host)?.focus());
+      panel ? turn(panel, true) : turn(chosen, false);
     });
     return el("section", { class: "panel", "data-panel": "script" }, el("header", {}, el("label", { for: "script" }, "Script"), select), chosen ? fieldsOf(chosen, now[chosen.name]) : null);
   }
   function draw() {
     if (!host) return;
     const now = values(), scripts = panels.filter(isScript);
-    drawn = form.values.extensions ?? "";
-    host.replaceChildren(...(scripts.length ? [scriptPanel(scripts, now)] : []), ...panels.filter((panel) => !isScript(panel)).map((panel) => alwaysPanel(panel, now)));
+    drawn = form.latest("extensions") ?? "";
+    redraw(host, ...(scripts.length ? [scriptPanel(scripts, now)] : []), ...panels.filter((panel) => !isScript(panel)).map((panel) => alwaysPanel(panel, now)));
     host.closest("#panels")?.toggleAttribute("hidden", !panels.length);
   }
   /* Read the panels again: an extension was switched on or off. Values of panels that are gone are taken out. */
@@ -117,7 +118,7 @@ latent.panels = (() => {
   function mount(element) {
     host = find(".panels", element);
     draw();
-    form.listeners.push((now) => { if ((now.extensions ?? "") !== drawn) draw(); });
+    form.listeners.push(() => { if ((form.latest("extensions") ?? "") !== drawn) draw(); });
   }
   latent.piece("panels", mount);
   return { refresh, values, defaults, isScript: (name) => panels.some((panel) => panel.name === name && isScript(panel)) };

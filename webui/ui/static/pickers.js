@@ -104,10 +104,10 @@
   function chooser(element) {
     const select = find("select", element), name = select.dataset.field, { source, tip } = form.spec.fields[name];
     find("label", element).firstChild.replaceWith(el("span", { "data-tip": tip }, find("label", element).firstChild.textContent));
-    const show = () => fillSelect(select, CHOICES[source](), form.values[name] ?? form.spec.fields[name].default);
+    const show = () => fillSelect(select, CHOICES[source](), form.latest(name) ?? form.spec.fields[name].default);
     select.addEventListener("change", () => form.set({ [name]: select.value }));
     select.setAttribute("aria-description", tip);
-    form.listeners.push(() => { if (select.value !== form.values[name]) show(); });
+    form.listeners.push(() => { if (select.value !== form.latest(name)) show(); }); // not the value before the one that was just chosen
     models.listeners.push(show);
     show();
   }

@@ -5,6 +5,7 @@ latent.pngInfo = (() => {
   const { tabs } = latent;
 
   const pngInfo = {
+    turn: 0, // counts the pictures that were chosen: an answer to an earlier one is not shown
     mount(element) {
       this.root = element;
       for (const name of ["drop", "picture", "result"]) this[name] = find(`[data-part=${name}]`, element);
@@ -28,11 +29,13 @@ latent.pngInfo = (() => {
     async open(src, name) {
       tabs.go("png-info");
       try {
-        const blob = await (await fetch(src)).blob();
+        const turn = (this.turn += 1), blob = await (await fetch(src)).blob();
+        if (turn !== this.turn) return; // another one was chosen meanwhile
         this.root?.isConnected ? this.read(blob, name) : (this.waiting = [blob, name]);
       } catch { say("The picture could not be read.", "bad"); }
     },
     async read(blob, name) {
+      const turn = (this.turn += 1);
       this.waiting = null;
       this.blob = blob;
       if (this.url) URL.revokeObjectURL(this.url);
@@ -42,8 +45,10 @@ latent.pngInfo = (() => {
       this.picture.hidden = false;
       this.drop.classList.add("filled");
       try {
-        this.draw(await call("png-info", { method: "POST", body: blob }), name);
+        const found = await call("png-info", { method: "POST", body: blob });
+        if (turn === this.turn) this.draw(found, name);
       } catch (error) {
+        if (turn !== this.turn) return;
         this.picture.hidden = true;
         this.drop.classList.remove("filled");
         this.result.replaceChildren(el("div", { class: "problem", role: "alert" }, el("h3", {}, "The file could not be read"), el("p", {}, error.message), el("p", { class: "next" }, error.advice)));

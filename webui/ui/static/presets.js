@@ -2,12 +2,12 @@
    checkpoint come first; one's own are made of what differs from the defaults, and are kept on the server. */
 "use strict";
 latent.presets = (() => {
-  const { el, button, iconButton, call, say, complain, dialog, find, setText, widgetValues, readJson, writeJson } = latent.tools;
+  const { el, button, iconButton, call, say, complain, dialog, find, redraw, setText, widgetValues, readJson, writeJson } = latent.tools;
   const { form, models } = latent;
   const NEVER = new Set(["prompt", "negative_prompt", "styles", "seed", "variation_seed", "checkpoint", "vae", "refiner", "hires.checkpoint", "hires.prompt", "hires.negative_prompt"]); // what a preset is not about
   const KINDS = new Set(["mode", "picture", "sources"]); // nor these
   const GROUPS = ["hires", "faces"]; // those that stand alone; the others need a picture
-  let known = [];
+  let known = [], drawn = "";
 
   const family = () => models.checkpoint(form.values.checkpoint)?.family ?? "";
   const fits = (preset) => !preset.families.length || preset.families.includes(family());
@@ -38,7 +38,9 @@ latent.presets = (() => {
   function draw() {
     const rank = (preset) => (preset.own ? 0 : preset.families.length ? 1 : 2);
     const fitting = known.filter(fits).sort((a, b) => rank(a) - rank(b));
-    list.replaceChildren(...fitting.map(row));
+    const key = JSON.stringify(fitting);
+    if (key !== drawn) redraw(list, ...fitting.map(row)); // mostly the list that comes is the one that is there
+    drawn = key;
     setText(note, fitting.length ? "" : "There are no presets for this checkpoint yet.");
   }
   async function read() {

@@ -98,7 +98,7 @@ latent.promptBox = (() => {
   const list = el("ul", { id: "completions", role: "listbox", "aria-label": "Suggestions", hidden: true });
   const told = el("p", { class: "off-screen", "aria-live": "polite" });
   document.addEventListener("DOMContentLoaded", () => document.body.append(list, told));
-  let open = null, entries = [], active = -1, turn = 0, timer = 0, nothing = "";
+  let open = null, entries = [], active = -1, turn = 0, timer = 0, nothing = "", walked = false;
 
   /* What is being typed before the caret: { kinds, query, from, to, sure }, or null. */
   function context(text, caret) {
@@ -128,9 +128,12 @@ latent.promptBox = (() => {
   }
 
   async function suggest(area) {
+    const where = area.selectionStart === area.selectionEnd ? context(area.value, area.selectionStart) : null;
+    if (open && open.area === area && open.kinds === where?.kinds && open.from === where.from) open.to = where.to; // what is chosen before the next list comes replaces this letter, too
+    else close();
     const now = ++turn;
     clearTimeout(timer);
-    const where = area.selectionStart === area.selectionEnd ? context(area.value, area.selectionStart) : null;
+    walked = false;
     if (!where || (nothing && `${where.kinds} ${where.query}`.startsWith(nothing))) { close(); return; }
     timer = setTimeout(async () => {
       let found = [];
@@ -145,7 +148,7 @@ latent.promptBox = (() => {
   }
 
   function show(area, where, found) {
-    if (open && open.area !== area) close();
+    const chosen = walked ? found.findIndex(({ insert }) => insert === entries[active]?.insert) : -1;
     open = { area, ...where };
     entries = found;
     list.replaceChildren(...entries.map((entry, i) => el("li", { role: "option", id: `completion-${i}`, "aria-selected": "false", onmousedown: (event) => { event.preventDefault(); accept(i); } },
@@ -153,7 +156,7 @@ latent.promptBox = (() => {
     list.hidden = false;
     const attributes = { role: "combobox", "aria-expanded": "true", "aria-controls": "completions", "aria-autocomplete": "list" };
     for (const [name, value] of Object.entries(attributes)) area.setAttribute(name, value);
-    setActive(where.sure ? 0 : -1); // what was only guessed is not chosen by Enter
+    setActive(chosen >= 0 ? chosen : where.sure ? 0 : -1); // what was only guessed is not chosen by Enter
     setText(told, `${entries.length} suggestions`);
     const place = caretPlace(area, where.from), size = list.getBoundingClientRect();
     const below = place.bottom + 4 + size.height < innerHeight || place.top < size.height + 8;
@@ -200,6 +203,7 @@ latent.promptBox = (() => {
     if (step) {
       if (active < 0 && step < 0) { close(); return; }
       event.preventDefault();
+      walked = true;
       setActive((active + step + entries.length) % entries.length);
     } else if (plain && ["Enter", "Tab"].includes(event.key) && active >= 0) {
       event.preventDefault();

@@ -56,7 +56,11 @@ latent.prompts = (() => {
     if (recall && recall.at >= 0) return;
     if (Date.now() - fetched < 1500) return;
     fetched = Date.now();
-    try { recall = new Recall((await call(`history/prompts?limit=${RECALLED}`)).prompts.map(({ prompt }) => prompt)); } catch { /* without a history there is nothing to recall */ }
+    try {
+      const { prompts } = await call(`history/prompts?limit=${RECALLED}`);
+      if (recall && recall.at >= 0) return; // a walk began meanwhile: it goes on in its own list
+      recall = new Recall(prompts.map(({ prompt }) => prompt));
+    } catch { /* without a history there is nothing to recall */ }
   }
 
   function key(event) {
@@ -89,15 +93,16 @@ latent.prompts = (() => {
   const list = el("ul", { id: "prompt-list", role: "listbox", "aria-label": "Earlier prompts" });
   const note = el("p", { class: "muted", role: "status" });
   const box = dialog("prompts", "Earlier prompts", el("div", { class: "top" }, input, iconButton("Close", "close", () => box.close())), note, list);
-  let entries = [], older = "", active = 0, turn = 0, timer = 0, opener = null;
+  let entries = [], older = "", active = 0, turn = 0, timer = 0, opener = null, listed = null; // `listed`: the words that the list is of
 
   async function read(more = false) {
-    const now = ++turn;
+    const now = ++turn, q = input.value.trim();
     try {
-      const page = await call(`history/prompts?${new URLSearchParams({ q: input.value.trim(), limit: 40, after: more ? older : "" })}`);
+      const page = await call(`history/prompts?${new URLSearchParams({ q, limit: 40, after: more ? older : "" })}`);
       if (now !== turn) return;
       entries = more ? [...entries, ...page.prompts] : page.prompts;
       older = page.older;
+      listed = q;
       if (!more) list.replaceChildren();
       list.append(...page.prompts.map((entry, i) => row(entry, entries.length - page.prompts.length + i)));
       setText(note, entries.length ? "" : input.value ? "No earlier prompt has these words." : "The prompts of the pictures you make will be listed here.");
@@ -118,6 +123,12 @@ latent.prompts = (() => {
     if (node) input.setAttribute("aria-activedescendant", node.id);
     node?.scrollIntoView({ block: "nearest" });
     if (older && active > entries.length - 8) read(true);
+  }
+  /* Enter: what is chosen in the list of the words that are typed, which may be on its way. */
+  async function takeActive() {
+    clearTimeout(timer);
+    if (listed !== input.value.trim()) await read();
+    if (box.open && listed === input.value.trim()) take(active);
   }
   async function take(index) {
     const entry = entries[index];
@@ -142,6 +153,7 @@ latent.prompts = (() => {
   function open() {
     opener = document.activeElement;
     input.value = "";
+    listed = null;
     list.replaceChildren();
     box.showModal();
     input.focus();
@@ -151,7 +163,7 @@ latent.prompts = (() => {
   input.addEventListener("keydown", (event) => {
     const step = { ArrowDown: 1, ArrowUp: -1, PageDown: 6, PageUp: -6 }[event.key];
     if (step) { event.preventDefault(); setActive(active + step); }
-    else if (event.key === "Enter") { event.preventDefault(); take(active); }
+    else if (event.key === "Enter") { event.preventDefault(); takeActive(); }
     else if (event.key === "Delete" && input.selectionStart === input.value.length && entries[active]) { event.preventDefault(); forget(entries[active]); }
   });
   list.addEventListener("click", (event) => { const node = event.target.closest("[data-index]"); if (node) take(Number(node.dataset.index)); });

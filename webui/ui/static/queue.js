@@ -1,11 +1,13 @@
 /* The tab Queue: the jobs that run, wait and have ended. */
 "use strict";
 (() => {
-  const { OVER, button, call, complain, duration, el, find, isShown, outputUrl, plural, say, setText, sleep, steer } = latent.tools;
+  const { OVER, button, call, complain, duration, el, find, isShown, keepFocus, outputUrl, plural, redraw, say, setText, sleep, steer } = latent.tools;
   const { stage, tabs } = latent;
 
   const queue = {
     rows: new Map(),
+    asked: 0, // how often the jobs were asked for, and the newest question that is answered:
+    answered: 0,
     mount(element) {
       this.root = element;
       for (const name of ["running", "pending", "finished"]) this[name] = find(`[data-part=${name}]`, element);
@@ -20,14 +22,17 @@
       }
     },
     async draw() {
-      const { jobs } = await call("jobs?limit=100");
+      const asked = ++this.asked, { jobs } = await call("jobs?limit=100");
+      if (asked < this.answered) return; // a later question was answered first
+      this.answered = asked;
+      keepFocus(this.root, () => this.show(jobs)); // also of a job that goes from one part to another
+    },
+    show(jobs) {
       const parts = { running: [], pending: [], finished: [] };
       for (const job of jobs) (parts[job.state] ?? parts.finished).push(job);
       parts.pending.sort((a, b) => a.position - b.position);
       for (const [name, list] of Object.entries(parts)) {
-        const nodes = list.map((job) => this.row(job));
-        const host = find("ul", this[name]);
-        if (nodes.length !== host.children.length || nodes.some((node, i) => host.children[i] !== node)) host.replaceChildren(...nodes);
+        redraw(find("ul", this[name]), ...list.map((job) => this.row(job)));
         this[name].hidden = !list.length;
         setText(find("h2 span", this[name]), String(list.length));
       }
@@ -38,7 +43,11 @@
     row(job) {
       const old = this.rows.get(job.id);
       if (old?.rev === job.rev) return old.node;
-      const node = old?.state === job.state ? old.node : el("li", { class: "job", "data-id": job.id, "data-state": job.state }, el("div", { class: "thumbs" }), el("div", { class: "words" }, el("p", { class: "prompt" }), el("p", { class: "muted" }), el("div", { class: "line" }, el("i"))), this.actions(job));
+      const node = old?.node ?? el("li", { class: "job", "data-id": job.id }, el("div", { class: "thumbs" }), el("div", { class: "words" }, el("p", { class: "prompt" }), el("p", { class: "muted" }), el("div", { class: "line" }, el("i"))), el("div", { class: "actions" }));
+      if (old?.state !== job.state) {
+        node.dataset.state = job.state;
+        find(".actions", node).replaceChildren(...this.actions(job));
+      }
       this.rows.set(job.id, { rev: job.rev, state: job.state, node });
       const p = job.params;
       setText(find(".prompt", node), p.extras ? "Extras" : p.prompt || "(no prompt)");
@@ -59,8 +68,9 @@
       const thumbs = find(".thumbs", node), key = sources.join();
       if (thumbs.dataset.key !== key) {
         thumbs.dataset.key = key;
-        thumbs.replaceChildren(...sources.slice(0, 1).map((src) => el("a", { href: src, target: "_blank", rel: "noopener", "aria-label": "Open the picture" }, el("img", { src, alt: "", loading: "lazy", decoding: "async" }))));
-        if (sources.length > 1) thumbs.append(el("span", { title: `${sources.length} pictures` }, String(sources.length)));
+        const [src] = sources, link = find("a", thumbs) ?? el("a", { target: "_blank", rel: "noopener", "aria-label": "Open the picture" }, el("img", { alt: "", loading: "lazy", decoding: "async" }));
+        if (src) link.href = link.firstElementChild.src = src;
+        redraw(thumbs, src ? link : null, sources.length > 1 ? el("span", { title: `${sources.length} pictures` }, String(sources.length)) : null);
       }
       return node;
     },
@@ -70,11 +80,10 @@
         try { await call(`jobs/${job.id}/retry`, { method: "POST" }); say("Queued again."); this.draw(); } catch (error) { complain(error); }
       };
       const show = () => { tabs.go("txt2img"); stage.follow(job.id); };
-      const made = {
+      return {
         running: [button("Show", "image", show), button("Interrupt", "stop", then("interrupt"))],
         pending: [button("Move up", "up", then("move-up")), button("Cancel", "close", then("cancel"))],
       }[job.state] ?? [button("Show", "image", show), button(job.sources && job.state !== "done" ? "Go on" : "Make again", "recycle", retry)];
-      return el("div", { class: "actions" }, ...made);
     },
   };
 

@@ -1,7 +1,7 @@
 /* The tab Settings, drawn from the settings' own descriptions. */
 "use strict";
 (() => {
-  const { el, find, iconButton, setText, bytes, plural, sleep, isShown } = latent.tools;
+  const { el, find, iconButton, redraw, setText, bytes, plural, sleep, isShown } = latent.tools;
 
   const settings = {
     mount(element, env) {
@@ -33,14 +33,17 @@
       const write = (value) => { entry.kind === "bool" ? (control.checked = value) : (control.value = value); };
       const reset = iconButton(`Reset ${entry.label}`, "reset", () => { write(entry.default); save(); });
       const mark = () => { reset.hidden = read() === entry.default; };
+      let saves = 0;
       const save = async () => {
+        const turn = ++saves, sent = read();
         let answer;
-        try { answer = await this.server.save_setting({ key: entry.key, value: read() }); } catch { answer = { error: "The server does not answer. Nothing was saved." }; }
+        try { answer = await this.server.save_setting({ key: entry.key, value: sent }); } catch { answer = { error: "The server does not answer. Nothing was saved." }; }
+        if (turn !== saves) return; // another value is on its way
         error.hidden = !answer.error;
         setText(error, answer.error ?? "");
         control.setAttribute("aria-invalid", String(Boolean(answer.error)));
         setText(note, answer.error ? "" : { now: "Saved.", worker: "Saved. The engine starts anew when it is idle.", restart: "Saved. In force after a restart." }[entry.effect]);
-        if (!answer.error) write(answer.value);
+        if (!answer.error && read() === sent) write(answer.value); // else something is being typed
         mark();
         setTimeout(() => setText(note, ""), 6000);
       };
@@ -87,7 +90,7 @@
       if (asked < this.shown) return rows;
       this.shown = asked;
       this.part("caches").hidden = !rows.length;
-      this.part("rows").replaceChildren(...rows.map((row) => this.row(row)));
+      redraw(this.part("rows"), ...rows.map((row) => this.row(row)));
       this.part("clear-all").disabled = !rows.some((row) => row.entries);
       return rows;
     },

@@ -2,7 +2,7 @@
 "use strict";
 latent.stage = (() => {
   const {
-    OVER, button, bytes, call, complain, copyFolder, copyPicture, copyText, duration, el, find, icon, outputUrl, plural, reuseSeed,
+    OVER, button, bytes, call, complain, copyFolder, copyPicture, copyText, duration, el, find, icon, outputUrl, plural, redraw, reuseSeed,
     say, setText, sleep, store, tabStore, widgetValues,
   } = latent.tools;
   const { form, models, status, tabs } = latent;
@@ -13,6 +13,7 @@ latent.stage = (() => {
     view: null,  // the job on the stage
     earlier: [],  // pictures of jobs before it
     selected: null,  // a picture that the user chose; null: follow the job
+    thumbs: new Map(),  // of the strip, by the address of the picture
     watching: 0,
     shown: [],  // who hears which picture is on the stage, and
     added: [],  // [buttons, node below the actions] that they bring
@@ -54,17 +55,19 @@ latent.stage = (() => {
       this.resume();
     },
 
-    // Which job to show: one of this tab's, else the one this browser saw last, else one that runs.
+    // Which job to show: one of this tab's, else the one this browser saw last, else one that runs. Whatever is made or
+    // chosen before the answer comes is newer, and stays.
     async resume() {
-      const candidates = [...this.mine, store.get("last", null)].filter(Boolean);
+      const turn = this.watching, candidates = [...this.mine, store.get("last", null)].filter(Boolean);
       for (const id of candidates) {
         try {
           const view = await call(`jobs/${id}`);
+          if (turn !== this.watching) return;
           if (!OVER.has(view.state) || id === candidates.at(-1)) { this.follow(id, view); return; }
         } catch (error) { if (!error.status) { await sleep(1000); return this.resume(); } }
       }
       const running = (await call("jobs?state=running&limit=1").catch(() => ({ jobs: [] }))).jobs[0];
-      if (running) this.follow(running.id, running);
+      if (running && turn === this.watching) this.follow(running.id, running);
     },
 
     submitting() {
@@ -100,7 +103,7 @@ latent.stage = (() => {
 
     follow(id, view = null) {
       if (this.view && this.view.id !== id) this.keepPictures();
-      this.selected = null;
+      if (!latent.viewer.box.open) this.selected = null; // there the keys mean the picture that is shown
       this.previewShown = 0;
       this.view = view ?? { id, rev: -1, state: "pending", params: {}, images: [], position: null, warnings: [] };
       if (view) this.show();
@@ -228,7 +231,7 @@ latent.stage = (() => {
         const params = latent.grids.paramsOf(view, image);
         return { ...image, src, job: view.id, file: image.path.split("/").pop() || `unsaved-${image.seed}.png`, params, seconds: view.seconds, peak: view.peak_memory };
       }) : [];
-      return [...own, ...this.earlier];
+      return [...own, ...this.earlier.filter((p) => !own.some(({ src }) => src === p.src))]; // a job may be shown once more
     },
     keepPictures() {
       this.earlier = this.pictures().slice(0, EARLIER);
@@ -329,13 +332,16 @@ latent.stage = (() => {
       if (this.stripKey === key) return;
       this.stripKey = key;
       this.strip.hidden = pictures.length + slots < 2;
-      const thumbs = pictures.map((p, index) => el("button", {
-        type: "button", class: "thumb", "aria-label": `Picture ${index + 1}, seed ${p.seed}`, "aria-pressed": String(p.src === shown?.src), onclick: () => this.select(p.src),
-      }, el("img", { src: p.src, alt: "", loading: "lazy", decoding: "async" })));
-      thumbs.splice(view?.images.length ?? 0, 0, ...Array.from({ length: slots }, () => el("span", { class: "slot" })));
-      const focused = document.activeElement?.closest?.(".strip") === this.strip;
-      this.strip.replaceChildren(...thumbs);
-      if (focused) find("[aria-pressed=true]", this.strip)?.focus();
+      const before = this.thumbs;
+      this.thumbs = new Map(pictures.map((p) => [p.src, before.get(p.src) ?? el("button", { type: "button", class: "thumb", onclick: () => this.select(p.src) }, el("img", { src: p.src, alt: "", loading: "lazy", decoding: "async" }))]));
+      pictures.forEach((p, index) => {
+        const thumb = this.thumbs.get(p.src);
+        thumb.setAttribute("aria-label", `Picture ${index + 1}, seed ${p.seed}`);
+        thumb.setAttribute("aria-pressed", String(p.src === shown?.src));
+      });
+      const nodes = [...this.thumbs.values()];
+      nodes.splice(view?.images.length ?? 0, 0, ...Array.from({ length: slots }, () => el("span", { class: "slot" })));
+      redraw(this.strip, ...nodes);
     },
 
     drawActions() {

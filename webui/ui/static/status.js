@@ -8,6 +8,8 @@ latent.status = (() => {
   const status = {
     data: null,
     listeners: [],
+    asked: 0, // how often, and the newest question that is answered:
+    answered: 0,
     on(listener) {
       this.listeners.push(listener);
       if (this.data) listener(this.data);
@@ -16,15 +18,21 @@ latent.status = (() => {
       for (;;) {
         try {
           const before = this.data?.boot;
-          this.data = await call("status");
-          this.listeners.forEach((listener) => listener(this.data));
+          await this.ask();
           if (before && before !== this.data.boot) models.take(await call("models")); // another server: other files
         } catch { /* the banner tells; the next round tries again */ }
         const busy = this.data?.running.length;
         await sleep(document.hidden ? 15000 : connection.lostAt ? 1000 : busy ? 1000 : 2000);
       }
     },
-    hurry() { call("status").then((data) => { this.data = data; this.listeners.forEach((l) => l(data)); }, () => {}); },
+    async ask() {
+      const asked = ++this.asked, data = await call("status");
+      if (asked < this.answered) return; // a later question was answered first
+      this.answered = asked;
+      this.data = data;
+      this.listeners.forEach((listener) => listener(data));
+    },
+    hurry() { this.ask().catch(() => {}); },
   };
 
   async function steer(id, action) {

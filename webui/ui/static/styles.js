@@ -3,12 +3,12 @@
    only administrators write and delete them. */
 "use strict";
 latent.styles = (() => {
-  const { el, icon, button, iconButton, call, say, complain, dialog, find, setText } = latent.tools;
+  const { el, icon, button, iconButton, call, say, complain, dialog, find, redraw, setText } = latent.tools;
   const { form } = latent;
   const { admin } = window.latentBoot.viewer;
-  let known = null, chips = null;
+  let known = null, chips = null, drawn = "";
 
-  const names = () => (form.values.styles ?? "").split("\n").filter(Boolean);
+  const names = () => (form.latest("styles") ?? "").split("\n").filter(Boolean);
   const choose = (list) => form.set({ styles: [...new Set(list)].join("\n") }, true);
   const add = (name) => choose([...names(), name]);
   const remove = (name) => choose(names().filter((other) => other !== name));
@@ -27,7 +27,7 @@ latent.styles = (() => {
 
   function drawChips() {
     if (!chips) return;
-    chips.replaceChildren(...names().map((name) => {
+    redraw(chips, ...names().map((name) => {
       const style = known?.find((other) => other.name === name);
       const text = style ? [style.prompt, style.negative_prompt && `Negative: ${style.negative_prompt}`].filter(Boolean).join("\n") : "This style is not here any more.";
       return el("span", { class: `style-chip${known && !style ? " gone" : ""}`, title: text },
@@ -77,14 +77,16 @@ latent.styles = (() => {
   function drawList() {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean), chosen = names();
     const fitting = (known ?? []).filter((style) => words.every((word) => `${style.name} ${style.prompt} ${style.negative_prompt}`.toLowerCase().includes(word)));
-    list.replaceChildren(...fitting.slice(0, 500).map((style) => {
+    const key = JSON.stringify([fitting, chosen]);
+    if (key !== drawn) redraw(list, ...fitting.slice(0, 500).map((style) => {
       const on = chosen.includes(style.name);
-      const toggle = async () => { await (on ? remove(style.name) : add(style.name)); drawList(); find(`[data-name="${CSS.escape(style.name)}"]`, list)?.focus(); };
+      const toggle = () => { on ? remove(style.name) : add(style.name); drawList(); };
       return el("li", {},
         el("button", { type: "button", class: "choice", "aria-pressed": String(on), "data-name": style.name, onclick: toggle }, on ? icon("check") : el("i"),
           el("span", {}, style.name), el("small", {}, [style.prompt, style.negative_prompt && `Negative: ${style.negative_prompt}`].filter(Boolean).join(" · "))),
         admin ? iconButton(`Edit ${style.name}`, "edit", () => edit(style)) : null);
     }));
+    drawn = key;
     setText(empty, fitting.length ? "" : known?.length ? "No style has these words." : admin ? "No styles yet. Write a prompt you like, then keep it as a style. A styles.csv of another program goes into the data folder." : "No styles yet. An administrator of this server can write some.");
   }
   function edit(style) {

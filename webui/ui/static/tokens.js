@@ -11,19 +11,20 @@
       text: values[name] || "", negative: name === "negative_prompt", styles: (values.styles || "").split("\n").filter(Boolean),
       checkpoint: values.checkpoint || models.list.default_checkpoint || "", steps: values.steps, emphasis: values.emphasis, comma_backtrack: values.comma_backtrack, prompt_compatibility: values.prompt_compatibility, read_as_words: values.read_as_words || "",
     });
-    const count = async (json) => {
+    const count = async (json, key) => {
       try {
         const { count, limit } = await call("tokens", { method: "POST", json });
+        if (key !== shown) return; // of an earlier text
         setText(output, `${count}/${limit}`);
         output.title = `${plural(count, "token", "tokens")}; ${plural(Math.max(1, limit / 75), "chunk", "chunks")} of 75`;
-      } catch { setText(output, ""); }
+      } catch { if (key === shown) setText(output, ""); }
     };
     const show = (values) => {
       const json = asked(values), key = JSON.stringify(json);
       if (key === shown) return;
       shown = key;
       clearTimeout(timer);
-      timer = setTimeout(() => count(json), 150);
+      timer = setTimeout(() => count(json, key), 150);
     };
     form.listeners.push(show);
     models.listeners.push(() => { shown = null; show(form.values); }); // an embedding may have come or gone

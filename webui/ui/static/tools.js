@@ -38,6 +38,31 @@ latent.tools = (() => {
   const setText = (node, text) => { if (node && node.textContent !== text) node.textContent = text; };
   const isShown = (node) => node.isConnected && node.offsetParent !== null;
 
+  /* Draw something of `host` anew by `draw`. What had the focus has it again: the same control, else one of the same
+     name, else the first of its item, else what stands in its place. Nothing scrolls for it. */
+  const CONTROLS = "a[href], button:not(:disabled), input:not(:disabled), select:not(:disabled), textarea, summary, [tabindex]";
+  const controls = (host) => [...host.querySelectorAll(CONTROLS)];
+  const called = (node) => node.id || node.getAttribute("aria-label") || node.textContent;
+  const keepFocus = (host, draw) => {
+    const focused = host.contains(document.activeElement) ? document.activeElement : null;
+    const place = focused ? controls(host).indexOf(focused) : -1, item = focused?.closest("li");
+    draw();
+    if (!focused || host.contains(document.activeElement)) return;
+    const now = controls(host), own = item && host.contains(item) ? controls(item) : [];
+    const again = host.contains(focused) ? focused
+      : (own.length ? own : now).find((node) => called(node) === called(focused)) ?? own[0] ?? now[Math.min(place, now.length - 1)];
+    again?.focus({ preventScroll: true });
+  };
+
+  /* Make `nodes` what `host` holds. One that is in its place already is not touched: a node that is taken out loses the
+     focus, and a press on it that has begun. */
+  const redraw = (host, ...nodes) => keepFocus(host, () => {
+    const wanted = new Set(nodes.filter((node) => node !== null && node !== undefined));
+    for (const old of [...host.childNodes]) if (!wanted.has(old)) old.remove();
+    let here = host.firstChild;
+    for (const node of wanted) node === here ? (here = here.nextSibling) : host.insertBefore(node, here);
+  });
+
   const dialog = (id, label, ...children) => {
     const node = el("dialog", { id, "aria-label": label }, ...children);
     node.addEventListener("click", (event) => { if (event.target === node) node.close(); });
@@ -74,5 +99,5 @@ latent.tools = (() => {
   const store = keeper(() => localStorage);
   const tabStore = keeper(() => sessionStorage);
 
-  return { el, icon, button, iconButton, fill, sleep, find, setText, isShown, dialog, bytes, duration, plural, outputUrl, store, tabStore };
+  return { el, icon, button, iconButton, fill, keepFocus, redraw, sleep, find, setText, isShown, dialog, bytes, duration, plural, outputUrl, store, tabStore };
 })();

@@ -7,7 +7,7 @@ latent.viewer = (() => {
   const viewer = {
     image: el("img", { alt: "" }),
     caption: el("p", { "aria-live": "polite" }),
-    index: 0,
+    src: "", // of the picture that is shown: its place changes as others are made
     init() {
       this.image.addEventListener("click", () => this.box.classList.toggle("actual"));
       this.box = dialog("viewer", "Picture viewer", this.image,
@@ -22,21 +22,20 @@ latent.viewer = (() => {
     open() {
       const shown = stage.picture();
       if (!shown) return;
-      this.index = stage.pictures().findIndex((p) => p.src === shown.src);
-      this.draw();
+      this.draw(shown);
       this.box.classList.remove("actual");
       this.box.showModal();
     },
     move(step) {
-      const count = stage.pictures().length;
-      this.index = (this.index + step + count) % count;
-      this.draw();
+      const pictures = stage.pictures(), from = pictures.findIndex((p) => p.src === this.src);
+      this.draw(pictures[(from + step + pictures.length) % pictures.length]);
     },
-    draw() {
-      const pictures = stage.pictures(), picture = pictures[this.index];
+    draw(picture) {
+      const pictures = stage.pictures(), index = pictures.findIndex((p) => p.src === picture.src);
+      this.src = picture.src;
       this.image.src = picture.src;
       this.image.alt = picture.params.prompt ?? "";
-      setText(this.caption, `${this.index + 1} of ${pictures.length} · ${picture.width} × ${picture.height} · seed ${seedOf(picture)}`);
+      setText(this.caption, `${index + 1} of ${pictures.length} · ${picture.width} × ${picture.height} · seed ${seedOf(picture)}`);
       this.box.classList.toggle("single", pictures.length < 2);
       stage.select(picture.src);
     },
