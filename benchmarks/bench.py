@@ -37,7 +37,7 @@ from benchmarks.measuring import Cost, operations
 from benchmarks.peers import OTHER_PICTURES, quiet_environment, serve
 from webui.cli.bench import LIBRARIES, CaseKind, Options, PeerKind
 from webui.console import size
-from webui.engine.device import choose_device
+from webui.engine.compute.device import choose_device
 from webui.errors import WebUIError
 from webui.paths import REPO_ROOT, Paths
 from webui.settings import Settings

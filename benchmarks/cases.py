@@ -11,8 +11,8 @@ from torch import Tensor
 
 from webui.catalog import Catalog, ModelFile
 from webui.cli.bench import CaseKind
-from webui.engine.loader import plan_vae
-from webui.engine.reading import Plans, open_checkpoint, plan_checkpoint
+from webui.engine.checkpoints.loader import plan_vae
+from webui.engine.checkpoints.reading import Plans, open_checkpoint, plan_checkpoint
 from webui.paths import Paths
 
 TOKENS = 77

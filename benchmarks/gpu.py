@@ -42,13 +42,13 @@ from benchmarks.peers import PROMPT, quiet_environment
 from webui import settings as stored
 from webui.cli.bench import ASKED_FOR, CaseKind, PeerKind
 from webui.engine import Engine
-from webui.engine.attention import Attention, sdpa, sliced
-from webui.engine.device import DeviceChoice, choose_device
-from webui.engine.graphs import Recorder, plain, recorder_for
-from webui.engine.kernels import kernels_for
-from webui.engine.layers import use_kernels
-from webui.engine.loader import Target, fill, import_libraries, use_attention
-from webui.engine.memory import give_back
+from webui.engine.checkpoints.loader import Target, fill, import_libraries, use_attention
+from webui.engine.compute.attention import Attention, sdpa, sliced
+from webui.engine.compute.device import DeviceChoice, choose_device
+from webui.engine.compute.graphs import Recorder, plain, recorder_for
+from webui.engine.compute.kernels import kernels_for
+from webui.engine.compute.layers import use_kernels
+from webui.engine.memory.usage import give_back
 from webui.events import Failed, Finished
 from webui.params import make_params
 from webui.paths import Paths

@@ -24,10 +24,10 @@ import torch
 
 from benchmarks.lora import write_lora
 from webui.engine import Engine
-from webui.engine.memory import resident_set, trim
+from webui.engine.files.safefile import write_safetensors
+from webui.engine.files.weights import Weights
+from webui.engine.memory.usage import resident_set, trim
 from webui.engine.networks.library import networks_of
-from webui.engine.safefile import write_safetensors
-from webui.engine.weights import Weights
 from webui.events import Finished
 from webui.params import GenerationParams, make_params
 from webui.paths import REPO_ROOT, Paths

@@ -36,8 +36,8 @@ def baseline(path: Path) -> dict[str, float]:
     """Read the whole file into memory, then convert every tensor: what no loader of this file can avoid."""
     import torch
 
-    from webui.engine.device import choose_device
-    from webui.engine.weights import Weights
+    from webui.engine.compute.device import choose_device
+    from webui.engine.files.weights import Weights
     from webui.settings import DeviceSettings
 
     dtype = choose_device(DeviceSettings()).dtype
@@ -60,7 +60,7 @@ def baseline(path: Path) -> dict[str, float]:
 
 def load(path: Path) -> dict[str, float]:
     """Load the checkpoint with its VAE, the way a job does, imports and hash not counted."""
-    from webui.engine.memory import PeakMeter, resident_set
+    from webui.engine.memory.usage import PeakMeter, resident_set
 
     with engine(path) as (run, device):
         run("--imports-only")
@@ -86,7 +86,7 @@ def switch_back(path: Path) -> dict[str, float]:
 
 def growth(path: Path, switches: int) -> dict[str, float]:
     """Checkpoint A, B, A, ... with one in memory, each time with another VAE."""
-    from webui.engine.memory import resident_set
+    from webui.engine.memory.usage import resident_set
 
     with engine(path) as (run, _):
         vaes = ("one.safetensors", "Automatic", "two.safetensors")
@@ -108,11 +108,11 @@ def growth(path: Path, switches: int) -> dict[str, float]:
 @contextmanager
 def engine(path: Path, keep: int = 1) -> Iterator[tuple[Callable[..., float], Any]]:
     """A function that loads a checkpoint (and VAE) by name and tells the seconds, in a data folder of its own."""
-    from webui.engine.dims import VAE_PREFIX
+    from webui.engine.checkpoints.loader import import_libraries
     from webui.engine.engine import Engine
-    from webui.engine.loader import import_libraries
-    from webui.engine.safefile import write_safetensors
-    from webui.engine.weights import Weights
+    from webui.engine.files.dims import VAE_PREFIX
+    from webui.engine.files.safefile import write_safetensors
+    from webui.engine.files.weights import Weights
     from webui.errors import EngineFault
     from webui.events import Failed, Loaded
     from webui.paths import Paths

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.make_sd15 import NAME, TEXT, UNET
-from webui.engine.loader import Target, fill, import_libraries, plan_text_encoder, plan_unet
+from webui.engine.checkpoints.loader import Target, fill, import_libraries, plan_text_encoder, plan_unet
+from webui.engine.files.safefile import write_safetensors
+from webui.engine.files.weights import Weights
 from webui.engine.networks.lora import CheckpointAdapters, Strength
 from webui.engine.networks.lora_file import LoraFile
-from webui.engine.safefile import write_safetensors
-from webui.engine.weights import Weights
 
 LORA = "random-lora.safetensors"
 UNET_LAYERS = (".to_q", ".to_k", ".to_v", ".to_out.0", ".net.0.proj", ".net.2", ".proj_in", ".proj_out")

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
-from webui.engine.dims import TextDims, UnetDims, VaeDims
-from webui.engine.keys import text_names, unet_names, vae_names
-from webui.engine.loader import meta_text_encoder, meta_unet, meta_vae
-from webui.engine.safefile import write_safetensors
+from webui.engine.checkpoints.loader import meta_text_encoder, meta_unet, meta_vae
+from webui.engine.files.dims import TextDims, UnetDims, VaeDims
+from webui.engine.files.keys import text_names, unet_names, vae_names
+from webui.engine.files.safefile import write_safetensors
 
 NAME = "random-sd15.safetensors"
 UNET = UnetDims(

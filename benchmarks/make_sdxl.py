@@ -23,10 +23,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.make_sd15 import TEXT, UNET, VAE, Specs, make_tensor
-from webui.engine.dims import TextDims, UnetDims
-from webui.engine.keys import text_names, text_part, unet_names, vae_names
-from webui.engine.loader import meta_text_encoder, meta_unet, meta_vae
-from webui.engine.safefile import write_safetensors
+from webui.engine.checkpoints.loader import meta_text_encoder, meta_unet, meta_vae
+from webui.engine.files.dims import TextDims, UnetDims
+from webui.engine.files.keys import text_names, text_part, unet_names, vae_names
+from webui.engine.files.safefile import write_safetensors
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
 
@@ -136,9 +136,9 @@ def _text_shapes(dims: TextDims) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 def load(path: Path) -> dict[str, float]:
     """Load it as a job does; MiB and seconds."""
+    from webui.engine.checkpoints.loader import import_libraries
     from webui.engine.engine import Engine
-    from webui.engine.loader import import_libraries
-    from webui.engine.memory import PeakMeter, resident_set
+    from webui.engine.memory.usage import PeakMeter, resident_set
     from webui.events import Failed, Loaded
     from webui.paths import Paths
     from webui.settings import Settings

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.cases import Case, given
 from webui.cli.bench import CaseKind
-from webui.engine.device import DeviceChoice, dtype_name
+from webui.engine.compute.device import DeviceChoice, dtype_name
 
 _HINTS = {torch.bfloat16: "bf16", torch.float32: "f32"}
 

@@ -23,20 +23,20 @@ from benchmarks.sdcpp_peer import StableDiffusionCpp
 from webui import settings as stored
 from webui.cli.bench import ASKED_FOR, CaseKind, PeerKind
 from webui.engine import Engine
-from webui.engine.attention import Attention
-from webui.engine.begin import pixels_of
+from webui.engine.checkpoints.loader import Target, fill, import_libraries, use_attention
+from webui.engine.checkpoints.reading import trained_sigmas
+from webui.engine.compute.attention import Attention
+from webui.engine.compute.device import DeviceChoice, choose_device, dtype_name
+from webui.engine.compute.graphs import Graphs, recorder_for
+from webui.engine.compute.kernels import kernels_for
+from webui.engine.compute.layers import use_kernels
+from webui.engine.compute.reuse import ReusingUnet
+from webui.engine.conditioning.telling import Sizes
+from webui.engine.conditioning.text import Conditioning, Encoded, Schedule
 from webui.engine.denoise import UnetEvaluator
-from webui.engine.device import DeviceChoice, choose_device, dtype_name
-from webui.engine.graphs import Graphs, recorder_for
-from webui.engine.kernels import kernels_for
-from webui.engine.layers import use_kernels
-from webui.engine.loader import Target, fill, import_libraries, use_attention
-from webui.engine.memory import PeakMeter, free_memory, give_back
-from webui.engine.reading import trained_sigmas
-from webui.engine.residency import Residency
-from webui.engine.reuse import ReusingUnet
-from webui.engine.telling import Sizes
-from webui.engine.text import Conditioning, Encoded, Schedule
+from webui.engine.latents.begin import pixels_of
+from webui.engine.memory.residency import Residency
+from webui.engine.memory.usage import PeakMeter, free_memory, give_back
 from webui.events import Failed, Image
 from webui.params import make_params
 from webui.paths import PACKAGE_DATA, Paths

@@ -13,7 +13,7 @@ from PIL import Image
 
 from benchmarks.cases import Case
 from webui.cli.bench import CaseKind
-from webui.engine.device import DeviceChoice
+from webui.engine.compute.device import DeviceChoice
 
 
 class StableDiffusionCpp:

@@ -17,8 +17,8 @@ from benchmarks import gpu
 from benchmarks.cases import Case
 from benchmarks.measuring import Cost
 from webui.cli.bench import CaseKind
-from webui.engine.device import DeviceChoice, choose_device
-from webui.engine.graphs import Recording
+from webui.engine.compute.device import DeviceChoice, choose_device
+from webui.engine.compute.graphs import Recording
 from webui.settings import DeviceSettings, Precision
 
 SIDE = 64

@@ -73,6 +73,9 @@ ARROWS: dict[str, set[str]] = {
     "__init__": set(),
 }
 
+# The lower floors of the engine, and those below each. The rest of it may know them all.
+ENGINE_FLOORS: dict[str, set[str]] = {"files": set(), "memory": set(), "compute": {"memory"}, "tools": {"files"}}
+
 # Packages of others that only some parts may know.
 ONLY_IN = {
     "torch": {"engine", "sampling"},
@@ -182,6 +185,19 @@ def test_every_arrow_between_parts_goes_where_the_plan_of_the_house_says() -> No
                 continue
             if target not in ARROWS[part]:
                 wrong.append(f"{where(path, line)}: {part} imports {target}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_lower_floors_of_the_engine_know_nothing_of_the_upper_ones() -> None:
+    wrong = []
+    for floor, below in ENGINE_FLOORS.items():
+        paths = sorted((WEBUI / "engine" / floor).rglob("*.py"))
+        assert len(paths) > 1, f"{floor} is no part of the engine"
+        for path in paths:
+            for line, module in imports(path):
+                target = module.removeprefix("webui.engine.").split(".")[0]
+                if module.startswith("webui.engine") and target not in below | {floor}:
+                    wrong.append(f"{where(path, line)}: {floor} imports {module}")
     assert not wrong, "\n".join(wrong)
 
 

@@ -36,8 +36,8 @@ from training.model import (
     open_checkpoint,
 )
 from training.vae import load_vae, to_tensor
-from webui.engine.dims import VAE_PREFIX, TextDims, UnetDims, VaeDims
-from webui.engine.keys import text_names, unet_names, vae_names
+from webui.engine.files.dims import VAE_PREFIX, TextDims, UnetDims, VaeDims
+from webui.engine.files.keys import text_names, unet_names, vae_names
 
 TEXT_PREFIX = "cond_stage_model.transformer.text_model."
 PREVIEW_PICTURES = 128

@@ -19,9 +19,9 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from webui.catalog.sidecar import merged, read_metadata, read_yaml
-from webui.engine.dims import text_dims, unet_dims, vae_dims
-from webui.engine.loader import Target, fill, plan_text_encoder, plan_unet, plan_vae
-from webui.engine.weights import Weights
+from webui.engine.checkpoints.loader import Target, fill, plan_text_encoder, plan_unet, plan_vae
+from webui.engine.files.dims import text_dims, unet_dims, vae_dims
+from webui.engine.files.weights import Weights
 from webui.prompt.tokenizer import BOS, EOS, ClipTokenizer
 
 TOKENS = 77

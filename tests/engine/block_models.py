@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from webui.engine.attention import Attention
-from webui.engine.dims import UnetDims, VaeDims
-from webui.engine.loader import import_libraries, meta_unet, use_attention
+from webui.engine.checkpoints.loader import import_libraries, meta_unet, use_attention
+from webui.engine.compute.attention import Attention
+from webui.engine.files.dims import UnetDims, VaeDims
 
 CPU = torch.device("cpu")
 SMALL = UnetDims(

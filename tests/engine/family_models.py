@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from webui.catalog.families import Family
-from webui.engine.dims import TextDims, UnetDims, VaeDims
-from webui.engine.keys import text_names, text_part, unet_names, vae_names
-from webui.engine.loader import meta_text_encoder, meta_unet, meta_vae
+from webui.engine.checkpoints.loader import meta_text_encoder, meta_unet, meta_vae
+from webui.engine.files.dims import TextDims, UnetDims, VaeDims
+from webui.engine.files.keys import text_names, text_part, unet_names, vae_names
 from webui.paths import PACKAGE_DATA
 
 SIDE = 64  # pixels: the size that the files say they were trained at

@@ -12,8 +12,8 @@ from engine_runs import make_engine, pixels_of, run
 from family_models import RECIPES, SIDE, reference, write_checkpoint
 
 from webui.engine import Engine
-from webui.engine.loaded import LoadedCheckpoint
-from webui.engine.text import Conditioning, PromptEncoder
+from webui.engine.checkpoints.loaded import LoadedCheckpoint
+from webui.engine.conditioning.text import Conditioning, PromptEncoder
 from webui.prompt import chunk_text, clip_tokenizer, parse_prompt
 
 SHAPE = (1, 4, SIDE // 8, SIDE // 8)

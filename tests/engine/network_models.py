@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from webui.engine.loader import import_libraries
+from webui.engine.checkpoints.loader import import_libraries
+from webui.engine.files.weights import Weights
 from webui.engine.networks.lora import CheckpointAdapters
 from webui.engine.networks.lora_file import LoraFile
-from webui.engine.weights import Weights
 
 WIDTH = 32  # of the prompt's vectors
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from webui.engine.bus import PlainBus
+from webui.engine.memory.bus import PlainBus
 
 CPU = torch.device("cpu")
 

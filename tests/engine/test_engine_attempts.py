@@ -11,10 +11,11 @@ import pytest
 import torch
 from engine_runs import Run, make_engine, run, run_until
 
-from webui.engine import Engine, denoise, models
-from webui.engine.residency import Residency
-from webui.engine.text import PromptEncoder
-from webui.engine.vae import Vae
+from webui.engine import Engine, denoise
+from webui.engine.checkpoints import models
+from webui.engine.conditioning.text import PromptEncoder
+from webui.engine.latents.vae import Vae
+from webui.engine.memory.residency import Residency
 from webui.events import Started, Step
 from webui.settings import MemoryMode
 

@@ -20,13 +20,14 @@ from network_files import write_lora
 from torch.nn import functional
 
 from benchmarks.gpu import peak_of
-from webui.engine import Engine, codec
-from webui.engine.attention import Attention, preferred
-from webui.engine.graphs import CudaRecorder, Graphs, plain
-from webui.engine.kernels import kernels_for
-from webui.engine.memory import give_back
+from webui.engine import Engine
+from webui.engine.compute.attention import Attention, preferred
+from webui.engine.compute.graphs import CudaRecorder, Graphs, plain
+from webui.engine.compute.kernels import kernels_for
+from webui.engine.latents import codec
+from webui.engine.memory.residency import Residency
+from webui.engine.memory.usage import give_back
 from webui.engine.networks.attachment import AttachmentSwitch, ChangedWeights
-from webui.engine.residency import Residency
 from webui.paths import Paths
 from webui.settings import MemoryMode
 

@@ -13,12 +13,12 @@ from engine_runs import make_engine, pixels_of, run
 from family_models import _VAE, RECIPES
 
 from webui.engine import Engine
-from webui.engine.dims import UnetDims
+from webui.engine.checkpoints.loader import meta_unet, meta_vae
 from webui.engine.estimate import USABLE, Need, choose, unet_activations, vae_activations
+from webui.engine.files.dims import UnetDims
 from webui.engine.fitting import needed
-from webui.engine.loader import meta_unet, meta_vae
-from webui.engine.residency import MEDVRAM_RESIDENT, Residency, bytes_on
-from webui.engine.streaming import SLOTS
+from webui.engine.memory.residency import MEDVRAM_RESIDENT, Residency, bytes_on
+from webui.engine.memory.streaming import SLOTS
 from webui.settings import MemoryMode
 
 GB = 10**9

@@ -12,8 +12,8 @@ from family_runs import SHAPE, Models, condition, same_picture
 from safetensors.torch import load_file, save_file
 
 from webui import infotext
+from webui.engine.files.weights import Weights
 from webui.engine.refiner import Switch
-from webui.engine.weights import Weights
 from webui.events import Loading
 from webui.sampling import sigma_table
 
@@ -164,7 +164,7 @@ def test_an_inpainting_checkpoint_without_a_picture_draws_what_diffusers_draws_u
 
 def test_the_channels_of_an_inpainting_unet_are_the_mask_and_the_hidden_picture(models: Models) -> None:
     from webui.catalog import VaeChoice
-    from webui.engine.inpainting import inpaint_channels
+    from webui.engine.latents.inpainting import inpaint_channels
 
     name = "sd1-inpainting"
     checkpoint, module = models.checkpoint(name), models.pipeline(name).vae

@@ -17,7 +17,9 @@ from engine_runs import digest, make_engine, rewrite, run
 from PIL import Image as PillowImage
 
 from webui import pictures
-from webui.engine import Engine, denoise, keeping, models, save
+from webui.engine import Engine, denoise
+from webui.engine.checkpoints import models
+from webui.engine.saving import keeping, save
 from webui.errors import SaveError
 from webui.events import Step
 

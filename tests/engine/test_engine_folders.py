@@ -13,7 +13,7 @@ from picture_inputs import keep, scene
 from webui.catalog import Catalog
 from webui.engine import Engine
 from webui.engine.control import Control
-from webui.engine.vae import Vae
+from webui.engine.latents.vae import Vae
 from webui.errors import InvalidParams, NotFound
 from webui.events import Event, Image
 from webui.inputs import InputStore

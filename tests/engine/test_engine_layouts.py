@@ -11,9 +11,9 @@ from benchmarks.make_sdxl import LAYOUTS, specs
 from webui.catalog.detect import detect
 from webui.catalog.families import Family
 from webui.catalog.header import Header, TensorInfo
-from webui.engine.dims import text_encoders, unet_dims
-from webui.engine.keys import text_names, text_part, unet_names
-from webui.engine.loader import meta_text_encoder, meta_unet
+from webui.engine.checkpoints.loader import meta_text_encoder, meta_unet
+from webui.engine.files.dims import text_encoders, unet_dims
+from webui.engine.files.keys import text_names, text_part, unet_names
 
 FAMILIES = {"sd2": Family.SD2, "sdxl": Family.SDXL, "sdxl-refiner": Family.SDXL_REFINER}
 UNET = "model.diffusion_model."

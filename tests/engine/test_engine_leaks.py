@@ -18,7 +18,7 @@ from family_models import RECIPES, write_checkpoint
 
 from benchmarks.leaks import ROUND, add_lora, sampled, soak, switching, write_models
 from webui.engine import Engine
-from webui.engine.models import ModelStore
+from webui.engine.checkpoints.models import ModelStore
 from webui.paths import REPO_ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")

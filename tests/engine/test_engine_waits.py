@@ -18,22 +18,22 @@ from silence import GPU, Silence
 from torch import Tensor
 
 from webui.catalog.families import Family
+from webui.engine.checkpoints.loaded import LoadedCheckpoint
+from webui.engine.checkpoints.loader import meta_unet
+from webui.engine.compute.graphs import Graphs
+from webui.engine.conditioning.text import Conditioning, Encoded, Schedule
 from webui.engine.control import Control
 from webui.engine.drawing import Draw, Drawing
 from webui.engine.extensions import JobExtensions
-from webui.engine.finishing import Finishing
-from webui.engine.graphs import Graphs
-from webui.engine.keeping import Keeping
-from webui.engine.latent_mask import LatentMask
-from webui.engine.loaded import LoadedCheckpoint
-from webui.engine.loader import meta_unet
+from webui.engine.latents.latent_mask import LatentMask
+from webui.engine.memory.residency import Residency
 from webui.engine.passes import Pass
 from webui.engine.progress import Progress
 from webui.engine.refiner import Refiner
 from webui.engine.reporting import Reporting
-from webui.engine.residency import Residency
 from webui.engine.sampling_plan import Part, SamplingPlan, Start
-from webui.engine.text import Conditioning, Encoded, Schedule
+from webui.engine.saving.finishing import Finishing
+from webui.engine.saving.keeping import Keeping
 from webui.events import Step
 from webui.extensions import Host
 from webui.names import SAMPLER_NAMES

@@ -24,9 +24,9 @@ from training.model import open_checkpoint
 from training.scenes import draw
 from training.vae import psnr
 from webui.engine import Engine
-from webui.engine.dims import vae_dims
-from webui.engine.loader import Target, fill, plan_vae
-from webui.engine.weights import Weights
+from webui.engine.checkpoints.loader import Target, fill, plan_vae
+from webui.engine.files.dims import vae_dims
+from webui.engine.files.weights import Weights
 from webui.paths import REPO_ROOT
 
 MODELS = REPO_ROOT / "models"

@@ -108,7 +108,7 @@ def test_F13_the_engine_goes_on_when_a_picture_cannot_be_saved(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("webui.engine.save.write_new", full)
+        patch.setattr("webui.engine.saving.save.write_new", full)
         job, told = workshop.make(params(seed=41))
     [image] = [event for event in told if isinstance(event, events.Image)]
     assert image.path == ""

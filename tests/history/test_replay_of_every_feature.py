@@ -80,7 +80,7 @@ ELSEWHERE = {
         ),
         "of SDXL, which the embedded model is not: engine/test_replay_of_families.py",
     ),
-    "faces": "engine/test_engine_faces.py",
+    "faces": "engine/faces/test_engine_faces.py",
     **dict.fromkeys(
         ("init", "inpaint", "hires", "sd_upscale", "extras", "tiling_x", "tiling_y", "vae_tiling"),
         "of pictures to start from: test_replay_of_pictures.py",

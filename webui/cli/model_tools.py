@@ -21,9 +21,9 @@ from webui.errors import InvalidParams, ModelNotFound, UnsupportedModel
 from webui.paths import Paths, write_new
 
 if TYPE_CHECKING:
+    from webui.engine.files.weights import Weights
     from webui.engine.tools.merging import Source
     from webui.engine.tools.rewriting import Written
-    from webui.engine.weights import Weights
 
 __all__ = ["models"]
 
@@ -181,7 +181,7 @@ def _source(catalog: Catalog, paths: Paths, file: ModelFile) -> Source:
 
 def _opened(path: Path, paths: Paths) -> Weights:
     """Who names a file on the command line wants it opened; a pickle still goes through the allow-list, apart."""
-    from webui.engine.weights import open_weights
+    from webui.engine.files.weights import open_weights
 
     return open_weights(path, allow_pickle=True, cache_dir=paths.cache_dir)
 

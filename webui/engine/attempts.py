@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from webui.engine.control import Control
 from webui.engine.extras import job_for
-from webui.engine.memory import give_back, is_out_of_memory, out_of_memory
-from webui.engine.residency import MODES
+from webui.engine.memory.residency import MODES
+from webui.engine.memory.usage import give_back, is_out_of_memory, out_of_memory
 from webui.engine.shared import Tools
 from webui.events import Event, Warning
 from webui.params import GenerationParams

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from webui.caches import CacheState, known_caches
+from webui.engine.checkpoints.models import EXTERNAL_VAES
 from webui.engine.kept_networks import KEPT
-from webui.engine.memory import give_back
-from webui.engine.models import EXTERNAL_VAES
+from webui.engine.memory.usage import give_back
 from webui.engine.networks.attachment import CACHE_BYTES
 from webui.engine.networks.library import KEPT_FILES
 from webui.engine.shared import Tools

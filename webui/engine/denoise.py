@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from webui.engine.telling import Rows, Sizes, Telling, Told
-from webui.engine.text import Conditioning
+from webui.engine.conditioning.telling import Rows, Sizes, Telling, Told
+from webui.engine.conditioning.text import Conditioning
 from webui.errors import NanDetected
 from webui.sampling import CondOutputs, GuidedDenoiser, ModelDenoiser, Prediction, to_device
 

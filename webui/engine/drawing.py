@@ -8,26 +8,26 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from webui.engine.begin import Beginning
+from webui.engine.checkpoints.loaded import LoadedCheckpoint
+from webui.engine.compute.graphs import Run, plain
+from webui.engine.compute.reuse import ReusingUnet
+from webui.engine.compute.seamless import Axes, seamless
+from webui.engine.conditioning.sizes import size_conditioning
+from webui.engine.conditioning.text import Conditioning
 from webui.engine.denoise import GroupedDenoiser, Stopped, UnetEvaluator, Watch, guidance_embedding
 from webui.engine.extensions import JobExtensions
-from webui.engine.finishing import Finishing
-from webui.engine.graphs import Run, plain
-from webui.engine.inpainting import blank_channels
-from webui.engine.loaded import LoadedCheckpoint
+from webui.engine.latents.begin import Beginning
+from webui.engine.latents.inpainting import blank_channels
+from webui.engine.latents.preview import PreviewClock, render
+from webui.engine.latents.vae import SCALE
 from webui.engine.pace import pace_of
 from webui.engine.passes import Batch, Pass
-from webui.engine.preview import PreviewClock, render
 from webui.engine.progress import Progress
 from webui.engine.refiner import Switch, refining
 from webui.engine.reporting import Reporting
-from webui.engine.reuse import ReusingUnet
 from webui.engine.sampling_plan import Start
-from webui.engine.seamless import Axes, seamless
+from webui.engine.saving.finishing import Finishing
 from webui.engine.shared import Tools
-from webui.engine.sizes import size_conditioning
-from webui.engine.text import Conditioning
-from webui.engine.vae import SCALE
 from webui.events import Preview
 from webui.sampling import Evaluate, GuidedDenoiser, StepInfo
 

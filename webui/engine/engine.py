@@ -11,21 +11,21 @@ import torch
 
 from webui.caches import CacheState, known_caches
 from webui.catalog import Catalog, ModelFile
-from webui.engine.allocator import KeptPages, keep_pages
 from webui.engine.attempts import free_memory_of
-from webui.engine.attention import Attention
 from webui.engine.caches import cache_states, clear_caches
+from webui.engine.checkpoints.models import ModelStore
+from webui.engine.compute.attention import Attention
+from webui.engine.compute.device import DeviceReport, choose_device
+from webui.engine.compute.graphs import Graphs, recorder_for
+from webui.engine.compute.kernels import kernels_for
 from webui.engine.control import Control
-from webui.engine.device import DeviceReport, choose_device
 from webui.engine.expansion import run_request
 from webui.engine.extensions import register_functions
 from webui.engine.faces import Faces
-from webui.engine.graphs import Graphs, recorder_for
-from webui.engine.kernels import kernels_for
-from webui.engine.memory import free_memory, give_back, is_out_of_memory, out_of_memory, read_memory, total_memory
-from webui.engine.models import ModelStore
+from webui.engine.memory.allocator import KeptPages, keep_pages
+from webui.engine.memory.residency import Residency
+from webui.engine.memory.usage import free_memory, give_back, is_out_of_memory, out_of_memory, read_memory, total_memory
 from webui.engine.networks.library import NetworkLibrary
-from webui.engine.residency import Residency
 from webui.engine.shared import Tools
 from webui.engine.upscaling import Upscalers
 from webui.errors import DeviceLost, EngineFault, WebUIError

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from webui.engine.vae import SCALE
+from webui.engine.latents.vae import SCALE
 from webui.names import LATENT_UPSCALERS
 from webui.operations import Hires
 from webui.pictures.resizing import Size, middle

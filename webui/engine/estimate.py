@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from webui.engine.attention import SLICE_BYTES
-from webui.engine.dims import UnetDims, VaeDims
-from webui.engine.residency import LOWVRAM_RESIDENT, MEDVRAM_RESIDENT, MODES
-from webui.engine.streaming import SLOTS
+from webui.engine.compute.attention import SLICE_BYTES
+from webui.engine.files.dims import UnetDims, VaeDims
+from webui.engine.memory.residency import LOWVRAM_RESIDENT, MEDVRAM_RESIDENT, MODES
+from webui.engine.memory.streaming import SLOTS
 from webui.settings import MemoryMode
 
 # Numbers a cell and channel that a block holds at its fullest. A residual block: its input twice (as it is and
@@ -63,7 +63,7 @@ def unet_activations(
 def vae_activations(dims: VaeDims, height: int, width: int, itemsize: int) -> int:
     """Bytes that a decode or encode of `height` x `width` latent cells holds at its peak, weights apart.
 
-    Too high makes tiles early, too low ends in the retry that `webui.engine.vae` has for running out of memory.
+    Too high makes tiles early, too low ends in the retry that `webui.engine.latents.vae` has for running out of memory.
     """
     return int(_VAE_HELD * max(dims.channels[:2]) * height * width * _SCALE**2 * itemsize)
 

@@ -20,15 +20,15 @@ from PIL import Image as PillowImage
 import webui
 from webui import infotext
 from webui.engine.attempts import run_job
+from webui.engine.checkpoints.loader import import_libraries
 from webui.engine.control import Control
 from webui.engine.desk import EngineDesk
 from webui.engine.extensions import refused, rewritten
-from webui.engine.keeping import MadePicture, keep_picture
-from webui.engine.ledger import DoneCell, Ledger
-from webui.engine.loader import import_libraries
-from webui.engine.memory import give_back
-from webui.engine.preview import QUALITY
+from webui.engine.latents.preview import QUALITY
+from webui.engine.memory.usage import give_back
 from webui.engine.reporting import STAGES
+from webui.engine.saving.keeping import MadePicture, keep_picture
+from webui.engine.saving.ledger import DoneCell, Ledger
 from webui.engine.shared import Tools
 from webui.errors import InvalidParams, WebUIError
 from webui.events import Event, Extensions, Finished, Image, Memory, Preview, Started, Step, Warning

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from PIL import Image
 
-from webui.engine.text import Conditioning
+from webui.engine.conditioning.text import Conditioning
+from webui.engine.latents.vae import Pixels
 from webui.engine.upscaling import Upscalers
-from webui.engine.vae import Pixels
 from webui.errors import InvalidParams
 from webui.extensions import Host
 from webui.extensions.door import checked, panels_of

@@ -13,8 +13,8 @@ from webui.engine.denoise import Stopped
 from webui.engine.extensions import JobExtensions
 from webui.engine.faces import NO_FACE
 from webui.engine.job import Job
-from webui.engine.keeping import MadePicture, keep_picture
-from webui.engine.memory import PeakMeter, read_memory
+from webui.engine.memory.usage import PeakMeter, read_memory
+from webui.engine.saving.keeping import MadePicture, keep_picture
 from webui.engine.shared import Tools
 from webui.events import Event, Finished, Started, Step, Warning
 from webui.inputs import InputStore

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from webui.engine.estimate import USABLE, Choice, Need, choose, unet_activations, vae_activations
-from webui.engine.memory import free_memory, give_back
+from webui.engine.latents.vae import SCALE, TILE_SIDES
+from webui.engine.memory.residency import bytes_on, network_bytes
+from webui.engine.memory.usage import free_memory, give_back
 from webui.engine.passes import Pass
-from webui.engine.residency import bytes_on, network_bytes
 from webui.engine.shared import Tools
-from webui.engine.vae import SCALE, TILE_SIDES
 
 
 def fitting(tools: Tools, passes: Sequence[Pass]) -> Choice | None:

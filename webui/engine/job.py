@@ -12,23 +12,23 @@ import torch
 from PIL import Image as PillowImage
 from torch import Tensor
 
-from webui.engine.begin import Beginning
-from webui.engine.codec import Codec, Decoding
 from webui.engine.control import Control
 from webui.engine.denoise import Stopped
 from webui.engine.drawing import Draw, Drawing
 from webui.engine.enlarge import enlarged
 from webui.engine.extensions import JobExtensions
 from webui.engine.faces import NO_FACE
-from webui.engine.finishing import Finishing
 from webui.engine.fitting import fitting
-from webui.engine.keeping import Keeping
+from webui.engine.latents.begin import Beginning
+from webui.engine.latents.codec import Codec, Decoding
 from webui.engine.loading import PassLoader
 from webui.engine.passes import Batch, Pass, Tiles, part_of
 from webui.engine.progress import Progress
-from webui.engine.recording import Asked, made_picture
 from webui.engine.reporting import Reporting
 from webui.engine.sampling_plan import Start
+from webui.engine.saving.finishing import Finishing
+from webui.engine.saving.keeping import Keeping
+from webui.engine.saving.recording import Asked, made_picture
 from webui.engine.shared import Tools
 from webui.engine.tiles import drawn_in_tiles, enlarged_picture
 from webui.events import Event, Image, Started, Warning

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from webui.catalog import Catalog, ModelFile
-from webui.engine.device import DeviceChoice
-from webui.engine.weights import Fingerprint, open_weights
+from webui.engine.compute.device import DeviceChoice
+from webui.engine.files.weights import Fingerprint, open_weights
 from webui.events import Event, Loaded, Loading
 from webui.provenance import UsedModel
 from webui.settings import Settings

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from webui.engine.checkpoints.loaded import LoadedCheckpoint
+from webui.engine.conditioning.prompt_reader import PromptReader
+from webui.engine.conditioning.prompts import EncodedPrompts, PicturePrompts
+from webui.engine.conditioning.text import PromptEncoder
 from webui.engine.extensions import JobExtensions
-from webui.engine.loaded import LoadedCheckpoint
+from webui.engine.latents.preview import SD_CHANNELS, latent_rgb
+from webui.engine.latents.tiny_decoder import find_tiny_decoder, load_tiny_decoder
+from webui.engine.latents.vae import Vae
 from webui.engine.passes import Pass
-from webui.engine.preview import SD_CHANNELS, latent_rgb
-from webui.engine.prompt_reader import PromptReader
-from webui.engine.prompts import EncodedPrompts, PicturePrompts
 from webui.engine.refiner import Refiner, check_latents
 from webui.engine.reporting import Reporting
 from webui.engine.sampling_plan import Part, SamplingPlan
 from webui.engine.shared import Tools
-from webui.engine.text import PromptEncoder
-from webui.engine.tiny_decoder import find_tiny_decoder, load_tiny_decoder
-from webui.engine.vae import Vae
 from webui.params import GenerationParams
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from PIL import Image
 from torch import Tensor
 
-from webui.engine.loaded import LoadedCheckpoint
-from webui.engine.prompts import PicturePrompts
+from webui.engine.checkpoints.loaded import LoadedCheckpoint
+from webui.engine.conditioning.prompts import PicturePrompts
+from webui.engine.latents.vae import SCALE, Vae
 from webui.engine.refiner import Refiner
 from webui.engine.sampling_plan import Part, SamplingPlan, Start
 from webui.engine.sd_upscale import Grid
-from webui.engine.vae import SCALE, Vae
 from webui.params import GenerationParams
 
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from webui.engine.loaded import LoadedCheckpoint
-from webui.engine.prompts import PicturePrompts
+from webui.engine.checkpoints.loaded import LoadedCheckpoint
+from webui.engine.conditioning.prompts import PicturePrompts
+from webui.engine.conditioning.text import Conditioning
 from webui.engine.sampling_plan import SamplingPlan
-from webui.engine.text import Conditioning
 from webui.errors import UnsupportedModel
 from webui.params import GenerationParams
 from webui.sampling import CondOutputs, Evaluate

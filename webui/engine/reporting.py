@@ -10,7 +10,7 @@ import torch
 
 from webui.engine.control import Control
 from webui.engine.denoise import Stopped
-from webui.engine.memory import PeakMeter, read_memory
+from webui.engine.memory.usage import PeakMeter, read_memory
 from webui.events import Event, Finished, Warning
 
 MEMORY_EVERY_SECONDS = 0.5

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from webui.engine.latent_mask import Guided, LatentMask, MaskedDenoiser
-from webui.engine.loaded import LoadedCheckpoint
-from webui.engine.vae import SCALE, Vae
+from webui.engine.checkpoints.loaded import LoadedCheckpoint
+from webui.engine.latents.latent_mask import Guided, LatentMask, MaskedDenoiser
+from webui.engine.latents.vae import SCALE, Vae
 from webui.errors import InvalidParams
 from webui.names import find_sampler
 from webui.params import GenerationParams

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from webui.engine.vae import SCALE
+from webui.engine.latents.vae import SCALE
 from webui.pictures.resizing import Box, Size
 
 

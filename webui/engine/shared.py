@@ -11,14 +11,14 @@ import torch
 
 import webui
 from webui.catalog import Catalog
-from webui.engine.device import DeviceChoice
+from webui.engine.checkpoints.models import ModelStore
+from webui.engine.compute.device import DeviceChoice
+from webui.engine.compute.graphs import Graphs
+from webui.engine.compute.threads import threads_for
+from webui.engine.conditioning.text import ChunkCache
 from webui.engine.faces import Faces
-from webui.engine.graphs import Graphs
-from webui.engine.models import ModelStore
+from webui.engine.memory.residency import Residency
 from webui.engine.networks.library import NetworkLibrary
-from webui.engine.residency import Residency
-from webui.engine.text import ChunkCache
-from webui.engine.threads import threads_for
 from webui.engine.upscaling import Upscalers
 from webui.extensions import Host
 from webui.paths import Paths

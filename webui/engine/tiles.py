@@ -7,14 +7,14 @@ from dataclasses import replace
 
 from PIL import Image
 
-from webui.engine.codec import Codec
+from webui.engine.conditioning.text import Conditioning
 from webui.engine.drawing import Draw, Drawing
+from webui.engine.latents.codec import Codec
 from webui.engine.passes import Batch, Pass, Tiles, part_of
 from webui.engine.reporting import Reporting
 from webui.engine.sampling_plan import SamplingPlan, Start
 from webui.engine.sd_upscale import Grid, whole_cells
 from webui.engine.shared import Tools
-from webui.engine.text import Conditioning
 from webui.inputs import InputStore
 from webui.pictures.canvas import flattened
 from webui.pictures.colours import corrected

@@ -55,7 +55,7 @@ class EngineHooks:
 
     @hookspec
     def conditioning(self, conditioning: Any, request: GenerationParams, values: Values) -> Any:
-        """Replace what a picture is conditioned on (`webui.engine.text.Conditioning`); None leaves it."""
+        """Replace what a picture is conditioned on (`webui.engine.conditioning.text.Conditioning`); None leaves it."""
 
     @hookspec
     def step(self, request: GenerationParams, values: Values) -> Any:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from webui.catalog import Catalog
-from webui.engine.device import DeviceChoice
+from webui.engine.compute.device import DeviceChoice
 from webui.engine.faces.alignment import cut_out, put_back
 from webui.engine.faces.restorers import Restorer, restorer_of
 from webui.engine.faces.yunet import YuNet, find_faces, load_yunet

@@ -6,11 +6,11 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 from webui.catalog import ModelFile
+from webui.engine.conditioning.text import Conditioning, in_turn
 from webui.engine.networks.hypernetworks import Hypernetwork
 from webui.engine.networks.layer_names import UNET
 from webui.engine.networks.lora import CheckpointAdapters, Strength
 from webui.engine.networks.lora_file import LoraFile
-from webui.engine.text import Conditioning, in_turn
 from webui.events import Warning
 from webui.prompt import ExtraNetwork
 

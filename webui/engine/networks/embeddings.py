@@ -18,8 +18,8 @@ from webui.catalog import ModelFile
 from webui.catalog.components import MAX_VECTORS
 from webui.catalog.picture_embedding import read_picture_embedding
 from webui.catalog.scan import PICTURE_SUFFIXES
+from webui.engine.files.weights import Weights, open_weights
 from webui.engine.networks.lora_file import BUNDLE
-from webui.engine.weights import Weights, open_weights
 from webui.errors import BadModelFile
 
 _PAIRS = (("clip_l", "clip_g"), ("text_encoders_0", "text_encoders_1"))  # SDXL: one table for each text encoder

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from webui.engine.weights import Weights
+from webui.engine.files.weights import Weights
 from webui.errors import BadModelFile, UnsupportedModel
 
 _NAME = re.compile(r"(\d{1,5})\.([01])\.linear\.(\d{1,3})\.(weight|bias)")

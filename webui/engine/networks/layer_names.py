@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from webui.engine.dims import UNET_PREFIX, UnetDims
-from webui.engine.keys import unet_names
+from webui.engine.files.dims import UNET_PREFIX, UnetDims
+from webui.engine.files.keys import unet_names
 
 UNET = "unet"
 TEXT_ENCODERS = ("te1", "te2")

@@ -13,7 +13,9 @@ from webui.catalog import Catalog, Family, ModelFile, can_run
 from webui.catalog.adapters import architecture
 from webui.catalog.catalog import NetworkRole
 from webui.catalog.lookup import embedding_name
-from webui.engine.loaded import LoadedCheckpoint
+from webui.engine.checkpoints.loaded import LoadedCheckpoint
+from webui.engine.files.weights import Fingerprint, Weights, open_weights
+from webui.engine.memory.residency import Residency
 from webui.engine.networks.active import ActiveNetworks, UsedHypernetwork, UsedLora
 from webui.engine.networks.embeddings import Embedding, bundled_embeddings, load_embedding
 from webui.engine.networks.hypernetworks import Hypernetwork, load_hypernetwork
@@ -21,8 +23,6 @@ from webui.engine.networks.layer_names import UNET
 from webui.engine.networks.lora import CheckpointAdapters
 from webui.engine.networks.lora_file import LoraFile
 from webui.engine.networks.used import UsedNetwork
-from webui.engine.residency import Residency
-from webui.engine.weights import Fingerprint, Weights, open_weights
 from webui.errors import WebUIError, near_matches
 from webui.events import Warning
 from webui.params import GenerationParams

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from webui.engine.layers import EIGHT_BITS, SCALE, dense_weight
-from webui.engine.memory import is_out_of_memory
+from webui.engine.compute.layers import EIGHT_BITS, SCALE, dense_weight
+from webui.engine.compute.storage import pack, scale_name
+from webui.engine.memory.usage import is_out_of_memory
 from webui.engine.networks.adapter import Change, change_of
 from webui.engine.networks.algebra import Misfit
 from webui.engine.networks.attachment import AttachmentSwitch, ChangedWeights, FileLayer
 from webui.engine.networks.hypernetworks import Hypernetwork, HypernetworkAttachment
 from webui.engine.networks.layer_names import UNET, LayerPlace, layer_places
 from webui.engine.networks.lora_file import Layer, LoraFile
-from webui.engine.storage import pack, scale_name
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from webui.engine.weights import Weights
+from webui.engine.files.weights import Weights
 
 BUNDLE = "bundle_emb."  # names of embeddings inside: bundle_emb.NAME.string_to_param.*
 MAX_METADATA = 2**20  # characters of the settings in a header

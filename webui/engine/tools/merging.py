@@ -14,7 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from webui.engine.dims import VAE_PREFIX
+from webui.engine.files.dims import VAE_PREFIX
+from webui.engine.files.weights import Weights
 from webui.engine.tools.rewriting import (
     SLICE,
     Progress,
@@ -26,7 +27,6 @@ from webui.engine.tools.rewriting import (
     sliced,
     write_model,
 )
-from webui.engine.weights import Weights
 from webui.errors import BadModelFile, InvalidParams
 
 Method = Literal["weighted sum", "add difference", "slerp"]

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from webui.engine.safefile import DTYPE_NAMES, Specs, write_pieces
-from webui.engine.weights import Weights
+from webui.engine.files.safefile import DTYPE_NAMES, Specs, write_pieces
+from webui.engine.files.weights import Weights
 from webui.errors import BadModelFile, InvalidParams
 from webui.paths import streamed_new
 

@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from webui.catalog import Catalog
-from webui.engine.device import DeviceChoice
+from webui.engine.compute.device import DeviceChoice
 from webui.engine.kept_networks import KeptNetworks
-from webui.engine.memory import give_back, is_out_of_memory
+from webui.engine.memory.usage import give_back, is_out_of_memory
 from webui.engine.upscaling.files import network_of
 from webui.engine.upscaling.tiles import TILE, enlarge_tiled
 from webui.events import Event

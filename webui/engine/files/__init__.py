@@ -1,0 +1,1 @@
+"""From files to tensors: opened safely, read by the names that each format gives, measured by their shapes."""
