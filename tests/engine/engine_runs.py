@@ -13,6 +13,7 @@ from PIL import Image as PillowImage
 
 from webui.engine import Engine
 from webui.engine.control import Control
+from webui.engine.expansion import run_request
 from webui.events import Event, Failed, Finished, Image, Loaded, Loading, Preview, Started, Step, Warning
 from webui.params import make_params
 from webui.paths import Paths
@@ -82,13 +83,17 @@ def run(engine: Engine, control: Control | None = None, **fields: Any) -> Run:
 
 
 def run_until(engine: Engine, act: Callable[[Event, Control], None], **fields: Any) -> Run:
-    """A quick job whose events are shown to `act` as they come."""
-    control = Control()
-    events = []
-    for event in engine.generate(make_params({**QUICK, **fields}), control):
-        events.append(event)
-        act(event, control)
-    return Run(events)
+    """A quick job whose events are shown to `act` before the engine goes on."""
+    control, params = Control(), make_params({**QUICK, **fields})
+
+    def work(emit: Callable[[Event], None]) -> None:
+        def shown(event: Event) -> None:
+            emit(event)
+            act(event, control)
+
+        run_request(engine._tools, params, control, shown)
+
+    return Run(list(engine._stream(work, control)))
 
 
 def pixels_of(image: Image) -> np.ndarray:

@@ -13,7 +13,7 @@ from engine_runs import make_engine, pixels_of, run, run_until
 from picture_inputs import keep, scene
 from PIL import Image, PngImagePlugin
 from safetensors.torch import save_file
-from test_engine_upscaling import compact, tensors_of
+from upscaler_models import compact, tensors_of
 
 from webui import infotext, pictures
 from webui.engine import Engine

@@ -13,8 +13,8 @@ from engine_runs import make_engine
 from picture_inputs import scene
 from PIL import Image
 from safetensors.torch import save_file
+from upscaler_models import compact, seeded, tensors_of
 
-from webui.engine.upscaling.compact import Compact
 from webui.engine.upscaling.files import network_of
 from webui.engine.upscaling.rrdb import RRDBNet
 from webui.engine.upscaling.tiles import enlarge_tiled, spans
@@ -24,25 +24,8 @@ from webui.paths import REPO_ROOT
 EMBEDDED = sorted((REPO_ROOT / "models" / "ESRGAN").glob("*.safetensors"))
 
 
-def seeded(build: Any) -> Any:
-    torch.manual_seed(0)
-    network = build()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.mul_(0.7)
-    return network.eval()
-
-
 def rrdb(doublings: int = 2, unshuffle: int = 1) -> RRDBNet:
     return seeded(lambda: RRDBNet(channels=8, growth=4, blocks=2, doublings=doublings, unshuffle=unshuffle))
-
-
-def compact(scale: int = 4) -> Compact:
-    return seeded(lambda: Compact(channels=8, convolutions=3, scale=scale))
-
-
-def tensors_of(network: Any, rename: Any = lambda key: key) -> dict[str, torch.Tensor]:
-    return {rename(key): value.clone() for key, value in network.state_dict().items()}
 
 
 def basicsr(key: str) -> str:
