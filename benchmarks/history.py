@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -139,7 +140,7 @@ def searching(paths: Paths, rows: int) -> None:
         ("everything at once", f"{words[3]} -{words[40]} model:model7 sampler:euler size:512x768 fav:no"),
     ):
         found = len(history.page("", text).cards)
-        row(f"first page of a search: {label} ({found})", *timed(lambda text=text: history.page("", text)))
+        row(f"first page of a search: {label} ({found})", *timed(partial(history.page, "", text)))
     after = history.page("", words[500]).older
     row("the next page of a search", *timed(lambda: history.page("", words[500], after=after)))
     row("days with counts", *timed(lambda: history.days("")))
@@ -192,7 +193,7 @@ FRAMES = 240
 
 def in_browser(paths: Paths, runs: int = 5) -> None:
     """The tab on the real page, each time on a page that was just opened."""
-    from startup import chromium, free_port, is_full_page, running, until
+    from benchmarks.startup import chromium, free_port, is_full_page, running, until
 
     url = f"http://127.0.0.1:{(port := free_port())}"
     command = [sys.executable, "-m", "webui", "--port", str(port), "--no-browser", "--data-dir", str(paths.data_dir)]
@@ -269,7 +270,12 @@ def importing(paths: Paths, folder: Path, files: int) -> None:
     print(f"start-up, rows and files compared: {time.perf_counter() - began:.2f} s")
     key, data = history.thumbnail("", result.added)
     history.thumbnails.drop(key)
-    row("a thumbnail, made", *timed(lambda: (history.thumbnails.drop(key), history.thumbnail("", result.added))))
+
+    def make() -> None:
+        history.thumbnails.drop(key)
+        history.thumbnail("", result.added)
+
+    row("a thumbnail, made", *timed(make))
     row(f"a thumbnail, from the cache ({len(data) / 1024:.0f} KB)", *timed(lambda: history.thumbnail("", result.added)))
     history.stop()
 

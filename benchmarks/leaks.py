@@ -105,8 +105,8 @@ def write_models(root: Path, checkpoint: Path) -> None:
     }
     target = root / "models" / "VAE" / f"{VAE}.safetensors"
     target.parent.mkdir(parents=True)
-    with target.open("wb") as file:
-        write_safetensors(file, specs, lambda name: weights.tensor(PREFIX + name), {"format": "pt"})
+    with target.open("wb") as out:
+        write_safetensors(out, specs, lambda name: weights.tensor(PREFIX + name), {"format": "pt"})
 
 
 def add_lora(engine: Engine, root: Path) -> None:

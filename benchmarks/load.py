@@ -36,13 +36,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
+from embedded import EMBEDDED_CHECKPOINT
 from PIL import Image
-from running_server import EMBEDDED_CHECKPOINT, RunningServer
+from running_server import RunningServer
 
 from webui.accounts import Accounts
 from webui.paths import write_atomic
@@ -82,6 +83,11 @@ class Result:
     def over(self) -> int:
         with self.lock:
             return sum(self.states.values())
+
+
+class Page(TypedDict):
+    requests: int
+    ms: dict[str, float]  # see `percentiles`
 
 
 class Client:
@@ -365,7 +371,7 @@ def grown(result: Result) -> dict[str, dict[str, float]]:
 
 def report(result: Result, options: argparse.Namespace, seconds: float) -> dict[str, Any]:
     memory = grown(result)
-    pages = {
+    pages: dict[str, Page] = {
         name: {"requests": len(one), "ms": percentiles(one)}
         for name, one in (("while a job runs", result.busy_pages), ("while none runs", result.idle_pages))
         if one

@@ -9,7 +9,7 @@ themselves and the loader's own table of names.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -83,7 +83,7 @@ def make(folder: Path, seed: int = 0) -> Path:
 
 
 def _tensors() -> Iterator[tuple[str, tuple[int, ...]]]:
-    networks = (
+    networks: tuple[tuple[torch.nn.Module, Callable[[str], tuple[str, ...]]], ...] = (
         (meta_unet(UNET), lambda p: unet_names(p, UNET)),
         (meta_vae(VAE), lambda p: vae_names(p, VAE)),
         (meta_text_encoder(TEXT), lambda p: text_names(p, TEXT)),

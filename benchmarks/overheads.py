@@ -13,7 +13,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -36,7 +36,7 @@ class Meter:
     """Seconds of the processor by network, measured around its calls."""
 
     def __init__(self, networks: dict[str, Any]) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self._started = 0.0
         self._handles = []
         for name, network in networks.items():
@@ -81,7 +81,7 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measured(paths: Paths, checkpoint: str, options: argparse.Namespace, *, previews: bool) -> Counter[str]:
+def measured(paths: Paths, checkpoint: str, options: argparse.Namespace, *, previews: bool) -> defaultdict[str, float]:
     """Seconds a picture: of each network, and "total"."""
     settings = stored.changed(Settings(), {"device.use_cpu": True, "preview.enabled": previews})
     wanted = {"prompt": "a red apple", "checkpoint": checkpoint, "steps": options.steps, "seed": 1, "sampler": "Euler"}
@@ -98,7 +98,7 @@ def measured(paths: Paths, checkpoint: str, options: argparse.Namespace, *, prev
             meter.seconds["total"] = time.process_time() - started
     if previews:
         print(f"({shown / options.pictures:.1f} previews a picture)")
-    return Counter({part: seconds / options.pictures for part, seconds in meter.seconds.items()})
+    return defaultdict(float, {part: seconds / options.pictures for part, seconds in meter.seconds.items()})
 
 
 def run(engine: Engine, wanted: dict[str, Any]) -> int:

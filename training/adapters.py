@@ -69,6 +69,7 @@ class Denoiser(torch.nn.Module):
 
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+Layer = torch.nn.Linear | torch.nn.Conv2d
 
 
 def loss_of(model: torch.nn.Module, share: Batch) -> tuple[Tensor, float]:
@@ -154,24 +155,25 @@ def train_lora(studio: Studio, concepts: Sequence[Concept], args: argparse.Names
     return kohya_tensors(layers)
 
 
-def lora_layers(model: Denoiser) -> dict[str, torch.nn.Module]:
+def lora_layers(model: Denoiser) -> dict[str, Layer]:
     """The layers that a LoRA changes, by kohya's names: attention and feed-forward of both networks, and the UNet's
     convolutions.
     """
-    found = {}
+    found: dict[str, Layer] = {}
     for prefix, network in (("lora_unet_", model.unet), ("lora_te_text_model_", model.text)):
         for name, layer in network.named_modules():
             inside = ".attn" in name or ".ff." in name or "resnets" in name or "self_attn" in name or ".mlp." in name
-            if inside and isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d)) and "time_emb" not in name:
+            if inside and isinstance(layer, Layer) and "time_emb" not in name:
                 found[prefix + name.removeprefix("text_model.").replace(".", "_")] = layer
     return found
 
 
-def kohya_tensors(layers: dict[str, torch.nn.Module]) -> dict[str, Tensor]:
+def kohya_tensors(layers: dict[str, Layer]) -> dict[str, Tensor]:
     """`NAME.lora_down.weight`, `NAME.lora_up.weight` and `NAME.alpha` for each layer, float16."""
     tensors = {}
     for name, layer in layers.items():
-        delta = layer.parametrizations["weight"][0]  # type: ignore[index,union-attr]
+        delta = layer.get_submodule("parametrizations.weight.0")
+        assert isinstance(delta, Delta)
         tensors[f"{name}.lora_down.weight"] = delta.down.detach().half()
         tensors[f"{name}.lora_up.weight"] = delta.up.detach().half()
         tensors[f"{name}.alpha"] = torch.tensor(float(RANK), dtype=torch.float16)
@@ -203,7 +205,8 @@ def train_embedding(studio: Studio, concepts: Sequence[Concept], args: argparse.
     drawn = batches(latents, studio.tokens(texts), studio.tokens([""])[0])
     steps = fit(model, drawn, minutes=args.minutes, rate=args.rate, size=args.batch, threads=1)
     print(f"{steps} steps")
-    return table[rows].detach().clone()
+    vectors: Tensor = table[rows].detach().clone()
+    return vectors
 
 
 def main() -> None:

@@ -93,14 +93,14 @@ def train(work: Path, minutes: float) -> float:
             scores = model(varied(known[chosen]))
         loss = functional.cross_entropy(scores.float(), answers[chosen], label_smoothing=0.05)
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         step += 1
         if step % 100 == 0:
             print(f"{step} {box.elapsed:.0f}s cpu {time.process_time():.0f} loss {loss.item():.3f}", flush=True)
     model.eval()
     with torch.inference_mode():
-        right = (model(pixels[kept]).argmax(1) == labels[kept]).float().mean().item()
+        right: float = (model(pixels[kept]).argmax(1) == labels[kept]).float().mean().item()
     save({"classifier": model.state_dict()}, work / "classifier.pt")
     print(f"{step} steps; {int(kept.sum())} scenes kept apart: {right:.1%}")
     return right

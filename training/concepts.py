@@ -79,7 +79,7 @@ def distinctive_keywords(concepts: list[Concept]) -> list[tuple[str, ...]]:
 
 
 def _plain(text: str) -> str:
-    return text.lower().translate(str.maketrans({"’": "'", "“": None, "”": None}))
+    return text.lower().translate(str.maketrans("’", "'", "“”"))
 
 
 def _picture(folder: Path, code: str) -> Path:

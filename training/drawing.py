@@ -49,7 +49,10 @@ def plain(side: int, colour: RGB) -> Image.Image:
     return Image.new("RGB", (side, side), colour)
 
 
-def gradient(side: int, start: Sequence[float], end: Sequence[float], angle: float = math.pi / 2) -> Image.Image:
+Numbers = Sequence[float] | np.ndarray
+
+
+def gradient(side: int, start: Numbers, end: Numbers, angle: float = math.pi / 2) -> Image.Image:
     """From one colour to another along `angle` (default: from top to bottom)."""
     y, x = np.mgrid[0:side, 0:side] / max(1, side - 1) - 0.5
     along = x * math.cos(angle) + y * math.sin(angle)

@@ -25,7 +25,7 @@ from training.classifier import Classifier, load_classifier, seen
 from training.concepts import Concept, load_concepts
 from training.generate import Studio
 from training.judge import colours_of, count_of, shape_of
-from training.scenes import Scene, draw, held_out, random_shape
+from training.scenes import Kind, Scene, draw, held_out, random_shape
 
 SINGLES, SHAPE_PROMPTS, COUNT_PROMPTS, PAIR_PROMPTS = 300, 200, 120, 120
 GOALS = {"single": 0.85, "shape": 0.90, "count": 0.70, "pair": 0.70}
@@ -54,7 +54,7 @@ def single_tasks(concepts: Sequence[Concept], rng: random.Random, count: int = S
 
 def shape_tasks(rng: random.Random, count: int = SHAPE_PROMPTS) -> list[Task]:
     """One shape, in one colour, on another."""
-    tasks = []
+    tasks: list[Task] = []
     while len(tasks) < count:
         scene = random_shape(rng)
         if scene.size == "small" or {"white", scene.background} == {scene.background, *scene.colours}:
@@ -72,7 +72,7 @@ def count_tasks(concepts: Sequence[Concept], rng: random.Random, count: int = CO
         number, concept = i % 4 + 1, rng.choice(solid)
         name = concepts[concept].name
         text = f"{NUMBERS[number]} {plural(name) if number > 1 else name}"
-        kind = "count" if number > 1 else "single"
+        kind: Kind = "count" if number > 1 else "single"
         scene = Scene(kind, (concept,), background="white", number=number, seed=rng.randrange(2**31))
         tasks.append(Task(text, scene))
     return tasks
@@ -103,7 +103,8 @@ class Judges:
     @torch.inference_mode()
     def name(self, pictures: np.ndarray) -> np.ndarray:
         """The most likely concept of each picture (N, H, W, 3)."""
-        return self._classifier(seen(pictures)).argmax(1).numpy()
+        names: np.ndarray = self._classifier(seen(pictures)).argmax(1).numpy()
+        return names
 
     def single(self, scene: Scene, picture: np.ndarray) -> bool:
         return bool(self.name(picture[None])[0] == scene.concepts[0])

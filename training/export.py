@@ -132,7 +132,7 @@ def checkpoint_tensors(weights: Mapping[str, Tensor], vocabulary: Vocabulary, va
 def fit_preview(vae: AutoencoderKL, images: np.ndarray) -> Preview:
     """The linear map from latents to colours that is best on these uint8 pictures (N, H, W, 3), by least squares."""
     pixels = to_tensor(images)
-    latents = torch.cat([vae.encode(part).latent_dist.mean * SCALE_FACTOR for part in pixels.split(16)])
+    latents = torch.cat([vae.encode(part).latent_dist.mean * SCALE_FACTOR for part in torch.split(pixels, 16)])
     known = latents.movedim(1, -1).flatten(0, 2)
     known = torch.cat((known, torch.ones(len(known), 1)), 1).double()
     wanted = functional.avg_pool2d(pixels, 8).movedim(1, -1).flatten(0, 2).double()

@@ -68,7 +68,7 @@ class PlainAttention:
         context = hidden if encoder_hidden_states is None else encoder_hidden_states
 
         def heads(tensor: Tensor) -> Tensor:
-            return tensor.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+            return torch.unflatten(tensor, -1, (attn.heads, -1)).transpose(1, 2)
 
         query, key, value = heads(attn.to_q(hidden)), heads(attn.to_k(context)), heads(attn.to_v(context))
         weights = (query * query.shape[-1] ** -0.5 @ key.mT).softmax(-1)
@@ -156,7 +156,8 @@ def open_checkpoint(path: Path) -> Opened:
 def shared_row(table: Tensor) -> Tensor:
     """The row that most tokens of an exported table have: those that training never met."""
     rows, first = torch.unique(table, dim=0, return_inverse=True)
-    return rows[torch.bincount(first).argmax()]
+    row: Tensor = rows[torch.bincount(first).argmax()]
+    return row
 
 
 def known_tokens(opened: Opened) -> list[int]:

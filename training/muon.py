@@ -26,7 +26,8 @@ def orthogonalised(matrices: Tensor, steps: int = 4) -> Tensor:
     for _ in range(steps):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.mT if tall else x).float()
+    result: Tensor = (x.mT if tall else x).float()
+    return result
 
 
 class Muon(torch.optim.Optimizer):
@@ -66,7 +67,8 @@ class Muon(torch.optim.Optimizer):
 
 def split(named: Iterable[tuple[str, Tensor]], not_hidden: tuple[str, ...]) -> tuple[list[Tensor], list[Tensor]]:
     """Weights for Muon and weights for AdamW: vectors, and what a name in `not_hidden` marks, go to the second."""
-    hidden, other = [], []
+    hidden: list[Tensor] = []
+    other: list[Tensor] = []
     for name, weight in named:
         is_hidden = weight.ndim >= 2 and not any(part in name for part in not_hidden)
         (hidden if is_hidden else other).append(weight)

@@ -50,7 +50,7 @@ class Replicas:
 
         def one(module: torch.nn.Module, share: Any) -> Any:
             value, result = loss(module, share)
-            value.backward()
+            value.backward()  # type: ignore[no-untyped-call]
             return result
 
         if len(self.modules) == 1:

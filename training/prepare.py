@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -40,9 +41,11 @@ def _all_pairs(count: int) -> list[Scene]:
 
 def load_scenes(work: Path) -> list[Scene]:
     """What `prepare` wrote."""
-    rows = json.loads((work / "scenes.json").read_text("utf-8"))
+    rows: list[dict[str, Any]] = json.loads((work / "scenes.json").read_text("utf-8"))
     tuples = ("concepts", "colours", "shapes")
-    return [Scene(**{key: tuple(value) if key in tuples else value for key, value in row.items()}) for row in rows]
+    for row in rows:
+        row |= {key: tuple(value) for key, value in row.items() if key in tuples}
+    return [Scene(**row) for row in rows]
 
 
 def draw_all(scenes: Sequence[Scene], concepts: Sequence[Concept], side: int, target: Path, processes: int = 1) -> None:

@@ -114,10 +114,9 @@ class Pool:
     def draw(self, size: int, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """See `Draw`."""
         self._refresh(share)
-        named = {"generator": generator, "device": self._device}
-        chances = torch.rand(size, dtype=torch.float64, **named)
+        chances = torch.rand(size, dtype=torch.float64, generator=generator, device=self._device)
         picked = self._chosen[torch.searchsorted(self._cumulative, chances).clamp(max=len(self._chosen) - 1)]
-        wording = torch.randint(self._rows.shape[1], (size,), **named)
+        wording = torch.randint(self._rows.shape[1], (size,), generator=generator, device=self._device)
         return self._latents[picked].float(), self._rows[picked, wording].long()
 
 
@@ -312,8 +311,9 @@ def run(
             by_time = averaged(by_time, *trainer.update(latents, rows, alphas, rate))
             if time.monotonic() - logged > LOG_EVERY:
                 parts = [round(value, 3) for value in by_time.tolist()]
-                row = {"step": trainer.step, "seconds": round(box.elapsed), "cpu": round(time.process_time())}
-                row |= {"rate": rate, "loss": round(by_time.mean().item(), 4), "by_time": parts}
+                row: dict[str, float | list[float]] = {"step": trainer.step, "seconds": round(box.elapsed)}
+                row |= {"cpu": round(time.process_time()), "rate": rate, "loss": round(by_time.mean().item(), 4)}
+                row["by_time"] = parts
                 print(json.dumps(row), flush=True)
                 log.write(json.dumps(row) + "\n")
                 log.flush()

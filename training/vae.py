@@ -106,7 +106,8 @@ def perceptual_loss(restored: Tensor, pixels: Tensor) -> Tensor:
 def kl(posterior: Any) -> Tensor:
     """Divergence of the posterior from a unit Gaussian, per latent number."""
     mean, log_variance = posterior.mean.float(), posterior.logvar.float()
-    return 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
+    divergence: Tensor = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
+    return divergence
 
 
 def first_loss(vae: AutoencoderKL, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -220,6 +221,7 @@ def train(args: argparse.Namespace) -> None:
     images, device = np.load(work / "images.npy", mmap_mode="c"), device_of(args.device)
     spent, step = 0.0, 0
     teacher = open_checkpoint(args.like).vae.to(device) if args.like else None
+    loss: Loss
     if args.decoder:
         vae, loss = teacher or load_vae(work / "vae.pt"), decoder_loss
     else:
