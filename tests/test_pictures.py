@@ -9,6 +9,7 @@ import struct
 import zlib
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -246,6 +247,16 @@ def hide(text: bytes, mark: bytes, channels: str, length: int | None = None) -> 
 def test_text_hidden_in_the_pixels_is_found(mark: bytes, channels: str, packed: bool) -> None:
     text = gzip.compress(WIDE.encode()) if packed else WIDE.encode()
     assert pictures.read_text(hide(text, mark, channels)) == (WIDE, {})
+
+
+@pytest.mark.parametrize("channels", ["A", "RGB"])
+def test_text_hidden_in_the_pixels_can_be_taken_out(channels: str) -> None:
+    mark = b"stealth_pnginfo" if channels == "A" else b"stealth_rgbinfo"
+    before = pictures.open_image(hide(WIDE.encode(), mark, channels))
+    after = pictures.without_stealth(before)
+    assert pictures.read_text(save(after, "PNG")) == ("", {})
+    assert np.abs(np.asarray(before, dtype=int) - np.asarray(after)).max() == 1
+    assert pictures.without_stealth(after) is after
 
 
 def test_hidden_chunks_of_novelai_are_chunks() -> None:

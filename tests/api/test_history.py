@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -396,6 +397,71 @@ def test_export_and_import(site: Site) -> None:
     [card] = site.get("/history", "ben").json()["cards"]
     assert (card["prompt"], card["state"]) == ("a ünïcode castle 🏰", "missing")
     assert site.get(f"/history/{card['id']}/file", "ben").status_code == 404
+
+
+def test_an_imported_line_is_no_right_to_the_picture_that_it_names(site: Site) -> None:
+    """Its reference can be read in every picture that was made from it."""
+    reference = "ab" * 32
+    site.studio.save_for("anna", init={"image": reference})
+    line = json.dumps({"latent_history": 1, "params": site.history.get("anna", 1).record.params})
+    for user in ("ben", "anna"):
+        assert site.client.post("/history/import", content=line, headers={"x-user": user}).json()["added"] == 1
+    assert not site.history.made_from("ben", reference)
+    assert site.history.made_from("anna", reference)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        '"changes":{"x":NaN}',
+        '"seconds":{"x":1e999}',
+        '"seconds":{"x":1' + "0" * 400 + "}",
+        '"changes":{"x":' + "[" * 900 + "]" * 900 + "}",
+    ],
+    ids=lambda text: text[:24],
+)
+def test_H096_a_line_with_a_value_that_no_record_has_is_refused_alone(entries: str, site: Site) -> None:
+    lines = '{"latent_history":1,"prompt":"good"}\n{"latent_history":1,' + entries + "}"
+    result = site.client.post("/history/import", content=lines, headers={"x-user": "ben"})
+    assert (result.json()["added"], result.json()["refused"]) == (1, 1)
+    assert site.get("/history/1", "ben").status_code == 200
+
+
+def test_H096_half_an_emoji_and_numbers_without_bounds_spoil_nobodys_export(site: Site) -> None:
+    site.studio.save_for("anna", seed=1)
+    line = (
+        '{"latent_history":1,"changes":{"x":["\\ud800"]},"environment":{"\\ud800":"\\ud800"},"created":1'
+        + "0" * 400
+        + "}"
+    )
+    assert site.client.post("/history/import", content=line, headers={"x-user": "ben"}).json()["added"] == 1
+    assert site.get("/history/2", "ben").json()["changes"] == {"x": ["?"]}
+    assert site.get("/history/2/family", "ben").status_code == 200
+    assert len(site.get("/history/export", "admin").text.splitlines()) == 2
+
+
+def test_an_imported_line_of_the_future_does_not_move_the_clock_of_the_others(site: Site) -> None:
+    line = json.dumps({"latent_history": 1, "prompt": "later", "position": 253402299999999})
+    site.client.post("/history/import", content=line, headers={"x-user": "ben"})
+    site.studio.save_for("anna", seed=1, prompt="now")
+    [prompt] = site.get("/history/prompts", "anna").json()["prompts"]
+    assert prompt["used"] < time.time() + 3600
+
+
+def test_a_draft_with_half_an_emoji_is_kept_with_a_mark_in_its_place(site: Site) -> None:
+    body = b'{"data":{"prompt":"a \\ud83d\\ude00 and \\ud83d","more":[{"x":"\\ude00"}]}}'
+    kept = {"prompt": "a \U0001f600 and \ufffd", "more": [{"x": "\ufffd"}]}
+    answer = site.client.post("/history/drafts/form", content=body, headers={"content-type": "application/json"})
+    assert answer.json()["data"] == kept
+    assert site.get("/history/drafts/form").json()["data"] == kept
+
+
+def test_a_replay_with_a_number_beyond_all_bounds_is_refused(site: Site) -> None:
+    site.studio.save(seed=1)
+    body = '{"changes":{"cfg_scale":' + "9" * 400 + "}}"
+    answer = site.client.post("/history/1/replay", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 422
+    assert "cfg_scale" in answer.json()["message"]
 
 
 def test_H102_a_line_that_names_a_folder_opens_no_file_of_it(site: Site, tmp_path: Path) -> None:

@@ -173,6 +173,18 @@ def test_an_unknown_name_is_refused_with_the_nearest(house: Atelier, fields: dic
     assert answer.json()["errors"] == answer.json()["message"]
 
 
+@pytest.mark.parametrize(
+    "field", ['"comments":{"a":NaN}', '"script_args":[[1e999]]', '"override_settings":{"a":-Infinity}']
+)
+def test_a_number_that_is_none_is_refused_before_anything_is_made(house: Atelier, field: str) -> None:
+    before = house.client.get("/jobs").json()
+    body = '{"prompt":"an apple","steps":1,' + field + "}"
+    answer = house.client.post(f"{API}/txt2img", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 422, answer.text
+    assert "NaN or infinite" in answer.text
+    assert house.client.get("/jobs").json() == before
+
+
 def test_what_is_switched_off_is_no_reason_to_refuse(house: Atelier) -> None:
     scripts = {
         "ControlNet": {"args": []},

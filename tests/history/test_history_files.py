@@ -9,6 +9,7 @@ import time
 import unicodedata
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from history_studio import Studio, draw, ids
@@ -16,7 +17,7 @@ from PIL import Image
 
 from webui import events, pictures
 from webui.errors import BadPicture, NotFound, SaveError
-from webui.history import History, zips
+from webui.history import History, deletion, zips
 from webui.history.reconcile import Origin, origins_of, picture_files, reconcile
 from webui.history.records import Record, State
 from webui.history.replay import exact_params
@@ -177,6 +178,30 @@ def test_what_is_deleted_leaves_the_grid_and_the_folder_and_comes_back_as_it_was
     assert paths[1].read_bytes() == data
     assert not list((studio.paths.outputs / ".trash").iterdir())
     assert history.restore("", [1, 2]) == []
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_picture_that_two_restore_at_once_is_there(
+    first: int, studio: Studio, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both see it in the trash, one moves the file, and either may be the first to write what it saw."""
+    path = studio.save(seed=1)
+    history.delete("", [1])
+    real, outcomes = deletion._bring_back, list[Any]()
+
+    def both(outputs: Path, picture: Any) -> Any:
+        outcomes.extend(real(outputs, picture) for _ in range(2))
+        if first:
+            outcomes.reverse()
+        monkeypatch.setattr(deletion, "_bring_back", lambda *_: outcomes[1])
+        monkeypatch.setattr(deletion, "own_pictures", lambda *_: [picture])  # as it was when both looked
+        return outcomes[0]
+
+    monkeypatch.setattr(deletion, "_bring_back", both)
+    history.restore("", [1])
+    history.restore("", [1])
+    assert history.get("", 1).record.state is State.present
+    assert path.is_file()
 
 
 def test_a_file_whose_name_was_taken_meanwhile_comes_back_under_another(studio: Studio, history: History) -> None:

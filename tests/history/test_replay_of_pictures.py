@@ -62,7 +62,7 @@ def test_the_second_pass_networks_are_found_by_their_hashes_under_other_names(wo
     link_or_copy(next(EMBEDDED_CHECKPOINT.parents[1].joinpath("ESRGAN").glob("*.safetensors")), upscaler)
     workshop.catalog.refresh()
     hires = {"upscaler": "sharp", "checkpoint": "second", "scale": 1.5, "steps": 2, "denoising_strength": 0.5}
-    job, told = workshop.make(params(hires=hires))
+    job, told = workshop.make(params(hires=hires, checkpoint=EMBEDDED_CHECKPOINT.name))
     [card] = history.of_job("", job)
     used = {model.kind: model for model in history.get("", card.id).record.networks}
     assert used["hires checkpoint"].name == second.name

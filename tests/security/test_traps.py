@@ -195,6 +195,9 @@ def test_H105_an_event_that_is_hidden_unknown_or_somebody_elses_gives_nothing(fu
     for route in ("queue/data?session_hash=s", "call/on_generate/x", "queue/status"):
         refused(web.get(f"/gradio_api/{route}"), route)
     refused(web.post("/gradio_api/call/on_generate", json={"data": values}), "call")
+    for route in ("upload", "upload?upload_id=x"):
+        refused(web.post(f"/gradio_api/{route}", files={"files": ("x.html", b"<b>x</b>", "text/html")}), route)
+    refused(web.get("/gradio_api/upload_progress?upload_id=x"), "upload_progress")
     refused(web.post("/gradio_api/cancel", json={"session_hash": "s", "fn_index": 0, "event_id": "x"}), "cancel")
     settings = component_with(web, "save_setting")
     for component, name in (

@@ -440,4 +440,4 @@ def _file(path: Path, *, download: bool = False) -> FileResponse:
 
 
 def _without_text(path: Path) -> bytes:
-    return pictures.encode(pictures.open_image(read_picture(path)), "png")
+    return pictures.encode(pictures.without_stealth(pictures.open_image(read_picture(path))), "png")

@@ -145,7 +145,7 @@ class ParametersReader:
 
     def _embeddings(self, hashes: dict[str, str]) -> list[ModelMention]:
         mentions = []
-        for name, digest in hashes.items():
+        for name, digest in list(hashes.items())[:MAX_MENTIONED]:  # each is looked for in all names
             found = find_network(self._catalog.embeddings, name) or with_hash(self._catalog.embeddings, digest)
             mention = ModelMention(kind="embedding", name=name, digest=digest, here=found.stem if found else "")
             if found is None:

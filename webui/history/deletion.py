@@ -59,8 +59,13 @@ def restore(database: Database, outputs: Path, user: str | None, picture_ids: Se
                 failure = error
     with database.write() as db:
         for picture_id, state, path in back:
-            db.execute("UPDATE pictures SET path=? WHERE id=?", (path, picture_id))
-            rows.set_state(db, picture_id, state)
+            # Where two restore it at once, only the one that moved the file knows where it is.
+            moved = db.execute(
+                "UPDATE pictures SET path=? WHERE id=? AND (state='trashed' OR ?)",
+                (path, picture_id, state is State.present),
+            )
+            if moved.rowcount:
+                rows.set_state(db, picture_id, state)
     if failure is not None:
         raise failure
     return [picture_id for picture_id, _, _ in back]

@@ -15,6 +15,7 @@ from webui.errors import InvalidParams
 MAX_DRAFT = 2 * 2**20  # characters of JSON; two prompts of the greatest length fit
 MAX_FORMS = 50  # of one user
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _FORM = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 
@@ -29,13 +30,13 @@ class Draft:
 
 def get(db: sqlite3.Connection, user: str, form: str) -> Draft | None:
     row = db.execute("SELECT data, updated FROM drafts WHERE user=? AND form=?", (user, _checked(form))).fetchone()
-    return Draft(form, json.loads(row["data"]), row["updated"]) if row else None
+    return Draft(form, json.loads(_whole(json.loads(row["data"]))), row["updated"]) if row else None
 
 
 def put(db: sqlite3.Connection, user: str, form: str, data: Mapping[str, Any]) -> Draft:
     """Raises `InvalidParams` for a form's name that is none, values that are not JSON, or too much of them."""
     try:
-        text = json.dumps(dict(data), allow_nan=False)
+        text = _whole(dict(data))
     except (TypeError, ValueError, RecursionError):
         raise InvalidParams("The draft holds values that cannot be kept.", "Send plain JSON values.") from None
     if len(text) > MAX_DRAFT:
@@ -50,6 +51,11 @@ def put(db: sqlite3.Connection, user: str, form: str, data: Mapping[str, Any]) -
 
 def drop(db: sqlite3.Connection, user: str, form: str) -> bool:
     return db.execute("DELETE FROM drafts WHERE user=? AND form=?", (user, _checked(form))).rowcount > 0
+
+
+def _whole(data: dict[str, Any]) -> str:
+    """As JSON, with a mark in place of half an emoji: a field that is typed in may hold one, and no answer could."""
+    return _SURROGATE.sub("\ufffd", json.dumps(data, allow_nan=False, ensure_ascii=False))
 
 
 def _checked(form: str) -> str:

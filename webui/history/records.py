@@ -8,7 +8,6 @@ it is checked.
 from __future__ import annotations
 
 import json
-import math
 import re
 import time
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -30,6 +29,7 @@ MAX_INFOTEXT = 256 * 1024
 MAX_NETWORKS = 200
 MAX_PATH = 4096  # characters
 MAX_INTEGER = 2**63 - 1
+MAX_DEPTH = 8  # of values within values
 _THUMBNAIL = re.compile(r"[0-9a-f]{32}")
 _KINDS = frozenset(get_args(ModelKind))
 _LAST_MOMENT = 253_402_300_000.0  # unix seconds of the year 9999
@@ -148,7 +148,7 @@ def to_line(record: Record, picture_id: int) -> str:
         elif isinstance(value, State):
             value = value.value
         data[entry.name] = value
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(data, separators=(",", ":"))
 
 
 def from_line(line: str) -> tuple[Record, int | None]:
@@ -235,7 +235,7 @@ def _typed(data: dict[str, Any]) -> Record:
             values[name] = number
     for name in ("created", "cfg_scale"):
         number = data.get(name)
-        if isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number):
+        if isinstance(number, int | float) and not isinstance(number, bool) and abs(number) <= MAX_INTEGER:
             values[name] = float(number)
     if isinstance(data.get("path"), str):
         values["path"] = data["path"]
@@ -252,8 +252,23 @@ def _typed(data: dict[str, Any]) -> Record:
     for name, kind in (("environment", str), ("seconds", int | float), ("changes", object)):
         if isinstance(data.get(name), dict):
             entries = list(data[name].items())[:100]
-            values[name] = {clean(k, 100): v for k, v in entries if isinstance(v, kind)}
+            values[name] = {clean(k, 100): _plain(v) for k, v in entries if isinstance(v, kind)}
     return Record(**values)
+
+
+def _plain(value: Any, depth: int = MAX_DEPTH) -> Any:
+    """A JSON value that can be stored and told again. Raises `InvalidParams` for what no record has."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, int | float) and abs(value) <= MAX_INTEGER:  # NaN is not
+        return value
+    if isinstance(value, list) and depth:
+        return [_plain(one, depth - 1) for one in value]
+    if isinstance(value, dict) and depth:
+        return {clean(key, 100): _plain(one, depth - 1) for key, one in value.items()}
+    raise InvalidParams("The line has a value that cannot be stored.")
 
 
 def _integer(data: dict[str, Any], name: str) -> int | None:

@@ -182,7 +182,10 @@ def _typed(changes: dict[str, Any]) -> dict[str, Any]:
             typed[name] = tuple(value)
         elif isinstance(value, int) and not isinstance(value, bool):
             annotation = str(GenerationParams.model_fields[name].annotation)
-            typed[name] = float(value) if "float" in annotation else value
+            try:
+                typed[name] = float(value) if "float" in annotation else value
+            except OverflowError:
+                raise InvalidParams(f'"{name}" is too large a number.', "Choose a smaller one.") from None
     return typed
 
 

@@ -303,7 +303,8 @@ def thumbnail_key(record: Record) -> str:
 def _position(db: sqlite3.Connection, record: Record) -> int:
     position = max(0, int(record.created * 1000)) if record.position is None else record.position
     if not record.source:
-        db.execute("UPDATE counters SET value = max(value, ?) WHERE name = 'position'", (position,))
+        now = max(0, int(time.time() * 1000))  # what claims to be later is not what all others come after
+        db.execute("UPDATE counters SET value = max(value, ?) WHERE name = 'position'", (min(position, now),))
     return position
 
 

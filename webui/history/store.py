@@ -101,8 +101,11 @@ class History:
             return set().union(*(references_in(text) for (text,) in texts))
 
     def made_from(self, user: str, reference: str) -> bool:
-        """Whether a picture of this user was made from that one of the inputs, the trash included."""
-        naming = "SELECT params FROM pictures JOIN details ON picture=id WHERE user=? AND instr(params, ?)"
+        """Whether a picture of this user was made from that one of the inputs, the trash included.
+
+        By a job of theirs: a line that was imported only claims it.
+        """
+        naming = "SELECT params FROM pictures JOIN details ON picture=id WHERE user=? AND job<>'' AND instr(params, ?)"
         with self._database.read() as db:
             return any(starts_from(row["params"], reference) for row in db.execute(naming, (user, reference)))
 

@@ -9,5 +9,16 @@ from __future__ import annotations
 from webui.pictures.encoding import SUFFIXES, encode, file_format
 from webui.pictures.opening import MAX_BYTES, MAX_PIXELS, open_image
 from webui.pictures.reading import MAX_INFOTEXT, read_text
+from webui.pictures.stealth import without_stealth
 
-__all__ = ["MAX_BYTES", "MAX_INFOTEXT", "MAX_PIXELS", "SUFFIXES", "encode", "file_format", "open_image", "read_text"]
+__all__ = [
+    "MAX_BYTES",
+    "MAX_INFOTEXT",
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "encode",
+    "file_format",
+    "open_image",
+    "read_text",
+    "without_stealth",
+]

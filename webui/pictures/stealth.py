@@ -19,6 +19,7 @@ _MARKS = {
     b"stealth_rgbinfo": ("RGB", False),
     b"stealth_rgbcomp": ("RGB", True),
 }
+_PLACES = (("A", ("RGBA",)), ("RGB", ("RGBA", "RGB")))  # channels, and the modes of pictures that have them
 _MARK_LENGTH = 15  # bytes
 _LENGTH_BYTES = 4
 _LOWEST_BIT = bytes(ord("0") + (value & 1) for value in range(256))
@@ -33,11 +34,23 @@ def read_stealth(data: bytes, max_bytes: int) -> tuple[str, dict[str, str]]:
         image = open_image(data)
     except BadPicture:
         return "", {}
-    for channels, modes in (("A", ("RGBA",)), ("RGB", ("RGBA", "RGB"))):
+    for channels, modes in _PLACES:
         text = _read_channels(image, channels, max_bytes) if image.mode in modes else None
         if text is not None:
             return _split(text)
     return "", {}
+
+
+def without_stealth(image: Image.Image) -> Image.Image:
+    """The picture without a text in its pixels. Lowest bits change where there is one, and nothing else ever."""
+    for channels, modes in _PLACES:
+        if image.mode not in modes or _MARKS.get(_bits(image, channels, 0, _MARK_LENGTH), ("",))[0] != channels:
+            continue
+        bands = dict(zip(image.getbands(), image.split(), strict=True))
+        for name in channels:
+            bands[name] = bands[name].point([value | 1 if name == "A" else value & 254 for value in range(256)])
+        image = Image.merge(image.mode, list(bands.values()))
+    return image
 
 
 def _read_channels(image: Image.Image, channels: str, max_bytes: int) -> str | None:

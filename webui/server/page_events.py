@@ -2,7 +2,8 @@
 
 Gradio answers an event that does not exist, one that has no function on the server, or values that a component cannot
 take with a 500; and a queued event can be read by whoever names its session. The page has one event on the server and
-a few functions of a component, and queues nothing. So everything else is refused here, in words, before Gradio sees it.
+a few functions of a component, and neither queues nor uploads anything. So everything else is refused here, in words,
+before Gradio sees it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 PREFIX = "/gradio_api/"
 RUN = ("run/", "api/")
-QUEUED = ("queue/", "call/", "cancel")  # the page queues nothing, so there is nothing to join, read or end
+UNUSED = ("queue/", "call/", "cancel", "upload")  # the page queues nothing, and its pictures go to /inputs
 COMPONENT = "component_server"
 MAX_EVENT = 4 * 2**20  # bytes: two prompts, written as JSON
 MAX_SESSION = 100  # characters
@@ -65,7 +66,7 @@ class PageEvents:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
         rest = path.removeprefix(PREFIX) if scope["type"] == "http" and path.startswith(PREFIX) else ""
-        if rest.startswith(QUEUED):
+        if rest.startswith(UNUSED):
             await refuse(scope, send, *_NO_EVENT)
         elif scope.get("method") == "POST" and (rest.startswith(RUN) or rest.startswith(COMPONENT)):
             await self._checked(scope, receive, send, run=rest.startswith(RUN))

@@ -6,9 +6,12 @@ false are no numbers here, and NaN is none. What a value may be is decided when 
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from webui.errors import printable
 
 MAX_NAME = 1024  # characters
 MAX_IMAGES = 64  # in one request
@@ -22,6 +25,17 @@ def _no_flag(value: Any) -> Any:
 
 def _as_number(value: Any) -> Any:
     return int(value) if isinstance(value, bool) else value
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether all numbers in a JSON value are some."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, float) and not math.isfinite(one):
+            return False
+        waiting += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+    return True
 
 
 Whole = Annotated[int, BeforeValidator(_no_flag)]
@@ -38,7 +52,12 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _null_is_absent(cls, data: Any) -> Any:
-        return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
+        if not isinstance(data, dict):
+            return data
+        for key, value in data.items():
+            if not _is_finite(value):
+                raise ValueError(f"{printable(key)} holds a number that is none (NaN or infinite)")
+        return {key: value for key, value in data.items() if value is not None}
 
 
 class Generation(Body):
