@@ -206,3 +206,11 @@ def test_the_folders_are_made_and_made_again(tmp_path: Path) -> None:
     assert found.checkpoints[0].is_dir()
     assert found.cache_dir.is_dir()
     assert found.config_file == found.data_dir / "config.yaml"
+
+
+@posix_only
+def test_models_that_ship_are_found_once_where_the_data_folder_links_to_them(tmp_path: Path) -> None:
+    (tmp_path / "models").symlink_to(paths.SHIPPED_MODELS)
+    linked, other = (Paths.under(tmp_path / name, shipped=True) for name in ("", "other"))
+    assert linked.checkpoints == (tmp_path / "models" / "Stable-diffusion",)
+    assert other.checkpoints[-1] == paths.SHIPPED_MODELS / "Stable-diffusion"

@@ -64,8 +64,10 @@ class Paths:
 
         def search(extra: tuple[Path, ...], *usual: str) -> tuple[Path, ...]:
             given = tuple(p.expanduser().resolve() for p in extra)
-            own = tuple(SHIPPED_MODELS / name for name in usual if shipped and (SHIPPED_MODELS / name).is_dir())
-            return tuple(dict.fromkeys((*given, *(models / name for name in usual), *own)))
+            folders = [*given, *(models / name for name in usual)]
+            there = {folder.resolve() for folder in folders}  # the usual one may be a link to what ships
+            own = [SHIPPED_MODELS / name for name in usual if shipped and (SHIPPED_MODELS / name).is_dir()]
+            return tuple(dict.fromkeys([*folders, *(folder for folder in own if folder.resolve() not in there)]))
 
         return cls(
             data_dir=root,
