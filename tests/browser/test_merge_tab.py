@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from embedded import EMBEDDED_CHECKPOINT
-from steps import set_values
+from steps import set_values, until
 from test_cards import BLOCK, write
 
 pytestmark = pytest.mark.browser
@@ -76,7 +76,8 @@ def test_a_ckpt_file_is_offered_for_conversion_and_needs_no_name(page: Any) -> N
     asked: list[Any] = []
 
     def answer(route: Any) -> None:
-        asked.append(route.request.post_data_json)
+        if route.request.method == "POST":
+            asked.append(route.request.post_data_json)
         route.fulfill(json={"running": False, "lines": ["Written: 1 KB."], "code": 0, "output": "ancient"})
 
     page.route("**/models/tools", answer)
@@ -88,3 +89,26 @@ def test_a_ckpt_file_is_offered_for_conversion_and_needs_no_name(page: Any) -> N
     form.get_by_role("button", name="Make the model").click()
     form.get_by_text("ancient is ready.").wait_for()
     assert asked == [{"tool": "convert", "a": "ancient.ckpt", "precision": "keep", "output": ""}]
+
+
+def test_work_is_followed_from_a_page_that_did_not_begin_it_and_through_a_lost_connection(page: Any) -> None:
+    state = {"running": True, "lines": ["tensors were mixed"], "code": None, "output": "slow"}
+    gone: list[Any] = []
+
+    def answer(route: Any) -> None:
+        if state["running"] is None:
+            gone.append(route)
+            route.abort()
+        else:
+            route.fulfill(json=state)
+
+    page.route("**/models/tools", answer)
+    form = open_tab(page)
+    form.get_by_text("Making slow").wait_for()
+    button = form.get_by_role("button", name="Make the model")
+    assert button.is_disabled()
+    state["running"] = None
+    until(lambda: page.wait_for_timeout(50) or len(gone) >= 2)
+    state.update(running=False, code=0)
+    form.get_by_text("slow is ready.").wait_for()
+    assert button.is_enabled()

@@ -1,7 +1,7 @@
 /* The Merge tab: a form for POST /models/tools, and how the work goes. */
 "use strict";
 (() => {
-  const { call, find, say, complain, setText, sleep, fillSelect } = latent.tools;
+  const { call, find, isShown, say, complain, setText, sleep, fillSelect } = latent.tools;
   const { models } = latent;
   const FORMULAS = { "weighted-sum": "x in (1 - x) A + x B", slerp: "x on the arc from A to B", "add-difference": "x in A + x (B - C)" };
 
@@ -47,17 +47,27 @@
       lines.textContent = view.lines.slice(-6).join("\n");
       setText(state, view.running ? `Making ${view.output}` : view.code === null ? "" : view.code === 0 ? `${view.output} is ready.` : `${view.output} could not be made.`);
     }
+    let following = false;
     async function follow(view) {
       show(view);
-      while (view.running) {
-        await sleep(500);
-        view = await call("models/tools");
-        show(view);
-      }
+      if (following) return;
+      following = true;
+      try {
+        while (view.running) {
+          await sleep(500);
+          view = await call("models/tools").catch((error) => { if (error.status) throw error; return view; }); // without a connection the work goes on
+          show(view);
+        }
+      } finally { following = false; }
       if (view.code === 0) {
         await models.refresh();
         say(`${view.output} is in the list of checkpoints.`);
       }
+    }
+    /* Work that was begun before the page was loaded, or elsewhere. */
+    async function look() {
+      const view = await call("models/tools").catch(() => null);
+      if (view?.running) await follow(view);
     }
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
@@ -65,6 +75,7 @@
     });
     form.addEventListener("change", shape);
     models.listeners.push(choices);
+    new IntersectionObserver(([entry]) => { if (entry.isIntersecting && isShown(element)) look().catch(complain); }).observe(element);
     choices();
     shape();
   }
