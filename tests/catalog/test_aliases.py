@@ -75,6 +75,38 @@ def test_the_old_hash_finds_the_model(tmp_path: Path):
     assert Catalog(paths).find_checkpoint(model.old_hash).name == "a.safetensors"
 
 
+def with_old_hash(paths: Paths, name: str, content: bytes) -> str:
+    """A checkpoint whose old hash, over what stands behind the first MiB, `content` decides. Returns that hash."""
+    path = write_model(paths.checkpoints[0] / f"{name}.safetensors", {**sd1(), "filler": (2**20,)}, {"name": name})
+    with path.open("r+b") as file:
+        file.seek(0x100000)
+        file.write(content)
+    old_hash = next(m.old_hash for m in Catalog(paths).checkpoints if m.path == path)
+    assert old_hash is not None
+    return old_hash
+
+
+def test_the_old_hash_beside_a_name_finds_a_renamed_model(tmp_path: Path):
+    paths = folders(tmp_path)
+    with_old_hash(paths, "sd-v1-4-anime-merge", b"merge")
+    digest = with_old_hash(paths, "new-name", b"original")
+    catalog = Catalog(paths)
+    for alias in (f"sd-v1-4 [{digest}]", f"sd-v1-4.ckpt [{digest.upper()}]", f"sub/sd-v1-4.ckpt [{digest}] "):
+        assert catalog.find_checkpoint(alias).stem == "new-name", alias
+    assert catalog.find_checkpoint("sd-v1-4 [00000000]").stem == "sd-v1-4-anime-merge"
+
+
+def test_of_files_with_one_old_hash_the_named_one_is_meant(tmp_path: Path):
+    """It covers a small part of the file, which a merge or a copy can share."""
+    paths = folders(tmp_path)
+    digest = with_old_hash(paths, "a/copy", b"same")
+    assert with_old_hash(paths, "sub/model", b"same") == digest
+    catalog = Catalog(paths)
+    for alias in (f"model [{digest}]", f"sub/model.safetensors [{digest}]", f"MODEL [{digest.upper()}]"):
+        assert catalog.find_checkpoint(alias).stem == "model", alias
+    assert catalog.find_checkpoint(f"gone [{digest}]").stem == "copy"
+
+
 def test_a_full_name_is_meant_before_a_part_of_another(catalog: Catalog):
     assert catalog.find_checkpoint("photo").stem == "photo"
     assert catalog.find_checkpoint("photo-").stem == "photo-long-name"

@@ -12,6 +12,7 @@ from webui.errors import ModelNotFound, UnsupportedModel
 from webui.paths import Paths
 
 NEAR, SETTING, NOTES, BAKED = "found near the checkpoint", "specified in settings", "from user metadata", ""
+NAMED = "named after the checkpoint"
 
 
 @pytest.fixture
@@ -45,6 +46,57 @@ def test_vaes_beside_checkpoints_are_vaes_and_no_checkpoints(paths: Paths):
 def test_automatic_takes_the_file_beside_the_checkpoint_with_its_whole_stem(paths: Paths):
     assert told(choose(paths, "model2")) == ("model2.vae.safetensors", NEAR)
     assert told(choose(paths, "model")) == (None, BAKED)  # model2.vae... only begins with its stem
+
+
+@pytest.mark.parametrize("name", ["model.vae.safetensors", "sub/model.vae.safetensors", "model.safetensors"])
+def test_automatic_takes_a_vae_of_the_vae_folders_that_is_named_after_the_checkpoint(paths: Paths, name: str):
+    write_model(paths.vaes[0] / name, ldm_vae())
+    assert told(choose(paths, "model")) == (name, NAMED)
+    assert told(choose(paths, "model", "None")) == (None, BAKED)
+    assert told(choose(paths, "model", "soft.safetensors")) == ("soft.safetensors", SETTING)
+    assert told(choose(paths, "model", "soft.safetensors", False)) == (name, NAMED)
+
+
+def test_a_vae_beside_another_checkpoint_is_found_by_the_stem_too(paths: Paths):
+    write_model(paths.checkpoints[0] / "sub" / "model.vae.safetensors", ldm_vae())
+    assert told(choose(paths, "model")) == ("sub/model.vae.safetensors", NAMED)
+
+
+def test_beside_the_checkpoint_comes_before_elsewhere_and_the_notes_before_both(paths: Paths):
+    write_model(paths.vaes[0] / "model2.vae.safetensors", ldm_vae())
+    write_model(paths.vaes[0] / "model2.safetensors", ldm_vae())
+    choice = choose(paths, "model2")
+    assert told(choice) == ("model2.vae.safetensors", NEAR)
+    assert choice.file is not None
+    assert choice.file.path.parent == paths.checkpoints[0]
+    (paths.checkpoints[0] / "model2.vae.safetensors").unlink()
+    assert told(choose(paths, "model2")) == ("model2.vae.safetensors", NAMED)
+    (paths.vaes[0] / "model2.vae.safetensors").unlink()
+    assert told(choose(paths, "model2")) == ("model2.safetensors", NAMED)
+    write_json(paths.checkpoints[0] / "model2.json", {"vae": "soft.safetensors"})
+    assert told(choose(paths, "model2")) == ("soft.safetensors", NOTES)
+
+
+def test_elsewhere_the_whole_stem_counts_as_well(paths: Paths):
+    for name in ("model3.vae.safetensors", "model-mse.safetensors", "model3.safetensors"):
+        write_model(paths.vaes[0] / name, ldm_vae())
+    assert told(choose(paths, "model")) == (None, BAKED)
+
+
+def test_a_checkpoint_is_not_its_own_vae_where_one_folder_holds_both(tmp_path: Path, paths: Paths):
+    catalog = Catalog(Paths.under(tmp_path, vaes=paths.checkpoints))
+    choice = catalog.resolve_vae(catalog.find_checkpoint("model"), "Automatic", allow_pickle=True)
+    assert (told(choice), choice.note) == ((None, BAKED), "")
+
+
+def test_a_pickle_named_after_the_checkpoint_is_used_only_when_pickles_are_allowed(paths: Paths):
+    (paths.vaes[0] / "model.vae.pt").write_bytes(b"PK")
+    choice = choose(paths, "model")
+    assert told(choice) == (None, BAKED)
+    assert "pickle" in choice.note
+    catalog = Catalog(paths)
+    allowed = catalog.resolve_vae(catalog.find_checkpoint("model"), "Automatic", allow_pickle=True)
+    assert told(allowed) == ("model.vae.pt", NAMED)
 
 
 @pytest.mark.parametrize("spelling", ["Automatic", "automatic", "auto", "", " AUTO "])

@@ -131,6 +131,37 @@ def test_same_as_the_first_pass_is_no_value() -> None:
     assert hires["upscaler"] == "Latent"
 
 
+@pytest.mark.parametrize(
+    ("version", "settings", "sampler", "schedule"),
+    [
+        ("v1.8.0", "Hires sampler: DPM++ 2M", "DPM++ 2M", "Uniform"),
+        ("v1.8.0", "Hires sampler: Euler a", "Euler a", "Uniform"),
+        ("v1.8.0", "Hires sampler: DPM++ 2M Karras", "DPM++ 2M", "Karras"),
+        ("v1.8.0", "Hires sampler: DPM++ 2M SDE Exponential", "DPM++ 2M SDE", "Exponential"),
+        ("f0.0.17v1.8.0rc-latest-276-g29be1da7", "Hires sampler: DPM++ 2M", "DPM++ 2M", "Uniform"),
+        # These had a schedule of their own, whatever the first pass has.
+        ("v1.8.0", "Hires sampler: Restart", "Restart", "Automatic"),
+        ("v1.8.0", "Hires sampler: DPM fast", "DPM fast", "Automatic"),
+        ("v1.8.0", "Hires sampler: DDIM", "DDIM", "Automatic"),
+        ("v1.8.0", "Hires sampler: Use same sampler", None, None),
+        ("v1.8.0", "Hires steps: 3", None, None),
+        ("v1.8.0", "Hires sampler: DPM++ 2M, Hires schedule type: Karras", "DPM++ 2M", "Karras"),
+        # An option for every sampler there, so the first pass has it, too.
+        ("v1.8.0", "Hires sampler: DPM++ 2M, Schedule type: Exponential", "DPM++ 2M", None),
+        ("v1.9.0", "Hires sampler: DPM++ 2M", "DPM++ 2M", None),
+        ("v1.10.1", "Hires sampler: DPM++ 2M", "DPM++ 2M", None),
+    ],
+)
+def test_before_1_9_a_sampler_of_the_hires_pass_carried_its_schedule(
+    version: str, settings: str, sampler: str | None, schedule: str | None
+) -> None:
+    text = f"a cat\n{SETTINGS}, Denoising strength: 0.5, Hires upscale: 2, {settings}, Version: {version}"
+    parsed = infotext.parse(text)
+    hires = parsed.params["hires"]
+    assert (hires["sampler"], hires["schedule"]) == (sampler, schedule)
+    assert parsed.not_understood == ()
+
+
 def test_img2img_of_automatic1111_is_a_form_that_waits_for_its_picture() -> None:
     parsed = read("Denoising strength: 0.4, Noise multiplier: 0.9")
     assert parsed.params["init"]["denoising_strength"] == 0.4
@@ -153,6 +184,21 @@ def test_inpainting_of_automatic1111_is_understood(settings: str, expected: dict
     parsed = read(f"Denoising strength: 0.75, {settings}")
     assert {key: parsed.params["inpaint"][key] for key in expected} == expected
     assert parsed.not_understood == ()
+
+
+def test_a_mask_weight_without_a_mask_is_said_to_have_no_effect() -> None:
+    """An inpainting checkpoint is told it in AUTOMATIC1111 with any picture; here it is a part of the mask."""
+    parsed = read("Denoising strength: 0.5, Conditional mask weight: 0.5")
+    assert parsed.params["inpaint"] is None
+    assert [(entry.key, entry.value) for entry in parsed.not_understood] == [("Conditional mask weight", "0.5")]
+    assert "mask" in parsed.not_understood[0].reason
+    for settings in (
+        "Denoising strength: 0.5, Conditional mask weight: 1",
+        "Denoising strength: 0.5, Conditional mask weight: 1.0",
+        "Denoising strength: 0.5, Conditional mask weight: 0.5, Mask blur: 4",
+        "Conditional mask weight: 0.5",
+    ):
+        assert read(settings).not_understood == ()
 
 
 def test_soft_inpainting_of_automatic1111_is_understood() -> None:

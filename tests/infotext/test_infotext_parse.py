@@ -67,6 +67,24 @@ def test_what_a_text_with_settings_does_not_say_is_the_default() -> None:
     assert not {"checkpoint", "vae", "batch_size", "image_format"} & found.keys()
 
 
+def test_our_own_picture_that_names_no_vae_was_decoded_with_the_baked_one() -> None:
+    """The form may have another one, and "Automatic" would take one that came since."""
+    ours = f"a\n{SETTINGS}, Model hash: 0123456789, Model: m"
+    version = ", Version: Latent WebUI 0.1.0"
+    assert params(ours + version)["vae"] == "None"
+    assert params(f"{ours}, VAE: x.safetensors{version}")["vae"] == "x.safetensors"
+    assert params(f"{ours}, VAE: 512x512{version}")["vae"] == "512x512"
+    assert "vae" not in params(f"{ours}, Version: v1.10.1")
+    assert "vae" not in params("a\nNegative prompt: b")
+
+
+def test_our_own_text_of_a_request_or_a_sheet_leaves_the_choice_of_the_vae_as_it_was() -> None:
+    """Neither is of one decoded picture, so neither would name the VAE that decoded."""
+    assert params(f"a\n{SETTINGS}, Model: m, Version: Latent WebUI 0.1.0")["vae"] == "Automatic"
+    sheet = "Model hash: 0123456789, Model: m, Script: X/Y/Z plot, Grid layout: 1, Version: Latent WebUI 0.1.0"
+    assert params(f"a\n{SETTINGS}, {sheet}")["vae"] == "Automatic"
+
+
 def test_a_text_without_settings_is_a_prompt_and_says_nothing_else() -> None:
     assert params("a cat, Steps: 3, x: y") == {"prompt": "a cat, Steps: 3, x: y"}
     assert params("a\nNegative prompt: b") == {"prompt": "a", "negative_prompt": "b"}
@@ -95,6 +113,21 @@ def test_before_1_9_a_sampler_without_suffix_had_the_uniform_schedule() -> None:
     assert params(old + "v1.9.0")["schedule"] == "Automatic"
     assert params(old + "f2.0.1v1.10.1-previous")["schedule"] == "Automatic"
     assert params(old.replace("DPM++ 2M", "DPM++ 2M Karras") + "v1.8.0")["schedule"] == "Automatic"
+
+
+@pytest.mark.parametrize(
+    ("version", "schedule"),
+    [
+        ("f0.0.17v1.8.0rc-latest-276-g29be1da7", "Uniform"),
+        ("f0.0.17v1.8.0rc", "Uniform"),
+        ("f1.0.0v1.9.0rc", "Automatic"),
+        ("f2.0.1v1.10.1-previous-659-gc055f2d4", "Automatic"),
+        ("f2.0", "Automatic"),
+        ("fv1.8.0", "Automatic"),
+    ],
+)
+def test_forge_has_the_schedules_of_the_version_it_is_built_on(version: str, schedule: str) -> None:
+    assert params(f"a\nSteps: 20, Sampler: DPM++ 2M, CFG scale: 7, Seed: 1, Version: {version}")["schedule"] == schedule
 
 
 def test_an_unknown_sampler_is_said_with_near_matches() -> None:
@@ -191,7 +224,33 @@ def test_old_pictures_keep_their_reading_of_the_prompt() -> None:
     assert params(f"at 12:30\n{SETTINGS}, Version: v1.10.1")["prompt_compatibility"] is True
     assert params(f"(a BREAK b)\n{SETTINGS}, Version: v1.10.1")["prompt_compatibility"] is True
     assert params(f"a BREAK b\n{SETTINGS}, Version: v1.10.1")["prompt_compatibility"] is False
+    for forge in ("f2.0.1v1.10.1-previous-659-gc055f2d4", "f0.0.17v1.8.0rc-latest-276-g29be1da7"):
+        assert params(f"at 12:30\n{SETTINGS}, Version: {forge}")["prompt_compatibility"] is True
+        assert params(f"(a BREAK b)\n{SETTINGS}, Version: {forge}")["prompt_compatibility"] is True
+        assert params(f"at noon\n{SETTINGS}, Version: {forge}")["prompt_compatibility"] is False
     assert params(f"at 12:30\n{SETTINGS}, Version: Latent WebUI 0.1.0")["prompt_compatibility"] is False
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("time 12:30 <lora:x:1>", True),
+        ("cat:2 <hypernet:h:0.5>", True),
+        ("time 12:30\n<lora:x:1>", True),
+        ("time 12:30 <lora:x:1><lora:y:0.5>", True),
+        ("time 12<lora:x:1>:30", True),
+        ("a cat <lora:x:1>", False),
+        ("a cat <lora:x:1", True),  # no tag: it is not closed
+        ("a <lora:x:1> AND b:2 <lora:y:1>", False),
+        ("time 12:30 <lora:>", False),  # no tag without a name
+    ],
+)
+def test_a_number_at_the_end_counts_before_the_tags_of_networks(prompt: str, expected: bool) -> None:
+    assert params(f"{prompt}\n{SETTINGS}, Version: v1.10.1")["prompt_compatibility"] is expected
+
+
+def test_a_prompt_of_opened_tags_alone_is_read_at_once() -> None:
+    assert params(f"{'<a:' * 100_000}>:2\n{SETTINGS}, Version: v1.10.1")
 
 
 def test_the_dictionary_of_a1111_has_its_defaults() -> None:

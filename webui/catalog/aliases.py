@@ -10,12 +10,16 @@ from webui.catalog.models import ModelFile
 
 _CHECKSUM = re.compile(r"\s*\[([^\]]*)\]\s*$")
 _HASH = re.compile(r"[0-9a-f]{10,64}").fullmatch
+_OLD_HASH = re.compile(r"[0-9a-f]{8}").fullmatch
 
 # In the order of precedence: a name given in full is never taken by another file's shorter alias.
 _ALIASES: tuple[Callable[[ModelFile], str | None], ...] = (
     lambda m: m.name,
     lambda m: m.title,
     lambda m: f"{m.stem} [{m.short_hash}]" if m.sha256 else None,
+    # Many files can share an old hash, so the name beside it counts.
+    lambda m: f"{m.name} [{m.old_hash}]" if m.old_hash else None,
+    lambda m: f"{m.stem} [{m.old_hash}]" if m.old_hash else None,
     lambda m: m.name_without_suffix,
     lambda m: m.model_name,
     lambda m: m.stem,
@@ -43,8 +47,9 @@ class AliasIndex:
     def find(self, text: str) -> ModelFile | None:
         """The model that `text` names: an alias, else the [hash] of a file that was renamed, else the shortest title
         that contains it."""
-        digest = _CHECKSUM.search(text)
-        renamed = self.exact(digest[1]) if digest and looks_like_hash(digest[1]) else None
+        checksum = _CHECKSUM.search(text)
+        digest = checksum[1].strip().lower() if checksum else ""
+        renamed = self.exact(digest) if _HASH(digest) or _OLD_HASH(digest) else None
         return self.exact(text) or renamed or self._partly(text.strip())
 
     def exact(self, text: str) -> ModelFile | None:

@@ -86,8 +86,9 @@ class ModelFile:
 class VaeChoice:
     """The VAE to decode with: a file, or the one baked into the checkpoint (`file` is None).
 
-    `source` is the console's wording: "found near the checkpoint", "specified in settings", "from user metadata",
-    "" for the baked one. `note` is a sentence when a VAE that was meant could not be taken, else "".
+    `source` is the console's wording: "found near the checkpoint", "named after the checkpoint", "specified in
+    settings", "from user metadata", "" for the baked one. `note` is a sentence when a VAE that was meant could not be
+    taken, else "".
     """
 
     file: ModelFile | None

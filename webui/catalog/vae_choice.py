@@ -1,6 +1,6 @@
 """Which VAE decodes: the order of precedence that users of AUTOMATIC1111 know (its sd_vae.py, `resolve_vae`).
 
-One rule differs on purpose: a VAE beside the checkpoint must carry the checkpoint's whole stem. There, `model.ckpt`
+One rule differs on purpose: a VAE that is named after the checkpoint must carry its whole stem. There, `model.ckpt`
 also took `model2.vae.pt`.
 """
 
@@ -18,6 +18,7 @@ from webui.errors import ModelNotFound, UnsupportedModel, near_matches
 from webui.names import AUTOMATIC
 
 NONE = "None"
+_IN_VAE_FOLDERS = (".safetensors", ".pt", ".ckpt")  # where all are VAEs, ".vae" need not be said
 
 
 def canonical_selection(selection: str) -> str:
@@ -60,7 +61,8 @@ def choose_vae(
     """The VAE for a checkpoint, the user's selection ("Automatic", "None", a name) and the files there are.
 
     1. the selection, when it is not Automatic and overrides the preferences of single checkpoints;
-    2. the `vae` of the checkpoint's NAME.json; 3. a file beside the checkpoint; 4. the selection; else the baked one.
+    2. the `vae` of the checkpoint's NAME.json; 3. a file beside the checkpoint, then one elsewhere that is named after
+    it; 4. the selection; else the baked one.
     A VAE that is meant and missing gives way to the next with a note; one that is there and cannot be used raises
     `UnsupportedModel` when the user selected it by name.
     """
@@ -76,9 +78,10 @@ def choose_vae(
             return VaeChoice(_usable(find_vae(vaes, preferred), allow_pickle), "from user metadata")
         except (ModelNotFound, UnsupportedModel) as error:
             notes.append(f"The VAE preferred in the notes of {checkpoint.name} was not used: {error.message}")
-    for vae in near(checkpoint, vaes):
+    beside = [(vae, "found near the checkpoint") for vae in near(checkpoint, vaes)]
+    for vae, source in (*beside, *((vae, "named after the checkpoint") for vae in elsewhere(checkpoint, vaes))):
         try:
-            return VaeChoice(_usable(vae, allow_pickle), "found near the checkpoint", " ".join(notes))
+            return VaeChoice(_usable(vae, allow_pickle), source, " ".join(notes))
         except UnsupportedModel as error:
             notes.append(error.message)
     choice = _selected(checkpoint, selection, vaes, allow_pickle)
@@ -87,10 +90,24 @@ def choose_vae(
 
 def near(checkpoint: ModelFile, vaes: Iterable[ModelFile]) -> list[ModelFile]:
     """The VAE files in the checkpoint's folder that carry its whole stem, the preferred format first."""
-    names = {checkpoint.stem + ending: order for order, ending in enumerate(VAE_ENDINGS)}
     folder = os.fspath(checkpoint.path.parent)
-    beside = [v for v in vaes if v.path.name in names and os.fspath(v.path.parent) == folder]
-    return sorted(beside, key=lambda v: names[v.path.name])
+    return _named(checkpoint, (v for v in vaes if os.fspath(v.path.parent) == folder), VAE_ENDINGS)
+
+
+def elsewhere(checkpoint: ModelFile, vaes: Iterable[ModelFile]) -> list[ModelFile]:
+    """The VAE files of all other folders that are named after the checkpoint, the preferred ones first.
+
+    A name without ".vae" can be of a VAE folder alone: beside checkpoints, it is a checkpoint's.
+    """
+    folder = os.fspath(checkpoint.path.parent)
+    others = (v for v in vaes if os.fspath(v.path.parent) != folder)
+    return _named(checkpoint, others, (*VAE_ENDINGS, *_IN_VAE_FOLDERS))
+
+
+def _named(checkpoint: ModelFile, vaes: Iterable[ModelFile], endings: Iterable[str]) -> list[ModelFile]:
+    """Those with the checkpoint's whole stem and one of the endings, in the order of the endings."""
+    names = {checkpoint.stem + ending: order for order, ending in enumerate(endings)}
+    return sorted((v for v in vaes if v.path.name in names), key=lambda v: names[v.path.name])
 
 
 def listing(given: Iterable[Sequence[ModelFile]], beside: Sequence[ModelFile]) -> list[ModelFile]:

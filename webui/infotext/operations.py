@@ -17,6 +17,7 @@ from webui.errors import InvalidParams
 from webui.infotext.a1111 import read_a1111
 from webui.infotext.keys import flag, integer, real
 from webui.infotext.quoting import quote
+from webui.infotext.versions import old_hires_schedule
 from webui.operations import Extras, FaceRestoration, Frame, Hires, Init, Inpaint, Plain, SdUpscale, SoftInpainting
 from webui.params import GenerationParams
 
@@ -71,6 +72,7 @@ _WORDS: dict[str, Callable[[Any], str]] = {
 }
 
 _STRENGTH = "Denoising strength"
+_MASK_WEIGHT = "Conditional mask weight"
 INIT = (
     Part(_STRENGTH, "denoising_strength", real, always=True),
     Part("Init image", "image", str),
@@ -83,7 +85,7 @@ INIT = (
 )
 FRAME = tuple(Part(f"Outpaint {side}", side, integer) for side in Frame.model_fields)
 INPAINT = (
-    Part("Conditional mask weight", "conditioning_mask_strength", real),
+    Part(_MASK_WEIGHT, "conditioning_mask_strength", real),
     Part("Mask image", "mask", str),
     Part("Mask mode", "invert", _not_masked),
     Part("Mask blur", "blur_x", integer, always=True),
@@ -194,6 +196,8 @@ def read(take: Taker, *, complete: bool) -> None:
     hires = _group(take, HIRES, Hires, _HIRES_SIGNS) if _STRENGTH in take.fields else None
     if hires is not None:
         _size(take, _HIRES_RESIZE, hires, Hires)
+        if hires.get("sampler") is not None and (schedule := old_hires_schedule(take.fields)) is not None:
+            hires.setdefault("schedule", schedule)
     upscale = _group(take, SD_UPSCALE, SdUpscale, [part.key for part in SD_UPSCALE])
     inpaint = _inpaint(take)
     signs = [part.key for part in INIT if part.key != _STRENGTH or hires is None]
@@ -205,6 +209,8 @@ def read(take: Taker, *, complete: bool) -> None:
         inpaint = inpaint if inpaint is not None else {}
     if init is None or (upscale is not None and inpaint is not None):
         inpaint = None
+    if init is not None and inpaint is None:
+        _unused_mask_weight(take)
     extras = _group(take, EXTRAS, Extras, ["Extras image"])
     if extras is not None:
         _size(take, _EXTRAS_SIZE, extras, Extras)
@@ -231,7 +237,7 @@ def read(take: Taker, *, complete: bool) -> None:
 def _inpaint(take: Taker) -> dict[str, Any] | None:
     inpaint = _group(take, INPAINT, Inpaint, [*_INPAINT_SIGNS, "Mask image", "Mask rounding", _MASK_BLUR_Y])
     if inpaint is None:
-        take.text("Conditional mask weight")  # what a checkpoint for inpainting is told in txt2img, too
+        take.text(_MASK_WEIGHT)  # what a checkpoint for inpainting is told in txt2img, too
         return None
     inpaint.setdefault("blur_x", 0)  # left out where there was none
     inpaint["blur_y"] = inpaint["blur_x"]
@@ -240,6 +246,17 @@ def _inpaint(take: Taker) -> dict[str, Any] | None:
     if (text := take.text(_SOFT_ENABLED)) is not None and text.strip().casefold() == "true":
         inpaint["soft"] = _group(take, SOFT, SoftInpainting, [_SOFT_ENABLED]) or {}
     return inpaint
+
+
+def _unused_mask_weight(take: Taker) -> None:
+    """AUTOMATIC1111 tells it to a checkpoint for inpainting with any picture, this program with a mask alone."""
+    text = take.text(_MASK_WEIGHT)
+    try:
+        unused = text is not None and real(text) != 1
+    except ValueError:
+        unused = True
+    if unused:
+        take.reject(_MASK_WEIGHT, text or "", "it has no effect without a mask")
 
 
 def _tiling(take: Taker, *, complete: bool) -> None:

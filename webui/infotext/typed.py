@@ -29,6 +29,8 @@ from webui.params import SIDE_MULTIPLE, make_params
 
 MAX_REPORTED = 200  # settings that were not understood
 _SHOWN = 200  # characters of such a value
+OWN_DIALECT = "Latent WebUI"
+BAKED = "None"  # the VAE selection that means the one in the checkpoint
 _NOT_HERE = "this program has no such setting"
 # Fields that a text with settings would name if they were not the default.
 _ABSENT_MEANS_DEFAULT = (
@@ -114,6 +116,8 @@ def finish(reading: Reading) -> ParsedInfotext:
     _seeds(take)
     _rest(take)
     operations.read(take, complete=reading.complete)
+    if reading.complete and reading.dialect == OWN_DIALECT and take.text("VAE") is None:
+        take.params["vae"] = _vae_of_ours(reading.fields)
     if reading.complete and needs_compatibility(prompt, negative, reading.fields):
         take.params.setdefault("prompt_compatibility", True)
     if reading.complete and holds_written_out_choices(prompt + negative, reading.fields):
@@ -222,6 +226,16 @@ def _model(take: _Collector) -> None:
         take.put("Model", alias, checkpoint=alias)
     if (vae := take.text("VAE")) is not None:
         take.put("VAE", vae, vae=vae)
+
+
+def _vae_of_ours(fields: dict[str, str]) -> str:
+    """The VAE selection of a text of our own that names none.
+
+    A picture's text, which has the hash of the model that drew it, would name any but the baked one. "Automatic" might
+    choose another by now: a file that came since, or the settings'. A request's text has no hash, and a sheet's is of
+    many pictures; there it was left to the default.
+    """
+    return BAKED if "Model hash" in fields and "Grid layout" not in fields else DEFAULTS.vae
 
 
 def _seeds(take: _Collector) -> None:

@@ -14,6 +14,7 @@ import torch
 from embedded import EMBEDDED_CHECKPOINT
 from engine_runs import make_engine, pixels_of, rewrite, run
 
+from webui import infotext
 from webui.engine import Engine
 from webui.engine.latents import vae as module
 from webui.engine.latents.vae import Vae, _spans, decode, decode_tiled
@@ -86,6 +87,20 @@ def test_a_vae_beside_the_checkpoint_is_taken_by_its_whole_stem(data_dir: Path) 
     none = run(engine, vae="None")
     assert none.lines == ["Using the VAE in the checkpoint"]
     assert none.digests == baked.digests
+    engine.close()
+
+
+def test_a_vae_named_after_the_checkpoint_is_taken_and_a_text_without_one_stays_with_the_baked(data_dir: Path) -> None:
+    engine = make_engine(data_dir)
+    baked = run(engine)
+    named = extract(data_dir / "models" / "VAE" / f"{EMBEDDED_CHECKPOINT.stem}.vae.safetensors", brighter)
+    engine._tools.catalog.refresh()
+    done = run(engine)
+    assert done.lines == [f"Loading VAE weights named after the checkpoint: {named}"]
+    assert pixels_of(done.images[0]).mean() > pixels_of(baked.images[0]).mean() + 5
+    for made in (baked, done):  # the text alone says which VAE it was, whatever the form had
+        read = infotext.parse(made.images[0].infotext).params
+        assert run(engine, **{"vae": named.name, **read}).digests == made.digests
     engine.close()
 
 
