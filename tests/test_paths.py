@@ -57,6 +57,27 @@ def test_a_full_disk_leaves_the_old_file_and_no_litter(
 
 
 @posix_only
+def test_a_file_is_written_where_a_folder_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.fsync
+
+    def of_files_alone(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(handle)
+
+    monkeypatch.setattr(paths.os, "fsync", of_files_alone)
+    write_new(tmp_path / "a.png", b"one")
+    write_atomic(tmp_path / "config.yaml", b"two")
+    with paths.streamed_new(tmp_path / "model") as file:
+        file.write(b"three")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        "a.png": b"one",
+        "config.yaml": b"two",
+        "model": b"three",
+    }
+
+
+@posix_only
 def test_a_real_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     script = (
         "import resource, signal, sys\nfrom pathlib import Path\nfrom webui.paths import write_atomic\n"

@@ -197,13 +197,18 @@ def _temporary(path: Path, data: bytes, mode: int = 0o600) -> Iterator[Path]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename or link in `folder` survive a power cut (POSIX; Windows has no such call)."""
+    """Make a rename or link in `folder` survive a power cut (POSIX; Windows has no such call).
+
+    Raises nothing: the file has its content and its name by then. Some shared folders (vboxsf, CIFS, 9p, FUSE) refuse
+    to sync a folder at all, and a picture that is there must not count as not saved for that.
+    """
     if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        with contextlib.suppress(OSError):
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
 
 
 def write_atomic(path: Path, data: bytes, *, backup: bool = False) -> None:
