@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from engine_runs import pixels_of, run, run_until
 
-from webui.engine import Engine, denoise
+from webui.engine import Engine, denoise, job
 from webui.engine.control import Control
 from webui.events import Event, Finished, Image, Step
 
@@ -103,6 +103,22 @@ def test_a_skip_ends_this_batch_alone(engine: Engine, monkeypatch: pytest.Monkey
     assert done.finished.interrupted is False
     assert [done.digests[i] == whole.digests[i] for i in range(3)] == [True, False, True]
     assert [step.batch for step in done.steps] == [1, 1, 1, 1, 2, 3, 3, 3, 3]
+
+
+def test_a_skip_while_the_picture_of_an_sd_upscale_is_enlarged_is_honoured_once(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control = Control()
+
+    def stopped(*_: Any) -> None:
+        control.skip()
+        raise denoise.Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "enlarged_picture", stopped)
+        done = run(engine, control, **SMALL)
+    assert (done.finished.pictures, done.finished.interrupted) == (0, False)
+    assert not control.skipped
 
 
 def test_leaving_the_iteration_ends_the_job_and_the_next_one_works(engine: Engine) -> None:

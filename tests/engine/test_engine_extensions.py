@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +13,10 @@ from embedded import EMBEDDED_CHECKPOINT, install_embedded
 from engine_runs import Run, pixels_of, run, run_until
 from extensions.extension_folders import host_of, write_extension
 
-from webui.engine import Engine
+from webui.engine import Engine, denoise, expansion
 from webui.engine.control import Control
-from webui.events import Event, Extensions, Image, Preview
+from webui.engine.saving.ledger import Ledger
+from webui.events import Event, Extensions, Image, Loading, Preview, Started
 from webui.names import PIXEL_UPSCALERS
 from webui.params import WHOLE_JOB, make_params
 from webui.paths import Paths
@@ -64,6 +67,15 @@ SERIES = HOOK + (
     "def expand(request, values):\n"
     "    return Expansion(cells(request, int(values['amount'])), int(values['amount']))\n"
 )
+ROUNDS = HOOK + (
+    "def cells(request, count):\n"
+    "    for i in range(count):\n"
+    "        result = yield Cell(request.changed(seed=request.seed + i), f'round {i}')\n"
+    "        if result.interrupted:\n"
+    "            return\n"
+    "@hookimpl\n"
+    "def expand(request, values): return Expansion(cells(request, int(values['amount'])), 0)\n"
+)
 
 
 class Bench:
@@ -95,6 +107,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     write_extension(root, "negative", DECODED, asks="decoded")
     write_extension(root, "reseed", PARAMS, asks="params")
     write_extension(root, "series", SERIES, asks="expand")
+    write_extension(root, "rounds", ROUNDS, asks="expand")
     write_extension(root, "broken-step", FAILING_STEP, asks="step")
     made = Bench(root)
     yield made
@@ -204,6 +217,89 @@ def test_a_finished_cell_whose_file_is_gone_is_made_again(bench: Bench) -> None:
     whole = bench.run(**fields)
     assert [image.seed for image in whole.images] == [60, 61, 60]
     assert Path(whole.images[0].path).is_file()
+
+
+def test_a_skip_while_the_checkpoint_of_a_cell_loads_skips_that_cell_and_no_more(tmp_path: Path) -> None:
+    """Its checkpoint is not in memory yet, so the first cell loads it."""
+    skips: list[Event] = []
+
+    def skip_once(event: Event, control: Control) -> None:
+        if isinstance(event, Loading) and not skips:
+            skips.append(event)
+            control.skip()
+
+    write_extension(tmp_path, "series", SERIES, asks="expand")
+    bench = Bench(tmp_path)
+    try:
+        done = run_until(bench.engine, skip_once, extensions={"series": {"amount": 3}})
+    finally:
+        bench.engine.close()
+    assert skips
+    assert [image.seed for image in done.images] == [8, 9, 7]  # two cells, and the sheet
+    assert not done.finished.interrupted
+
+
+def test_a_script_whose_only_cell_is_skipped_ends_without_pictures_and_is_no_failure(bench: Bench) -> None:
+    def skip(event: Event, control: Control) -> None:
+        if isinstance(event, Started):
+            control.skip()
+
+    done = run_until(bench.engine, skip, extensions={"rounds": {"amount": 1}}, seed=70)
+    assert (done.finished.pictures, done.finished.interrupted) == (0, False)
+
+
+def test_a_skip_that_comes_while_a_cell_is_saved_does_not_reach_the_next_one(bench: Bench) -> None:
+    def skip(event: Event, control: Control) -> None:
+        if isinstance(event, Image) and event.index == 0:
+            control.skip()
+
+    done = run_until(bench.engine, skip, extensions={"series": {"amount": 2}}, seed=72)
+    assert [image.seed for image in done.images] == [72, 73, 72]
+    assert not any("Stopped at step" in image.infotext for image in done.images)
+
+
+def test_an_interrupt_after_the_last_cell_leaves_a_complete_job(bench: Bench) -> None:
+    def stop(event: Event, control: Control) -> None:
+        if isinstance(event, Image) and event.index == 1:
+            control.interrupt()
+
+    fields: dict[str, Any] = {"extensions": {"series": {"amount": 2}}, "seed": 80, "steps": 2}
+    done = run_until(bench.engine, stop, **fields)
+    assert [image.seed for image in done.images] == [80, 81, 80]
+    assert not done.finished.interrupted
+    assert not Ledger.of(bench.paths.cache_dir, make_params({"prompt": "a red apple", **fields}))._path.exists()
+    assert {image.path for image in bench.run(**fields).images}.isdisjoint(image.path for image in done.images)
+
+
+def test_the_time_left_of_a_resumed_job_is_reckoned_with_what_is_made_now(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock of its own: a step takes a second, and looking a finished cell up takes a hundred."""
+
+    def stop(event: Event, control: Control) -> None:
+        if isinstance(event, Image) and event.index == 1:
+            control.interrupt()
+
+    fields: dict[str, Any] = {"extensions": {"series": {"amount": 4}}, "seed": 90, "steps": 2}
+    run_until(bench.engine, stop, **fields)
+    now = [0.0]
+    call, find = denoise.UnetEvaluator.__call__, Ledger.find
+
+    def slow_call(self: Any, *arguments: Any) -> Any:
+        now[0] += 1
+        return call(self, *arguments)
+
+    def slow_find(self: Ledger, *arguments: Any) -> Any:
+        found = find(self, *arguments)
+        now[0] += 100 if found else 0
+        return found
+
+    monkeypatch.setattr(denoise.UnetEvaluator, "__call__", slow_call)
+    monkeypatch.setattr(Ledger, "find", slow_find)
+    monkeypatch.setattr(expansion, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    resumed = bench.run(**fields)
+    assert [step.batch for step in resumed.steps] == [3, 3, 4, 4]
+    assert [step.seconds_left for step in resumed.steps] == pytest.approx([3, 2, 1, 0])
 
 
 def test_drafts_are_shown_in_place_of_the_pictures_in_the_making(bench: Bench) -> None:

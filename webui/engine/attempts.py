@@ -71,7 +71,7 @@ def _lack_of_memory(run: Callable[[], None], control: Control) -> str | None:
     try:
         run()
     except Exception as error:
-        if not is_out_of_memory(error) or control.stopping:
+        if not is_out_of_memory(error) or control.interrupted:
             raise
         return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
     return None

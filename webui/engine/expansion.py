@@ -40,6 +40,7 @@ GRIDS = "txt2img-grids"
 MAX_CELLS = 10_000
 MAX_DRAFT_SIDE = 1536  # pixels
 INTERRUPTED = CellResult(error="The job was interrupted.", interrupted=True)
+SKIPPED = CellResult(error="Skipped.")
 Emit = Callable[[Event], None]
 Wanted = Cell | Draft | Sheet | None
 Ask = Callable[[], Wanted]
@@ -162,7 +163,10 @@ class _Cells:
         self._started = False
         self._drafted = False
         self._failed = 0
-        self._cells_made = 0
+        self._cells_begun = 0
+        self._interrupted = False  # and something is missing for that
+        self._batches_resumed = 0  # of cells that an earlier run made
+        self._seconds_resuming = 0.0
         self._sample: SavedPicture | None = None  # the latest picture: what a sheet says of models and machine
         self._began = time.perf_counter()
 
@@ -180,6 +184,7 @@ class _Cells:
                 elif isinstance(wanted, Sheet):
                     self._save_sheet(wanted)
                 elif self._control.interrupted:
+                    self._interrupted = True
                     answer = INTERRUPTED
                 else:
                     if self._params.sources:  # whatever became of the pictures before, it tells whose it is
@@ -190,18 +195,17 @@ class _Cells:
                     answer = self._make(wanted)
         finally:
             self._expansion.cells.close()
-        interrupted = self._control.interrupted
         if self.nothing:
             return
-        if not interrupted and not self._failed:
+        if not self._interrupted and not self._failed:
             self._ledger.discard()
         self._seconds["total"] = time.perf_counter() - self._began
-        self._emit(Finished(self._images, self._seconds, self._peak, interrupted))
+        self._emit(Finished(self._images, self._seconds, self._peak, self._interrupted))
 
     @property
     def nothing(self) -> bool:
         """Whether it came to an end without a single cell; then no `Finished` was said."""
-        return not self._cells_made and not self._control.interrupted and not self._failed
+        return not self._cells_begun and not self._interrupted
 
     def _next(self, answer: CellResult | None) -> Wanted:
         """What the extension wants next; None when it is through, or failed."""
@@ -216,9 +220,13 @@ class _Cells:
         return self._ask(step)
 
     def _make(self, cell: Cell) -> CellResult:
+        self._cells_begun += 1
+        began = time.perf_counter()
         done = self._ledger.find(cell.params, self._tools.paths.outputs)
         if done is not None:
-            return self._again(done, cell)
+            answer = self._again(done, cell)
+            self._seconds_resuming += time.perf_counter() - began
+            return answer
         images: list[Image] = []
         self._batches = cell.params.batch_count
         capture: list[SavedPicture] = []
@@ -229,6 +237,7 @@ class _Cells:
             run_job(tools, params, _Quiet(self._control), self._telling(images, cell))
         except WebUIError as error:
             failure = error.with_traceback(None)
+        self._control.batch_done()  # a skip that came while the cell was saved, or failed, is not of the next one
         if failure is not None:  # outside of the except blocks, whose traceback would keep tensors alive
             return self._told_failure(cell, failure)
         self._batches_done += self._batches
@@ -237,8 +246,7 @@ class _Cells:
         if whole and all(image.path for image in images):
             self._ledger.add(cell.params, images, self._tools.paths.outputs)
         if not images:
-            return INTERRUPTED
-        self._cells_made += 1
+            return INTERRUPTED if self._interrupted else SKIPPED
         return CellResult([_open(i) for i in images], [i.infotext for i in images], [i.path for i in images])
 
     def _told_failure(self, cell: Cell, error: WebUIError) -> CellResult:
@@ -253,7 +261,7 @@ class _Cells:
         for image in done.images if cell.shown else ():
             self._tell_image(image)
         self._batches_done += cell.params.batch_count
-        self._cells_made += 1
+        self._batches_resumed += cell.params.batch_count
         paths = [image.path for image in done.images]
         return CellResult([_open(i) for i in done.images], [i.infotext for i in done.images], paths, resumed=True)
 
@@ -276,6 +284,7 @@ class _Cells:
                 for stage, seconds in event.seconds.items():
                     self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
                 self._peak = max(self._peak, event.peak_memory)
+                self._interrupted |= event.interrupted
             elif isinstance(event, Preview) and self._drafted:
                 return  # the growing sheet is shown instead
             else:
@@ -294,8 +303,9 @@ class _Cells:
         per_batch = max(1, self._params.batch_size)
         batches = max(batch, -(-self._expansion.pictures // per_batch))
         made = self._batches_done + (step.batch - 1 + step.step / max(1, step.steps))
-        passed = time.perf_counter() - self._began
-        left = passed / made * (batches - made) if made > 0 else step.seconds_left
+        now_made = made - self._batches_resumed  # what an earlier run made took no time in this one
+        passed = time.perf_counter() - self._began - self._seconds_resuming
+        left = passed / now_made * (batches - made) if now_made > 0 else step.seconds_left
         return dataclasses.replace(step, batch=batch, batches=batches, seconds_left=left)
 
     def _show(self, draft: Draft) -> None:

@@ -67,6 +67,7 @@ class ExtrasJob:
             began = time.perf_counter()
             large = self._with_faces_restored(large, params.faces)
         except Stopped:
+            self._control.batch_done()  # a skip is of this picture alone, not of those that follow in its folder
             large = None
         seconds["faces"] = time.perf_counter() - began
         began = time.perf_counter()
@@ -75,7 +76,8 @@ class ExtrasJob:
         seconds["save"] = time.perf_counter() - began
         self._emit(read_memory(tools.device.device, self._meter.peak))
         seconds["total"] = time.perf_counter() - started
-        self._emit(Finished(int(large is not None), seconds, self._meter.peak, interrupted=large is None))
+        interrupted = large is None and self._control.interrupted
+        self._emit(Finished(int(large is not None), seconds, self._meter.peak, interrupted))
 
     def _enlarged(self, image: Image.Image, extras: Extras, size: Size, names: list[str]) -> Image.Image:
         """The picture at its new size, transparency included. Raises `Stopped`."""

@@ -96,6 +96,7 @@ class Job:
             with reporting.timed("upscale" if params.sd_upscale else "encode"):
                 tiles = enlarged_picture(tools, first, reporting)
         except Stopped:
+            self._control.batch_done()  # all pictures are made of this one: a skip of it is of the job, and of no other
             self._end()
             return
         steps = (0 if self._skips_first else first.sampling.steps) + (second.sampling.steps if second else 0)

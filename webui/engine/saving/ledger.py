@@ -1,7 +1,8 @@
 """What an expanded job has finished, on disk, so that the same job can be resumed after an interrupt or a crash.
 
 One file a request, named after its fingerprint; one line a cell, flushed before the next cell begins. A line counts
-only while all its files are there with the pixels they had.
+only while all its files are there with the pixels they had; one that is damaged, or that another version of the program
+wrote, is as if it were not there.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image as PillowImage
 
@@ -40,7 +40,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._cells: dict[str, list[dict[str, Any]]] = _read(path)
+        self._cells = _read(path)
 
     @classmethod
     def of(cls, cache_dir: Path, params: GenerationParams) -> Ledger:
@@ -49,16 +49,12 @@ class Ledger:
 
     def find(self, params: GenerationParams, outputs: Path) -> DoneCell | None:
         """The cell's pictures, when an earlier run finished them and they are still what they were."""
-        entries = self._cells.get(params.fingerprint())
-        if entries is None:
+        noted = self._cells.get(params.fingerprint())
+        if noted is None:
             return None
-        images = []
-        for entry in entries:
-            path = outputs / entry["path"]
-            if not _same_pixels(path, entry["pixels_sha256"]):
-                return None
-            images.append(Image(**{**entry, "path": str(path)}))
-        return DoneCell(tuple(images))
+        images = [dataclasses.replace(image, path=str(outputs / image.path)) for image in noted]
+        whole = all(_same_pixels(Path(image.path), image.pixels_sha256) for image in images)
+        return DoneCell(tuple(images)) if whole else None
 
     def add(self, params: GenerationParams, images: Sequence[Image], outputs: Path) -> None:
         """Write a finished cell down. What the disk refuses is only told in the log: the pictures are safe."""
@@ -84,18 +80,19 @@ class Ledger:
             self._path.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
-    cells: dict[str, list[dict[str, Any]]] = {}
+def _read(path: Path) -> dict[str, list[Image]]:
+    """The images of each cell, their paths below the outputs."""
+    cells: dict[str, list[Image]] = {}
     try:
         if path.stat().st_size > MAX_LEDGER:
             return {}
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_bytes().splitlines()  # bytes: one that is no UTF-8 spoils its own line alone
     except OSError:
         return {}
     for line in lines:
         with contextlib.suppress(ValueError, KeyError, TypeError):  # the last line of a crash may be half written
             data = json.loads(line)
-            cells[str(data["cell"])] = list(data["images"])
+            cells[str(data["cell"])] = [Image(**entry) for entry in data["images"]]
     return cells
 
 
@@ -104,7 +101,7 @@ def _same_pixels(path: Path, digest: str) -> bool:
         with PillowImage.open(path) as picture:
             pixels = picture.convert("RGB").tobytes()
             return path.suffix != ".png" or hashlib.sha256(pixels).hexdigest() == digest
-    except OSError:
+    except (OSError, SyntaxError):  # the latter is Pillow's word for a damaged chunk
         return False
 
 
