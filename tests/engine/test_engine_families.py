@@ -12,9 +12,11 @@ from family_runs import SHAPE, Models, condition, same_picture
 from safetensors.torch import load_file, save_file
 
 from webui import infotext
+from webui.engine.files.dims import END
 from webui.engine.files.weights import Weights
 from webui.engine.refiner import Switch
 from webui.events import Loading
+from webui.prompt import chunk_text, clip_tokenizer
 from webui.sampling import sigma_table
 
 INPAINTING = ("sd1-inpainting", "sd2-inpainting", "sdxl-inpainting")
@@ -76,13 +78,27 @@ def test_an_empty_negative_prompt_is_zeros_for_sdxl_and_words_for_its_refiner(mo
         assert bool((found.at(0, True)[1] == 0).all()) == bool((pooled == 0).all()) == zero  # type: ignore[operator]
 
 
-def test_clip_skip_1_and_2_mean_the_same_where_the_unet_was_trained_with_the_last_layer_but_one(
-    models: Models,
-) -> None:
-    for name in ("sd2", "sdxl"):
-        first, second, third = (condition(models, name, "a cat", clip_skip=n).at(0, False)[0] for n in (1, 2, 3))
-        assert torch.equal(first, second)
-        assert not torch.equal(second, third)
+def test_clip_skip_1_and_2_mean_the_same_for_sd2_which_was_trained_with_the_last_layer_but_one(models: Models) -> None:
+    first, second, third = (condition(models, "sd2", "a cat", clip_skip=n).at(0, False)[0] for n in (1, 2, 3))
+    assert torch.equal(first, second)
+    assert not torch.equal(second, third)
+
+
+@pytest.mark.parametrize("name", ["sdxl", "sdxl-refiner"])
+def test_clip_skip_has_no_say_in_sdxl(models: Models, name: str) -> None:
+    """Each encoder's last layer but one, before the norm, as transformers' own encoders of the same file give it."""
+    ids = torch.tensor([chunk_text("a cat", clip_tokenizer())[0].ids])
+    end = ids[0].tolist().index(END) + 1
+    pipeline = models.pipeline(name)
+    wanted = []
+    with torch.inference_mode():
+        if pipeline.text_encoder is not None:
+            wanted.append(pipeline.text_encoder(ids, output_hidden_states=True).hidden_states[-2][0])
+        ids[0, end:] = 0  # what the second one is padded with
+        wanted.append(pipeline.text_encoder_2(ids, output_hidden_states=True).hidden_states[-2][0])
+    for skip in (1, 2, 3, 12):
+        found = condition(models, name, "a cat", clip_skip=skip)
+        torch.testing.assert_close(found.at(0, False)[0][0], torch.cat(wanted, dim=-1), rtol=1e-4, atol=1e-4)
 
 
 def test_the_pooled_vector_is_that_of_the_first_chunk_and_emphasis_leaves_it_alone(models: Models) -> None:

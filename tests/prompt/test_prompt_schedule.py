@@ -42,6 +42,26 @@ def test_every_verified_schedule_of_the_old_timelines(text: str, old: Any, old_h
     assert parse_schedule(text, 10, 6, old_timelines=True) == old_hires6
 
 
+@pytest.mark.parametrize(
+    ("text", "base", "hires", "old"),
+    [
+        ("[a:b:5.]", [[10, "a"]], [[10, "a"]], [[5, "a"], [10, "b"]]),
+        ("[a:b:1.]", [[10, "a"]], [[10, "b"]], [[1, "a"], [10, "b"]]),
+        ("[a:b: 0. ]", [[10, "b"]], [[10, "b"]], [[10, "b"]]),
+        ("[a:b:-1.]", [[10, "b"]], [[10, "b"]], [[10, "b"]]),
+        ("[a:b:+3.e-1]", [[3, "a"], [10, "b"]], [[10, "b"]], [[3, "a"], [10, "b"]]),
+        ("[b:5.]", [[10, ""]], [[10, ""]], [[5, ""], [10, "b"]]),
+        ("[a:b:.]", [[10, "[a:b:.]"]], [[10, "[a:b:.]"]], [[10, "[a:b:.]"]]),
+        ("[a:b:1..]", [[10, "[a:b:1..]"]], [[10, "[a:b:1..]"]], [[10, "[a:b:1..]"]]),
+    ],
+)
+def test_digits_may_lack_on_one_side_of_the_dot(text: str, base: Any, hires: Any, old: Any) -> None:
+    """The number of AUTOMATIC1111's grammar is lark's SIGNED_NUMBER, whose DECIMAL is `INT "." INT? | "." INT`."""
+    assert parse_schedule(text, 10) == base
+    assert parse_schedule(text, 10, 10) == hires
+    assert parse_schedule(text, 10, old_timelines=True) == old
+
+
 def test_the_first_entry_lasts_one_call_longer_than_its_number_says() -> None:
     schedule, _ = scheduled_texts("[a:b:3]", 10)
     assert "".join(text_at(schedule, call) for call in range(10)) == "aaaabbbbbb"

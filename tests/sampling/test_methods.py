@@ -35,8 +35,48 @@ def test_churn_raises_the_level_by_gamma(
 
     sample(name, denoiser, x_unit * sigmas[0], sigmas, noise=noise, s_churn=2.0, s_tmin=0.5, s_tmax=10.0)
     inside = [s for s in sigmas[:-1] if 0.5 <= s <= 10.0]
-    assert [s for s, _ in noise.intervals] == inside
+    assert [s for s, _ in noise.intervals] == sigmas[
+        :-1
+    ]  # of every step, so that the stream does not hang on the range
     assert {round(s * 1.2, 9) for s in inside} <= {round(s, 9) for s in asked}
+
+
+@pytest.mark.parametrize("name", ["Euler", "Heun", "DPM2"])
+def test_churn_in_a_range_is_k_diffusions(
+    name: str, mixture: GaussianMixture, x_unit: Tensor, new_noise: NewNoise
+) -> None:
+    """Written out from its definition: step i takes the i-th noise, and where gamma is 0 that one is thrown away."""
+    sigmas = schedule("Karras", 10, TABLE).tolist()
+    options = {"s_churn": 4.0, "s_tmin": 0.3, "s_tmax": 3.0, "s_noise": 1.1}
+    noise = new_noise()
+
+    def slope(x: Tensor, sigma: float) -> Tensor:
+        return (x - mixture(x, torch.full((len(x),), sigma, dtype=torch.float64))) / sigma
+
+    x = x_unit * sigmas[0]
+    for sigma, sigma_next in itertools.pairwise(sigmas):
+        drawn = noise(sigma, sigma_next)
+        gamma = min(4.0 / 10, math.sqrt(2) - 1) if 0.3 <= sigma <= 3.0 else 0.0
+        hat = sigma * (1 + gamma)
+        x = x + 1.1 * drawn * math.sqrt(hat**2 - sigma**2)
+        d = slope(x, hat)
+        if name != "Euler" and sigma_next > 0:
+            at = sigma_next if name == "Heun" else math.sqrt(hat * sigma_next)
+            other = slope(x + d * (at - hat), at)
+            d = (d + other) / 2 if name == "Heun" else other
+        x = x + d * (sigma_next - hat)
+
+    ours = sample(name, mixture, x_unit * sigmas[0], sigmas, noise=new_noise(), **options)
+    torch.testing.assert_close(ours, x, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["Euler", "Heun", "DPM2", "HeunPP2", "Euler CFG++"])
+def test_without_churn_no_noise_is_drawn(
+    name: str, mixture: GaussianMixture, x_unit: Tensor, new_noise: NewNoise
+) -> None:
+    noise = new_noise()
+    sample(name, mixture, x_unit * 14, schedule("Karras", 10, TABLE), noise=noise, s_tmin=0.5, s_tmax=10.0)
+    assert noise.intervals == []
 
 
 def test_churn_is_bounded_and_s_tmax_0_is_no_bound(mixture: GaussianMixture, x_unit: Tensor) -> None:
@@ -161,6 +201,62 @@ def test_dpm_fast_spends_n_calls_and_one_for_the_clean_picture(
     assert len(asked) == (n if n > 1 else 0) + 1
     assert asked[-1] == pytest.approx(sigmas[-2].item())
     assert asked == sorted(asked, reverse=True)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
+def test_dpm_adaptive_paces_itself_as_k_diffusion(
+    eta: float, mixture: GaussianMixture, x_unit: Tensor, new_noise: NewNoise
+) -> None:
+    """Lu et al. 2022a, DPM-Solver-23, and k-diffusion's controller, which takes the order for 1.5 where noise is added.
+
+    Its defaults: rtol 0.05, atol 0.0078, h 0.05, the integral term alone, steps kept from a factor of 0.81 on.
+    """
+    high, low = 14.0, 0.05
+    x = before = x_unit[:1] * high
+    theirs, ours = new_noise(), new_noise()
+    calls = 0
+
+    def eps(x: Tensor, sigma: float) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return (x - mixture(x, torch.full((1,), sigma, dtype=torch.float64))) / sigma
+
+    sigma, h = high, 0.05
+    while math.log(sigma / low) > 1e-5:
+        sigma_next = max(low, sigma * math.exp(-h))
+        down, up = sigma_next, 0.0
+        if eta:
+            posterior = eta * sigma_next * math.sqrt(1 - (sigma_next / sigma) ** 2)
+            down = max(low, math.sqrt(sigma_next**2 - posterior**2))
+            up = math.sqrt(sigma_next**2 - down**2)
+        step = math.log(sigma / down)
+        third, two_thirds = (sigma ** (1 - r) * down**r for r in (1 / 3, 2 / 3))
+        e0 = eps(x, sigma)
+        e1 = eps(x - third * math.expm1(step / 3) * e0, third)
+        bend = math.expm1(2 * step / 3) / (2 * step / 3) - 1
+        e2 = eps(x - two_thirds * (math.expm1(2 * step / 3) * e0 + 2 * bend * (e1 - e0)), two_thirds)
+        second = x - down * math.expm1(step) * (e0 + 1.5 * (e1 - e0))
+        x_3 = x - down * (math.expm1(step) * e0 + 1.5 * (math.expm1(step) / step - 1) * (e2 - e0))
+        allowed = torch.maximum(torch.tensor(0.0078), 0.05 * torch.maximum(second.abs(), before.abs()))
+        error = ((second - x_3) / allowed).norm().item() / math.sqrt(x.numel())
+        factor = 1 + math.atan((1 / (error + 1e-8)) ** (1 / (1.5 if eta else 3)) - 1)
+        if factor >= 0.81:
+            before, x = second, x_3
+            if up:
+                x = x + up * theirs(sigma, sigma_next)[:1]
+            sigma = sigma_next
+        h *= factor
+
+    asked = 0
+
+    def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
+        nonlocal asked
+        asked += 1
+        return mixture(x, sigma)
+
+    out = sample("DPM adaptive", denoiser, x_unit[:1] * high, [high, low], noise=lambda a, b: ours(a, b)[:1], eta=eta)
+    assert asked == calls
+    torch.testing.assert_close(out, x, rtol=1e-7, atol=1e-7)
 
 
 def test_dpm_adaptive_comes_closer_with_a_smaller_tolerance(mixture: GaussianMixture, x_unit: Tensor) -> None:

@@ -58,6 +58,12 @@ def test_unipc_has_an_even_grid_from_the_highest_timestep_that_is_run() -> None:
     assert found.start == pytest.approx(float(TABLE[751]))
 
 
+@pytest.mark.parametrize("sampler", ["DPM fast", "DPM adaptive"])
+def test_a_sampler_with_steps_of_its_own_runs_between_the_ends_of_the_schedule_that_is_cut(sampler: str) -> None:
+    assert part(sampler).sigmas.tolist() == pytest.approx(KARRAS_20[4:], abs=1e-4)
+    assert torch.equal(part(sampler, "Exponential").sigmas, part("Euler", "Exponential").sigmas)
+
+
 def test_own_sigmas_are_cut_by_their_share() -> None:
     assert part(custom=(8.0, 4.0, 2.0, 1.0), strength=0.5).sigmas.tolist() == [4.0, 2.0, 1.0, 0.0]
 

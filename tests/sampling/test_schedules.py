@@ -163,6 +163,23 @@ def test_the_schedule_in_an_old_name_counts_unless_another_is_chosen() -> None:
     assert make_sigmas("LMS Karras", "Simple", 10, TABLE).equal(schedule("Simple", 10, TABLE))
 
 
+@pytest.mark.parametrize("name", sorted(SCHEDULES))
+@pytest.mark.parametrize("sampler", ["DPM fast", "DPM adaptive"])
+def test_a_sampler_with_steps_of_its_own_takes_no_more_than_their_number_and_the_limits(
+    sampler: str, name: str
+) -> None:
+    for n in (2, 10, 13):
+        sigmas = make_sigmas(sampler, name, n, TABLE, rho=3.0, discard_penultimate=True)
+        assert len(sigmas) == n + 1
+        assert [sigmas[0].item(), sigmas[-2].item(), sigmas[-1].item()] == pytest.approx(
+            [14.614641, 0.029167, 0], abs=1e-6
+        )
+        assert sigmas.equal(make_sigmas(sampler, "Automatic", n, TABLE))
+    narrow = make_sigmas(sampler, name, 10, TABLE, sigma_min=0.5, sigma_max=5.0)
+    assert [narrow[0].item(), narrow[-2].item()] == pytest.approx([5.0, 0.5], rel=1e-6)
+    assert make_sigmas(sampler, name, 10, TABLE, custom=(10, 3, 1)).tolist() == [10, 3, 1, 0]
+
+
 def test_the_penultimate_sigma_is_dropped_where_the_sampler_says_so() -> None:
     longer = schedule("Karras", 11, TABLE)
     expected = torch.cat((longer[:-2], longer[-1:]))

@@ -15,7 +15,8 @@ from webui.errors import InvalidParams
 from webui.prompt.limits import MAX_DEPTH, MAX_SCHEDULE_TEXT, MAX_SCHEDULE_WORK, too_deep
 
 _TOKEN = re.compile(r"\\.|\\|[^\\()\[\]:|]+|[()\[\]:|]")
-_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+# lark's SIGNED_NUMBER: digits may lack on one side of the dot
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 
 class ScheduledText(NamedTuple):

@@ -63,7 +63,7 @@ def partial_schedule(
     run = steps - 1 if exact else int(strength * steps)
     if total < 1:
         return Partial(torch.zeros(0, dtype=torch.float64), 0.0, 0.0, 0.0)
-    whole = make_sigmas(sampler, schedule_name, total, table, custom=custom, **options)
+    whole = make_sigmas(sampler, schedule_name, total, table, custom=custom, to_cut=True, **options)
     positive = whole[whole > 0]
     low, high = float(positive.min()), float(positive.max())
     info, combined = find_sampler(sampler)

@@ -216,6 +216,7 @@ def make_sigmas(
     sdxl: bool = False,
     discard_penultimate: bool = False,
     custom: Sequence[float] | None = None,
+    to_cut: bool = False,
 ) -> Tensor:
     """The sigmas that this sampler runs on, descending, 1-D float64.
 
@@ -225,6 +226,10 @@ def make_sigmas(
 
     UniPC takes of DDIM's list no more than its length, as in the other tools: over its authors' grid ("time uniform"),
     which is that of SGM Uniform.
+
+    DPM fast and DPM adaptive, whose steps are their own, run from the highest level to the lowest whatever schedule is
+    chosen. `to_cut`: the list is one of which `partial_schedule` takes the end; where that begins, and so the levels
+    these two run between, is for the chosen schedule to say.
     """
     if custom is not None:
         return custom_sigmas(custom)
@@ -235,6 +240,8 @@ def make_sigmas(
         if combined is None and info.name == "UniPC":
             chosen, n = find_schedule("SGM Uniform"), len(schedule("DDIM", n, table)) - 1
     discard = discard_penultimate or info.discard_penultimate
+    if info.own_schedule and not to_cut:
+        chosen, discard = find_schedule(info.default_schedule), False  # discarding would raise the lowest level
     sigmas = schedule(
         chosen.name,
         n + 1 if discard else n,

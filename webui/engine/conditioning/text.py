@@ -60,8 +60,12 @@ class TextEncoder:
     dims: TextDims
 
     def skip(self, clip_skip: int) -> int:
-        """Which layer from the end of `module` is taken, from 1; `clip_skip` counts in the encoder as published."""
-        wanted = max(clip_skip, self.dims.trained_skip) - self.dims.dropped
+        """Which layer from the end of `module` is taken, from 1; `clip_skip` counts in the encoder as published.
+
+        In SDXL it has no say: AUTOMATIC1111 always takes the layer that its UNet was trained with.
+        """
+        asked = self.dims.trained_skip if self.dims.fixed else max(clip_skip, self.dims.trained_skip)
+        wanted = asked - self.dims.dropped
         return min(wanted, self.dims.layers)
 
 
@@ -234,7 +238,7 @@ class PromptEncoder:
         """Encode everything a prompt says at any step. `chunk` splits a text into chunks of 77 ids with weights.
 
         `clip_skip` 1 takes the last layer's output, n the n-th last (at most as many as there are, and none behind the
-        one that the UNet was trained with). `chunk` places embeddings that are in `additions` alone.
+        one that the UNet was trained with; SDXL ignores it). `chunk` places embeddings that are in `additions` alone.
         """
 
         def schedule(texts: Sequence[ScheduledText]) -> Schedule:

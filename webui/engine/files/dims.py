@@ -137,6 +137,11 @@ class TextDims:
     normed: bool = True  # the final layer norm follows, whichever layer is taken
     padding: int = END  # token after the one that ends the prompt
 
+    @property
+    def fixed(self) -> bool:
+        """The layer is `trained_skip` whatever clip skip asks for: in SDXL, which alone takes it without the norm."""
+        return not self.normed
+
     def transformers_config(self) -> dict[str, Any]:
         """Arguments of transformers' CLIPTextConfig."""
         return {

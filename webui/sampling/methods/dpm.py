@@ -82,13 +82,16 @@ def dpm_adaptive(
 ) -> Tensor:
     """Adaptive DPM-Solver-23: steps of order 3 whose length follows from the difference to order 2.
 
+    The step lengths are k-diffusion's, whose controller takes the order for 1.5 where noise is added (`eta` not 0).
+
     Of the schedule only its ends count. Every picture has its own step length and its own noise, so that a batch equals
     its singles; one that is done waits for the others. Whether a step is accepted is for the numbers to say, so this
     sampler, alone of all, has to wait for the device.
     """
     count = x.shape[0]
     t_end = -math.log(_lowest(sigmas))
-    pictures = [_Pace(-math.log(sigmas[0]), t_end, h_init, accept_safety) for _ in range(count)]
+    order = 1.5 if eta else 3.0
+    pictures = [_Pace(-math.log(sigmas[0]), t_end, h_init, accept_safety, order) for _ in range(count)]
     drawn = _Draws(noise)
     x_prev = x
     index = 0
@@ -124,11 +127,12 @@ def dpm_adaptive(
 class _Pace:
     """The step length of one picture: accept where the error allows, then stretch or shrink the next step."""
 
-    def __init__(self, t: float, t_end: float, h: float, accept_safety: float) -> None:
+    def __init__(self, t: float, t_end: float, h: float, accept_safety: float, order: float) -> None:
         self.t = t
         self.t_end = t_end
         self._h = h
         self._safety = accept_safety
+        self._order = order
 
     @property
     def done(self) -> bool:
@@ -146,7 +150,7 @@ class _Pace:
         if not math.isfinite(error):  # the picture is lost; whoever asked for it will see that, if this comes to an end
             self.t = self.t_next
             return True
-        factor = 1 + math.atan((error + 1e-8) ** (-1 / 3) - 1)
+        factor = 1 + math.atan((error + 1e-8) ** (-1 / self._order) - 1)
         accepted = factor >= self._safety
         if accepted:
             self.t = self.t_next

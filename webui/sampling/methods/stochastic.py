@@ -30,12 +30,15 @@ class Churn:
         return 0.0
 
     def raised(self, x: Tensor, sigma: float, sigma_next: float, steps: int, noise: Noise) -> tuple[Tensor, float]:
-        """(x hat, sigma hat); draws noise only where the level does rise."""
+        """(x hat, sigma hat); with churn every step draws noise, as in k-diffusion, also where the level stays."""
+        if self.s_churn <= 0:
+            return x, sigma
+        drawn = noise(sigma, sigma_next)  # or the range would decide which noise the steps inside of it get
         gamma = self.gamma(sigma, steps)
         if gamma == 0:
             return x, sigma
         sigma_hat = sigma * (1 + gamma)
-        x_hat = x + noise(sigma, sigma_next) * (self.s_noise * math.sqrt(sigma_hat**2 - sigma**2))
+        x_hat = x + drawn * (self.s_noise * math.sqrt(sigma_hat**2 - sigma**2))
         return x_hat, sigma_hat
 
 
