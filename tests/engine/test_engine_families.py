@@ -101,6 +101,14 @@ def test_clip_skip_has_no_say_in_sdxl(models: Models, name: str) -> None:
         torch.testing.assert_close(found.at(0, False)[0][0], torch.cat(wanted, dim=-1), rtol=1e-4, atol=1e-4)
 
 
+def test_a_clip_skip_that_sdxl_does_not_heed_is_told(models: Models) -> None:
+    told = {}
+    for skip in (2, 3):
+        made = run(models.engine, checkpoint="sdxl", clip_skip=skip, width=64, height=64, steps=1)
+        told[skip] = [warning.text for warning in made.warnings if warning.code == "clip_skip"]
+    assert told == {2: [], 3: ["Clip skip 3 had no effect: this model reads its text from one layer."]}
+
+
 def test_the_pooled_vector_is_that_of_the_first_chunk_and_emphasis_leaves_it_alone(models: Models) -> None:
     plain, *others = (
         condition(models, "sdxl", text).pooled_at(0)[0]  # type: ignore[index]

@@ -25,8 +25,13 @@ def notes_on(
     `loras`: those that act on the UNet.
     """
     notes = [*plan.warnings, *networks]
-    layers = min(encoder.dims.layers + encoder.dims.dropped for encoder in checkpoint.text_encoders)
-    if params.clip_skip > layers:
+    dims = [encoder.dims for encoder in checkpoint.text_encoders]
+    layers = min(one.layers + one.dropped for one in dims)
+    if all(one.fixed for one in dims):
+        if params.clip_skip > 2:  # 1 and 2 are what everybody has in their settings
+            text = f"Clip skip {params.clip_skip} had no effect: this model reads its text from one layer."
+            notes.append(Warning("clip_skip", text))
+    elif params.clip_skip > layers:
         text = f"Clip skip {params.clip_skip} is more than this model's {layers} layers; {layers} was used."
         notes.append(Warning("clip_skip", text))
     if params.negative_prompt.strip() and (checkpoint.guidance_dim or _negative_cancels(params, plan)):
