@@ -6,7 +6,7 @@ import io
 import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from PIL import Image, ImageFilter, PngImagePlugin
 
 from webui.caches import CacheState, known_caches
 from webui.errors import ModelNotFound, NotFound, QueueFull
+from webui.jobs.states import OVER, JobState
 from webui.params import GenerationParams
 from webui.settings import Settings
 
@@ -174,10 +175,16 @@ class FakeJobs:
     def started_from(self, user: str, reference: str) -> bool:
         return False
 
-    def list(self, limit: int = 50, user: str | None = None) -> list[dict[str, Any]]:
+    def list(
+        self, limit: int = 50, user: str | None = None, states: Collection[JobState] = tuple(JobState)
+    ) -> list[dict[str, Any]]:
         with self._lock:
             views = [dict(j.view) for j in reversed(self._jobs.values())]
-            return [view for view in views if user is None or view["user"] == user][:limit]
+            return [v for v in views if v["state"] in states and user in (None, v["user"])][:limit]
+
+    def in_turn(self, limit: int = 50, user: str | None = None) -> Any:
+        running, waiting = (self.list(limit, user, (state,)) for state in (JobState.running, JobState.pending))
+        return [*running, *reversed(waiting), *self.list(limit, user, OVER)]
 
     def interrupt(self, job_id: str) -> bool:
         job = self._jobs[job_id]

@@ -152,6 +152,8 @@ def test_the_list_is_bounded_and_newest_first(web: Any) -> None:
     jobs = [submit(web, steps=1) for _ in range(3)]
     listed = [view["id"] for view in web.get("/jobs?limit=2").json()["jobs"]]
     assert listed == jobs[:0:-1]
+    assert {view["id"] for view in web.get("/jobs?order=turn").json()["jobs"]} >= set(jobs)
+    assert web.get("/jobs?order=size").status_code == 422
     assert web.get("/jobs?limit=0").status_code == 422
     assert web.get("/jobs?limit=100000").json()["error"] == "InvalidParams"
     for job in jobs:

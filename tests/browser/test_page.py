@@ -264,7 +264,7 @@ class Jobs:
         self.asked: list[str] = []
         self.hold = False
         self.held: list[Any] = []
-        page.route("**/jobs?limit=100", self._answer)
+        page.route("**/jobs?order=turn*", self._answer)
         page.route(re.compile("/jobs/[a-z]+/(move-up|cancel|interrupt|retry)$"), self._steer)
 
     @staticmethod

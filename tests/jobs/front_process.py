@@ -1,5 +1,6 @@
 """A front in a process of its own, for tests that kill it. Arguments: data folder, prompt."""
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from webui.paths import Paths
 from webui.settings import Settings
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     service = JobService(Settings(), Paths.under(Path(sys.argv[1])), PlainCatalog(), factory=scripted)
     service.start()
     job = submit(service, sys.argv[2], steps=200)

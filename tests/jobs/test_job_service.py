@@ -12,6 +12,7 @@ from job_engines import PlainCatalog, recorded
 from webui.errors import AlreadyRunning, InvalidParams, NotFound, QueueFull, WebUIError
 from webui.events import Failed, Finished, Image, Loading, Warning
 from webui.jobs.service import JobService
+from webui.jobs.states import JobState
 from webui.params import make_params
 from webui.settings import changed
 
@@ -156,6 +157,9 @@ def test_waiting_jobs_are_cancelled_moved_and_run_in_order(shared: tuple[Bench, 
     assert after is not None
     assert after["rev"] > before["rev"]
     assert [view["id"] for view in service.list(4)] == [c, b, a, running]
+    assert [view["id"] for view in service.in_turn(1)[:2]] == [running, c], "of many that wait, the next one"
+    assert [view["id"] for view in service.in_turn(4)[:4]] == [running, c, b, a]
+    assert [view["id"] for view in service.list(1, states=(JobState.running,))] == [running]
     finished(service, b)
     assert finished(service, a)["state"] == "cancelled"
     assert [prompt for prompt in bench.runs if prompt.startswith("order-")] == ["order-c", "order-b"]

@@ -87,7 +87,11 @@ def test_F36_the_time_limit_grows_with_the_picture(bench: Bench) -> None:
     service._supervisor.stop()  # from here on this thread plays its part
     for side, batch in ((64, 1), (512, 1), (2048, 2)):
         submit(service, width=side, height=side, batch_size=batch)
-    assert [service.claim().scale for _ in range(3)] == [1.0, 1.0, 32.0]  # type: ignore[union-attr]
+    submit(service, width=512, height=512, hires={"scale": 2.0})
+    submit(service, width=512, height=512, batch_size=2, hires={"width": 2048, "height": 512})  # cut from 2048x2048
+    submit(service, extras={"width": 1024, "height": 512, "image": "0" * 64})
+    scales = [service.claim().scale for _ in range(6)]  # type: ignore[union-attr]
+    assert scales == [1.0, 1.0, 32.0, 4.0, 32.0, 2.0]
 
 
 def test_F06_a_lost_device_costs_a_new_worker_and_the_job_runs_once_more(bench: Bench) -> None:
@@ -246,10 +250,13 @@ def test_F33_F40_after_a_kill_of_the_front_no_worker_stays_and_the_next_start_ta
     assert finished(service, again)["state"] == "interrupted"
 
 
-def test_F35_ctrl_c_reaches_the_front_alone(bench: Bench, front: subprocess.Popen[str]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_F35_a_signal_to_the_whole_group_ends_the_front_alone(
+    bench: Bench, front: subprocess.Popen[str], number: signal.Signals
+) -> None:
     assert front.stdout
     worker = int(front.stdout.readline())
-    os.killpg(front.pid, signal.SIGINT)  # what a terminal does: the whole group gets it
+    os.killpg(front.pid, number)  # what a terminal does, or systemctl stop: the whole group gets it
     out, _ = front.communicate(timeout=120)
     assert front.returncode == 0
     assert out.strip() == "None"
@@ -258,6 +265,24 @@ def test_F35_ctrl_c_reaches_the_front_alone(bench: Bench, front: subprocess.Pope
     (record,) = queue.list()
     assert record.state is JobState.interrupted  # not lost: the worker lived to save what it had
     queue.close()
+
+
+@pytest.mark.parametrize("patience", [0.0, 3600.0])
+def test_F35_a_worker_dies_of_sigterm_but_not_at_once(patience: float) -> None:
+    program = f"""
+import os, signal, time
+from webui.jobs import worker
+worker.TERM_PATIENCE = {patience}
+worker._put_off_sigterm()
+os.kill(os.getpid(), signal.SIGTERM)
+if worker.TERM_PATIENCE:
+    os._exit(3)
+while True:
+    time.sleep(1)
+"""
+    path = str(Path(__file__).parents[2])
+    done = subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": path}, timeout=60)
+    assert done.returncode == (3 if patience else -signal.SIGTERM)
 
 
 def test_F12_many_workers_leave_no_threads_and_no_open_files(bench: Bench) -> None:

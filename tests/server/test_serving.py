@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import resource
 import signal
@@ -17,9 +18,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running_server import RunningServer
+import uvicorn
+from running_server import RunningServer, free_port
 
+from webui.errors import WebUIError
 from webui.jobs.bus import MAX_WATCHERS
+from webui.jobs.queue import JobQueue
+from webui.jobs.states import JobState
+from webui.paths import Paths
+from webui.server import ServeOptions, boot, serve
+from webui.settings import Settings
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
@@ -78,6 +86,16 @@ def test_a_second_server_on_the_port_says_so(server: RunningServer, tmp_path: Pa
     assert f"Port {server.port} is in use" in output
 
 
+def test_a_data_folder_that_cannot_be_used_is_told_in_words(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "locked" / "cache" / "access.key").mkdir(parents=True)  # a name in the way stops even the superuser
+    for folder, named in (("file", "file/outputs"), ("locked", "locked/cache")):
+        with pytest.raises(WebUIError) as caught:
+            serve(Settings(), Paths.under(tmp_path / folder), ServeOptions(port=free_port()))
+        assert caught.value.message.startswith(f"The data folder cannot be used: {tmp_path / named}")
+        assert "--data-dir" in caught.value.advice
+
+
 def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
     with RunningServer(tmp_path) as running:
         running.wait_until_ready()
@@ -89,6 +107,40 @@ def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
         while alive := [child for child in children if _is_alive(child)]:
             assert time.monotonic() < deadline, f"left behind: {alive}"
             time.sleep(0.1)
+
+
+def test_F35_a_sigterm_to_the_whole_group_keeps_the_waiting_jobs(tmp_path: Path) -> None:
+    with RunningServer(tmp_path) as running:
+        running.wait_until_ready(worker=True)
+        jobs = []
+        for steps in (1000, 1):
+            body = json.dumps({"prompt": "x", "width": 64, "height": 64, "steps": steps, "batch_count": 50}).encode()
+            jobs.append(json.loads(running.post("/jobs", body, {"content-type": "application/json"}).body)["id"])
+        deadline = time.monotonic() + 60
+        while not json.loads(running.get(f"/jobs/{jobs[0]}").body)["step"]:
+            assert time.monotonic() < deadline, "the first job never began"
+            time.sleep(0.05)
+        os.killpg(running.pid, signal.SIGTERM)  # what systemctl stop and the end of a session do
+        assert running.process.wait(timeout=60) == 0
+    queue = JobQueue(Paths.under(tmp_path).queue_db)
+    states = [queue.get(job).state for job in jobs]
+    queue.close()
+    assert states == [JobState.interrupted, JobState.pending]
+
+
+def test_the_jobs_are_held_at_the_first_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def app(*_: object) -> None:
+        raise AssertionError("nobody asks")
+
+    told: list[str] = []
+    monkeypatch.setattr(os, "_exit", lambda status: told.append(f"left {status}"))
+    server = boot._Server(uvicorn.Config(app))
+    server.on_signal = lambda: told.append("held")
+    server.handle_exit(signal.SIGTERM, None)
+    assert told == ["held"]
+    assert server.should_exit
+    server.handle_exit(signal.SIGTERM, None)
+    assert told[1] == "left 130"
 
 
 def test_H114_a_thousand_idle_listeners_and_half_sent_requests_leave_the_server_answering(

@@ -24,6 +24,7 @@ from webui.catalog import can_run
 from webui.catalog.suggestions import suggestion_for
 from webui.errors import InvalidParams, UnsupportedModel
 from webui.identity import OWNER, Viewer
+from webui.jobs.states import JobState
 from webui.names import AUTOMATIC
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def queue_state(jobs: JobService, viewer: Viewer, *, busy: bool) -> tuple[list[A
     views = jobs.list(RECENT)
     running = [v for v in views if v["state"] == "running"]
     if busy and not running and len(views) == RECENT:
-        running = [v for v in jobs.list(MAX_LISTED) if v["state"] == "running"]
+        running = jobs.list(MAX_LISTED, states=(JobState.running,))
     positions = [v["position"] for v in views if v["position"] is not None]
     return [activity(v) for v in running if viewer.owns(v["user"])], max(positions, default=-1) + 1
 

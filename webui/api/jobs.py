@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
@@ -23,6 +23,7 @@ from webui.api.streaming import OVER, event_stream, until_over
 from webui.api.viewer import CurrentViewer, own_job, steered_job
 from webui.errors import InvalidParams, NotFound
 from webui.identity import Viewer
+from webui.jobs.states import JobState
 from webui.params import params_from_json
 
 if TYPE_CHECKING:
@@ -98,11 +99,19 @@ def _in_and_out(jobs: JobService, rights: InputRights) -> APIRouter:
         viewer: CurrentViewer,
         state: Annotated[str | None, Query(max_length=20)] = None,
         limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 50,
+        order: Literal["newest", "turn"] = "newest",
     ) -> dict[str, Any]:
-        """The newest jobs first; `state` keeps those in that state alone."""
+        """The newest jobs first; `state` keeps those in that state alone.
+
+        `order` "turn" is for looking at the queue: first what runs, then up to `limit` jobs that wait, the next one
+        first, and then up to `limit` that are over.
+        """
         response.headers.update(NO_STORE)
-        views = jobs.list(MAX_LISTED if state else limit, viewer.scope)
-        return {"jobs": [v for v in views if state is None or v["state"] == state][:limit]}
+        if order == "turn":
+            views = jobs.in_turn(limit, viewer.scope)
+            return {"jobs": [v for v in views if state is None or v["state"] == state]}
+        states = [one for one in JobState if state is None or one.value == state]
+        return {"jobs": jobs.list(limit, viewer.scope, states)}
 
     @router.post("/{job_id}/retry", status_code=201, response_model=JobCreated)
     def retry(job_id: str, viewer: CurrentViewer) -> JobCreated:

@@ -13,7 +13,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 from math import ceil
@@ -306,15 +306,18 @@ class JobQueue:
         """Raises `NotFound`."""
         return self._database.run(lambda db: _get(db, job_id))
 
-    def list(self, limit: int = 50, *, user: str | None = None) -> list[JobRecord]:
-        """The newest jobs first, of one user or of all."""
-        where, values = ("", ()) if user is None else ("WHERE user=?", (user,))
+    def list(
+        self, limit: int = 50, *, user: str | None = None, states: Collection[JobState] = tuple(JobState)
+    ) -> list[JobRecord]:
+        """The newest jobs first, of one user or of all, in any of these states."""
+        marks, names = ",".join("?" * len(states)), [state.value for state in states]
+        which = f"state IN ({marks}) AND (? IS NULL OR user=?)"
         return self._database.run(
             lambda db: [
                 _record(db, row)
                 for row in db.execute(
-                    f"SELECT * FROM jobs {where} ORDER BY number DESC LIMIT ?",
-                    (*values, max(0, limit)),
+                    f"SELECT * FROM jobs WHERE {which} ORDER BY number DESC LIMIT ?",
+                    (*names, user, user, max(0, limit)),
                 ).fetchall()
             ]
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
@@ -21,8 +21,8 @@ from webui.jobs.live import Live, as_dict, end_of, failed_result, fold, from_rec
 from webui.jobs.lock import InstanceLock
 from webui.jobs.process import Received, WorkerProcess
 from webui.jobs.queue import JobQueue, JobRecord
-from webui.jobs.states import JobState
-from webui.jobs.supervisor import Assignment, Supervisor, WorkerState
+from webui.jobs.states import OVER, JobState
+from webui.jobs.supervisor import Assignment, Supervisor, WorkerState, patience_scale
 from webui.jobs.wire import without_bytes
 from webui.jobs.worker import EngineFactory, real_engine
 from webui.params import GenerationParams, params_from_json
@@ -34,7 +34,6 @@ logger = logging.getLogger(__name__)
 KEPT_PREVIEWS = 8  # jobs whose last preview can still be had
 KEPT_UNSAVED = 256 * 2**20  # bytes of pictures that the disk did not take
 MAX_INFOTEXT = 16 * 2**20  # characters of one job's parameters texts in memory; the files hold them anyway
-REFERENCE_PIXELS = 512 * 512  # a job of that size is silent for no longer than the set time limit
 
 LOST = WorkerDied("The program was stopped while this job ran.", "Run it again.")
 
@@ -109,6 +108,10 @@ class JobService:
         chosen = self._catalog.default_checkpoint(self._settings.model.checkpoint)
         if chosen is not None:
             self.set_selected(chosen.name, self._settings.model.vae)
+
+    def hold(self) -> None:
+        """Begin no waiting job any more: it would be interrupted by the `stop` that follows. For signal handlers."""
+        self._supervisor.hold()
 
     def stop(self) -> None:
         """Interrupt the running job, keep what it finished, end the worker; below five seconds. Twice is harmless."""
@@ -221,10 +224,22 @@ class JobService:
         running = self._running
         return None if running is None else as_dict(running.record, running.live, None)
 
-    def list(self, limit: int = 50, user: str | None = None) -> list[dict[str, Any]]:
-        """The newest jobs first, as views."""
+    def in_turn(self, limit: int = 50, user: str | None = None) -> list[dict[str, Any]]:
+        """As views: what runs, up to `limit` jobs that wait, the next one first, and as many that ended last."""
+        running = self._queue.list(limit, user=user, states=(JobState.running,))
+        waiting = [self._queue.get(job_id) for job_id in self._queue.pending_ids(user)[:limit]]
+        ended = self._queue.list(limit, user=user, states=OVER)
+        return self._views({record.id: record for record in (*running, *waiting, *ended)}.values())
+
+    def _views(self, records: Iterable[JobRecord]) -> list[dict[str, Any]]:
         positions = {job_id: position for position, job_id in enumerate(self._queue.pending_ids())}
-        return [self._view(record, positions.get(record.id)) for record in self._queue.list(limit, user=user)]
+        return [self._view(record, positions.get(record.id)) for record in records]
+
+    def list(
+        self, limit: int = 50, user: str | None = None, states: Collection[JobState] = tuple(JobState)
+    ) -> list[dict[str, Any]]:
+        """The newest jobs first, as views."""
+        return self._views(self._queue.list(limit, user=user, states=states))
 
     def _view(self, record: JobRecord, position: int | None) -> dict[str, Any]:
         running = self._running
@@ -360,8 +375,7 @@ class JobService:
             )
             self._running = _Running(record, replace(live, warnings=from_record(record).warnings))
             self._infotext_left = MAX_INFOTEXT
-            pixels = (params.width or 0) * (params.height or 0) * params.batch_size
-            return Assignment(record.id, record.params_json, max(1.0, pixels / REFERENCE_PIXELS), record.user)
+            return Assignment(record.id, record.params_json, patience_scale(_largest_batch(params)), record.user)
 
     def event(self, job: str, event: Event) -> None:
         running = self._running
@@ -424,6 +438,17 @@ class JobService:
                     self._unsaved.popitem(last=False)
         self._queue.add_image(job, image_dict(image, self._paths.outputs))
         return image
+
+
+def _largest_batch(params: GenerationParams) -> int:
+    """Pixels of the largest batch that the request names; what follows from a picture's own size the worker tells."""
+    if params.extras is not None:
+        return params.extras.width * params.extras.height
+    width, height = params.width or 0, params.height or 0
+    sizes = [(width, height)]
+    if params.hires is not None and width and height:
+        sizes.extend(params.hires.sizes(width, height))
+    return max(width * height for width, height in sizes) * params.batch_size
 
 
 def _engine_part(settings: Settings) -> Any:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from webui.caches import CacheState
 from webui.errors import DeviceLost, WebUIError, WorkerDied
-from webui.events import Event, Failed, Finished, Loaded, Loading, Memory
+from webui.events import Event, Failed, Finished, Loaded, Loading, Memory, Started
 from webui.jobs.crashes import Crashes
 from webui.jobs.live import loading_line
 from webui.jobs.process import Received, WorkerProcess, device_line, explain_exit, log_record
@@ -32,6 +32,7 @@ LOADING_PATIENCE = 10  # times the usual: nothing is said while a large file com
 INBOX = 256  # messages; when it is full, the worker waits
 END_PATIENCE = 0.7  # seconds that a worker at rest gets to end by itself
 STOP_PATIENCE = 3.0  # seconds that a running job gets to save what it has when the program stops
+REFERENCE_PIXELS = 512 * 512  # a job of that size is silent for no longer than the set time limit
 
 
 class WorkerState(str, Enum):
@@ -51,6 +52,11 @@ class Assignment:
     params_json: str
     scale: float
     user: str = ""
+
+
+def patience_scale(pixels: int) -> float:
+    """How many times the usual a job may be silent that draws so many pixels at once."""
+    return max(1.0, pixels / REFERENCE_PIXELS)
 
 
 class Host(Protocol):
@@ -101,7 +107,7 @@ class Supervisor:
         self._idle = False  # the worker waits for something to do
         self._preload: tuple[str | None, str | None] | None = None  # asked for, not yet sent
         self._preloading = False
-        self._preloading_since = 0.0
+        self._waiting_since = 0.0  # when it was last given something to do, or said that a job was over
         self._clear: set[str] = set()  # caches that are to be emptied
         self._selected: tuple[str | None, str | None] | None = None
         self._crashes = Crashes()
@@ -109,6 +115,7 @@ class Supervisor:
         self._restart_wanted = False
         self._revive_wanted = False
         self._kill_reason: tuple[str, str] | None = None
+        self._held = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
         self._last_tick = time.monotonic()
@@ -179,6 +186,10 @@ class Supervisor:
         worker = self._worker
         return worker.pid if worker else None
 
+    def hold(self) -> None:
+        """Begin no job and start no worker any more: the program is about to stop. For signal handlers, so no lock."""
+        self._held = True
+
     def stop(self) -> None:
         """Interrupt what runs, end the worker, and come back in less than five seconds."""
         self._stopping.set()
@@ -202,7 +213,7 @@ class Supervisor:
 
     def _wait(self, seconds: float) -> None:
         """Take messages: at most `seconds` until the first, then whatever is there."""
-        if self._restart_at is not None:
+        if self._restart_at is not None and not self._held:
             seconds = min(seconds, max(0.0, self._restart_at - time.monotonic()))
         try:
             received = self._inbox.get(timeout=seconds)
@@ -221,7 +232,7 @@ class Supervisor:
             if self.state is WorkerState.failed:
                 self._crashes.clear()
                 self.state = WorkerState.restarting
-        if self._worker is not None or self.state is WorkerState.failed:
+        if self._worker is not None or self._held or self.state is WorkerState.failed:
             return
         if self._restart_at is not None and time.monotonic() < self._restart_at:
             return
@@ -230,6 +241,7 @@ class Supervisor:
         self._idle = False
         self._kill_reason = None
         self._number += 1
+        self._waiting_since = time.monotonic()
         try:
             self._worker = self._launch(self._number, self._inbox.put)
         except Exception as error:
@@ -238,7 +250,7 @@ class Supervisor:
 
     def _dispatch(self) -> None:
         """Give an idle worker something to do."""
-        if self._worker is None or not self._idle or self._stopping.is_set():
+        if self._worker is None or not self._idle or self._held or self._stopping.is_set():
             return
         if self._restart_wanted:
             self._replace()
@@ -258,12 +270,12 @@ class Supervisor:
                 checkpoint, vae = self._preload
                 self._preload = None
                 self._preloading = True
-                self._preloading_since = time.monotonic()
                 self._busy_with(Message("load", data={"checkpoint": checkpoint, "vae": vae}))
 
     def _busy_with(self, message: Message) -> None:
         assert self._worker is not None
         self._idle = False
+        self._waiting_since = time.monotonic()
         self.state = WorkerState.busy
         self._worker.send(message)
 
@@ -345,9 +357,12 @@ class Supervisor:
             return  # the job is over already; its worker may say what it likes
         current.last_event = time.monotonic()
         current.loading = isinstance(event, Loading)
+        if isinstance(event, Started):  # the size may follow from a picture that only the worker has opened
+            current.patience = max(current.patience, self._timeout() * patience_scale(event.width * event.height))
         if isinstance(event, Finished | Failed):
             with self._lock:
                 self._current = None  # from here on an interrupt of this job does nothing
+                self._waiting_since = time.monotonic()  # for the worker's "idle", however old the worker is
             if isinstance(event, Finished):
                 self._crashes.clear()
         self._host.event(message.job, event)
@@ -363,7 +378,7 @@ class Supervisor:
         if worker is None:
             return
         if asleep:
-            worker.heard = now
+            worker.heard = self._waiting_since = now
             if self._current:
                 self._current.last_event = now
             return
@@ -380,9 +395,9 @@ class Supervisor:
             if silence > current.patience * (LOADING_PATIENCE if current.loading else 1):
                 self._hangs(worker, f"The job made no progress for {silence:.0f} seconds.")
         elif not self._idle:
-            since = self._preloading_since if self._preloading else worker.started
-            if now - since > patience * LOADING_PATIENCE:
-                self._hangs(worker, f"The engine worker was not ready after {now - since:.0f} seconds.")
+            silence = now - self._waiting_since
+            if silence > patience * LOADING_PATIENCE:
+                self._hangs(worker, f"The engine worker was not ready after {silence:.0f} seconds.")
 
     def _hangs(self, worker: WorkerProcess, what: str) -> None:
         self._kill_reason = (
@@ -398,16 +413,19 @@ class Supervisor:
         words = worker.last_words()
         what, advice = self._kill_reason or explain_exit(code)
         logger.error("%s%s", what, f" Its last output:\n{words}" if words else "")
+        device_lost = code == EXIT_DEVICE_LOST
+        error = DeviceLost(what, advice) if device_lost else WorkerDied(what, advice)
         with self._lock:
-            current, self._current = self._current, None
+            failed = self._current
+            # Under the lock: an interrupt finds the job either running here or waiting in the queue again.
+            if failed and device_lost and not failed.interrupted and self._host.requeued(failed.id, error):
+                failed = None
+            self._current = None
             if not self._preloading:  # what kills it while it loads ahead is not loaded ahead again
                 self._preload = self._preload or self._selected
         self._forget_worker()
-        if current is not None:
-            device_lost = code == EXIT_DEVICE_LOST
-            error = DeviceLost(what, advice) if device_lost else WorkerDied(what, advice)
-            if not (device_lost and not current.interrupted and self._host.requeued(current.id, error)):
-                self._host.failed(current.id, error)
+        if failed is not None:
+            self._host.failed(failed.id, error)
         self._crashed(what, advice)
 
     def _crashed(self, what: str, advice: str = "") -> None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 HEARTBEAT = 1.0  # seconds
+TERM_PATIENCE = 8.0  # seconds; more than the front takes to end its connections and then the job
 EXIT_DEVICE_LOST = 75  # sysexits: a temporary failure, try again
 OUTPUT_LOG = "worker-output.log"  # what libraries print, and what C code says before it aborts
 MAX_OUTPUT_LOG = 2**20  # bytes; a longer one is emptied at the next start
@@ -111,6 +112,7 @@ def real_engine(settings: Settings, paths: Paths) -> EngineLike:
 def main(connection: Connection, settings: Settings, paths: Paths, factory: EngineFactory) -> None:
     """Run until the parent says stop or is gone. The exit status tells what happened (`process.explain_exit`)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    _put_off_sigterm()
     os.environ.update(ENVIRONMENT)
     _redirect_output(paths)
     channel = _Channel(connection)
@@ -289,6 +291,25 @@ def as_error(error: BaseException) -> WebUIError:
     return EngineFault(
         f"The engine failed: {type(error).__name__}{': ' if line else ''}{line}", "The log file has the details."
     )
+
+
+def _put_off_sigterm() -> None:
+    """Die of SIGTERM only after a while: where the whole group gets it, the parent ends the job in its orderly way.
+
+    Not ignored for ever, because a parent that leaves without a word waits for the end of a child that it sent this to.
+    A thread waits for the signal, as a handler in Python would not run while the main thread is inside a library.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        return  # Windows has no such signal from outside
+
+    def wait() -> None:
+        signal.sigwait({signal.SIGTERM})
+        time.sleep(TERM_PATIENCE)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # here, and so in every thread that is begun later
+    threading.Thread(target=wait, name="sigterm", daemon=True).start()
 
 
 def _redirect_output(paths: Paths) -> None:

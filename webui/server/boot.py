@@ -57,6 +57,10 @@ MODELS, PAGE, BUILD = "Reading the model folders", "Loading the interface", "Bui
 class _Server(uvicorn.Server):
     """uvicorn, but a signal ends `run` normally instead of being raised again, so that the worker is stopped too."""
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.on_signal: Callable[[], None] = lambda: None  # called at the first one, in its handler
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         if threading.current_thread() is not threading.main_thread():
@@ -72,6 +76,7 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
             os._exit(130)  # the second one: at once
+        self.on_signal()
         super().handle_exit(sig, frame)
 
 
@@ -103,11 +108,18 @@ class _Builder:
         self.jobs: JobService | None = None
         self.history: History | None = None
         self.extensions: FrontExtensions | None = None
+        self._held = False
         self.failure: WebUIError | None = None  # the start cannot go on: `serve` raises it
         self.on_failure: Callable[[], None] = lambda: None
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="build-page", daemon=True).start()
+
+    def hold(self) -> None:
+        """The server is about to stop: no waiting job begins any more. For signal handlers."""
+        self._held = True
+        if self.jobs is not None:
+            self.jobs.hold()
 
     def _run(self) -> None:
         try:
@@ -139,6 +151,8 @@ class _Builder:
             extensions.use(jobs.apply_settings)
             jobs.start()
             self.jobs = jobs
+            if self._held:  # by a signal that came before there was something to hold
+                jobs.hold()
             progress.engine = lambda: str(jobs.worker()["state"])
         # what pages uploaded in an earlier run; the jobs' lock says that no other instance uses it
         shutil.rmtree(self._paths.cache_dir / "gradio", ignore_errors=True)
@@ -217,7 +231,8 @@ def serve(
     on_event: Callable[[str, Event], None] | None = None,
     on_ready: Ready | None = None,
 ) -> int:
-    """Serve until Ctrl+C or SIGTERM; returns the exit code. Raises `WebUIError` when the address cannot be had.
+    """Serve until Ctrl+C or SIGTERM; returns the exit code. Raises `WebUIError` when the address cannot be had,
+    or the data folder cannot be used.
 
     `say` prints a line for the user, `whisper` one that belongs into no log (a link that signs in); `on_event` hears
     every job's events (the console); `on_ready` is told what each step of the start took, in seconds, once the page is
@@ -228,7 +243,11 @@ def serve(
     accounts = Accounts(paths.users_file, options.auth)
     sock = bind(options.host, options.port)
     port = int(sock.getsockname()[1])
-    paths.make_folders()
+    try:
+        key = _prepared(paths)
+    except WebUIError:
+        sock.close()
+        raise
     os.environ.update(  # gradio and the hub read these when they are imported
         GRADIO_ANALYTICS_ENABLED="False",
         GRADIO_RUN_HISTORY="false",
@@ -236,7 +255,7 @@ def serve(
         HF_HUB_OFFLINE="1",
     )
     links = OneTimeLinks()
-    sessions = Sessions(signing_key(paths.cache_dir / "access.key"), paths.cache_dir / "signed-out.json")
+    sessions = Sessions(key, paths.cache_dir / "signed-out.json")
     access = Access(options, accounts, sessions, links)
     network = Network(options, port, accounts, links)
     progress = Progress((MODELS, PAGE, BUILD))
@@ -265,6 +284,7 @@ def serve(
             timeout_graceful_shutdown=GRACEFUL_SECONDS,
         )
     )
+    server.on_signal = builder.hold
     builder.on_failure = lambda: setattr(server, "should_exit", True)
     try:
         server.run(sockets=[sock])
@@ -275,6 +295,19 @@ def serve(
     if builder.failure is not None:
         raise builder.failure
     return 0
+
+
+def _prepared(paths: Paths) -> bytes:
+    """Make what is missing on the disk. Gives the key that signs sessions. Raises `WebUIError` where that fails."""
+    try:
+        paths.make_folders()
+        return signing_key(paths.cache_dir / "access.key")
+    except OSError as error:
+        folder = error.filename or paths.data_dir
+        raise WebUIError(
+            f"The data folder cannot be used: {folder}: {error.strerror or error}.",
+            "Give write access to it, or choose another one with --data-dir or --outputs-dir.",
+        ) from error
 
 
 def _tell_others(options: ServeOptions, network: Network, links: OneTimeLinks, say: Say, whisper: Say) -> None:

@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine_runs import make_engine
-from picture_inputs import scene
+from engine_runs import make_engine, run_until
+from picture_inputs import keep, scene
 from PIL import Image
 from safetensors.torch import save_file
 from upscaler_models import compact, seeded, tensors_of
 
+from webui.engine.control import Control
 from webui.engine.upscaling.files import network_of
 from webui.engine.upscaling.rrdb import RRDBNet
-from webui.engine.upscaling.tiles import enlarge_tiled, spans
+from webui.engine.upscaling.tiles import TILE, enlarge_tiled, spans
 from webui.errors import BadModelFile, ModelNotFound, UnsupportedModel, WebUIError
+from webui.events import Event, Memory, Started
 from webui.paths import REPO_ROOT
 
 EMBEDDED = sorted((REPO_ROOT / "models" / "ESRGAN").glob("*.safetensors"))
@@ -174,6 +176,18 @@ def test_a_network_is_applied_until_the_size_is_reached(engine: Any) -> None:
     assert upscalers.scale("small x2") == 2
 
 
+def test_each_tile_is_told_so_that_a_slow_machine_is_not_taken_for_one_that_hangs(engine: Any) -> None:
+    told: list[Event] = []
+    began: list[int] = []
+    with torch.inference_mode():
+        engine._tools.upscalers.enlarge(
+            scene(TILE + 10, TILE + 10), "small x2", (400, 400), emit=told.append, check=lambda: began.append(len(told))
+        )
+    assert len(began) == 4
+    assert began == list(range(began[0], began[0] + 4))  # one event between each check and the next
+    assert all(isinstance(event, Memory) and event.used > 0 for event in told[began[0] :])
+
+
 def test_automatic1111s_name_finds_the_file_and_an_unknown_one_is_told_apart(engine: Any) -> None:
     upscalers = engine._tools.upscalers
     assert [m.name for m in upscalers.used("R-ESRGAN 4x+")] == ["RealESRGAN_x4plus.safetensors"]
@@ -192,3 +206,32 @@ def test_a_pth_is_opened_through_the_allow_list_and_only_when_that_is_allowed(en
         same = engine._tools.upscalers.enlarge(scene(8, 8), "small x2", (16, 16))
     allowed.close()
     assert made.tobytes() == same.tobytes()
+
+
+@pytest.mark.parametrize("interrupts", [False, True])
+def test_a_skip_ends_one_picture_of_a_folder_and_an_interrupt_the_job(engine: Any, interrupts: bool) -> None:
+    def stop(event: Event, control: Control) -> None:
+        if isinstance(event, Started):  # told once, before the first picture is enlarged
+            (control.interrupt if interrupts else control.skip)()
+
+    outputs = engine._tools.paths.outputs
+    sources = tuple({"image": keep(outputs, scene(16, 16, seed)), "name": f"{seed}.png"} for seed in range(3))
+    done = run_until(engine, stop, extras={"upscaler": "small x2", "scale": 2.0}, sources=sources)
+    assert [image.index for image in done.images] == ([] if interrupts else [1, 2])
+    assert done.finished.interrupted is interrupts
+
+
+def test_a_skipped_picture_that_is_alone_is_no_interrupted_job(engine: Any) -> None:
+    controls: list[Control] = []
+
+    def skip(event: Event, control: Control) -> None:
+        if isinstance(event, Started):
+            control.skip()
+            controls.append(control)
+
+    image = keep(engine._tools.paths.outputs, scene(16, 16))
+    for one in ({"sources": ({"image": image},)}, {}):
+        extras = {"upscaler": "small x2", "scale": 2.0, **({} if one else {"image": image})}
+        done = run_until(engine, skip, extras=extras, **one)
+        assert (done.finished.pictures, done.finished.interrupted) == (0, False)
+    assert not any(control.skipped for control in controls)

@@ -16,6 +16,7 @@ from webui.api.streaming import OVER
 from webui.api.viewer import CurrentViewer
 from webui.errors import Forbidden
 from webui.identity import Viewer
+from webui.jobs.states import JobState
 
 MAX_LISTED = 500
 
@@ -86,7 +87,7 @@ def task_routes(context: Context) -> APIRouter:
     @router.get("/pending-tasks", response_model=PendingTasks)
     def pending(viewer: CurrentViewer) -> PendingTasks:
         """What waits, by task name, or by job id where there is none."""
-        waiting = [v for v in context.jobs.list(MAX_LISTED, viewer.scope) if v["state"] == "pending"]
+        waiting = context.jobs.list(MAX_LISTED, viewer.scope, (JobState.pending,))
         names = [context.tasks.task_of(v["user"], v["id"]) or v["id"] for v in reversed(waiting)]
         return PendingTasks(size=len(names), tasks=names)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from webui.catalog import Catalog
 from webui.engine.compute.device import DeviceChoice
 from webui.engine.kept_networks import KeptNetworks
-from webui.engine.memory.usage import give_back, is_out_of_memory
+from webui.engine.memory.usage import give_back, is_out_of_memory, read_memory
 from webui.engine.upscaling.files import network_of
 from webui.engine.upscaling.tiles import TILE, enlarge_tiled
 from webui.events import Event
@@ -67,7 +67,7 @@ class Upscalers:
                 before = image.size
                 if image.width >= size[0] and image.height >= size[1]:
                     break
-                image = self._run(network, image, check)
+                image = self._run(network, image, emit, check)
                 if image.size == before:
                     break
         return image if image.size == size else lanczos(image, size)
@@ -84,12 +84,16 @@ class Upscalers:
             return ()
         return (self.networks.used(self._catalog.find_upscaler(name)),)
 
-    def _run(self, network: Any, image: Image.Image, check: Callable[[], None]) -> Image.Image:
-        """In tiles; in smaller ones where memory does not suffice. Networks run in fp32, as they were trained."""
+    def _run(self, network: Any, image: Image.Image, emit: Emit, check: Callable[[], None]) -> Image.Image:
+        """In tiles; in smaller ones where memory does not suffice. Networks run in fp32, as they were trained.
+
+        A slow machine takes longer for a whole picture than a job may be silent, so each tile tells the memory in use.
+        """
         pixels = np.asarray(image.convert("RGB"))
 
         def run(x: Tensor) -> Tensor:
             large: Tensor = network(x.to(self._device.device))
+            emit(read_memory(self._device.device))
             return large
 
         tile = TILE

@@ -22,7 +22,7 @@
       }
     },
     async draw() {
-      const asked = ++this.asked, { jobs } = await call("jobs?limit=100");
+      const asked = ++this.asked, { jobs } = await call("jobs?order=turn&limit=100");
       if (asked < this.answered) return; // a later question was answered first
       this.answered = asked;
       keepFocus(this.root, () => this.show(jobs)); // also of a job that goes from one part to another
