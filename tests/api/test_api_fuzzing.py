@@ -128,8 +128,6 @@ def test_no_request_about_something_that_exists_makes_the_server_fail(house: Ate
     for operation in sorted(about, key=lambda one: ("revoke" in one.path, one.method, one.path)):
         strategy = operation.as_strategy(schemathesis.GenerationMode.POSITIVE)
 
-        @given(case=strategy)
-        @examples(2)
         def ask(case: Any) -> None:
             path = case.operation.path
             case.path_parameters = {name: existing.get(path, existing[name]) for name in re.findall(r"\{(\w+)\}", path)}
@@ -139,8 +137,13 @@ def test_no_request_about_something_that_exists_makes_the_server_fail(house: Ate
             if answer.status_code < 300:
                 found.add(f"{case.method} {path}")
 
-        with contextlib.suppress(Unsatisfiable, SerializationNotPossible):
-            ask()
+        name = f"{operation.method.upper()} {operation.path}"
+        for count in (2, 20):  # more where chance gave nothing that fits
+            if name not in found:
+                with contextlib.suppress(Unsatisfiable, SerializationNotPossible):
+                    given(case=strategy)(examples(count)(ask))()
+            if name in NEVER_FITS:
+                break
     assert not failures, "\n".join(failures[:20])
     unseen = {f"{one.method.upper()} {one.path}" for one in about} - found - NEVER_FITS
     assert not unseen, "nothing there was reached"
