@@ -315,12 +315,18 @@ def test_a_tag_is_taken_off_while_another_one_is_typed(page: Any) -> None:
     second.wait_for(state="detached")
 
 
-def test_an_older_comparison_never_stands_under_a_newer_question(page: Any) -> None:
+def compared(page: Any) -> Any:
+    """The dialog with the two newest pictures."""
     pick(page, 0, 1)
     page.get_by_role("button", name="Compare").click()
     box = page.get_by_role("dialog", name="Compare two pictures")
     box.get_by_role("row", name="Seed 110 111").wait_for()
     box.get_by_text("Different").wait_for()
+    return box
+
+
+def test_an_older_comparison_never_stands_under_a_newer_question(page: Any) -> None:
+    box = compared(page)
     late = Late(page, "**/history/compare?*", first=1)
     everything = box.get_by_label("Show what is equal, too")
     everything.check()
@@ -391,11 +397,7 @@ def test_tags_and_notes_are_kept_and_found(page: Any) -> None:
 
 
 def test_two_pictures_are_compared(page: Any) -> None:
-    pick(page, 0, 1)
-    page.get_by_role("button", name="Compare").click()
-    box = page.get_by_role("dialog", name="Compare two pictures")
-    box.get_by_role("row", name="Seed 110 111").wait_for()
-    box.get_by_text("Different").wait_for()
+    box = compared(page)
     slider = box.get_by_role("slider")
     slider.press("Home")
     assert box.locator(".pair").evaluate("node => node.style.getPropertyValue('--at')") == "0%"

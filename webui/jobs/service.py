@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
@@ -17,12 +16,14 @@ from webui.caches import CacheState, known_caches
 from webui.errors import InvalidParams, NotFound, WebUIError, WorkerDied
 from webui.events import Event, Failed, Finished, Image, Preview, Warning
 from webui.jobs.bus import Bus, Watcher
+from webui.jobs.kept import KeptPictures
 from webui.jobs.live import Live, as_dict, end_of, failed_result, fold, from_record, image_dict, to_result
 from webui.jobs.lock import InstanceLock
+from webui.jobs.patience import largest_batch, patience_scale
 from webui.jobs.process import Received, WorkerProcess
 from webui.jobs.queue import JobQueue, JobRecord
 from webui.jobs.states import OVER, JobState
-from webui.jobs.supervisor import Assignment, Supervisor, WorkerState, patience_scale
+from webui.jobs.supervisor import Assignment, Supervisor, WorkerState
 from webui.jobs.wire import without_bytes
 from webui.jobs.worker import EngineFactory, real_engine
 from webui.params import GenerationParams, params_from_json
@@ -31,8 +32,6 @@ from webui.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-KEPT_PREVIEWS = 8  # jobs whose last preview can still be had
-KEPT_UNSAVED = 256 * 2**20  # bytes of pictures that the disk did not take
 MAX_INFOTEXT = 16 * 2**20  # characters of one job's parameters texts in memory; the files hold them anyway
 
 LOST = WorkerDied("The program was stopped while this job ran.", "Run it again.")
@@ -73,10 +72,9 @@ class JobService:
         self._on_event = on_event
         self._factory = factory
         self._bus = Bus()
-        self._lock = threading.Lock()  # over the small caches below
+        self._lock = threading.Lock()  # over what the worker said last
         self._running: _Running | None = None  # written by the supervisor's thread alone
-        self._previews: OrderedDict[str, bytes] = OrderedDict()
-        self._unsaved: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._kept = KeptPictures()
         self._infotext_left = MAX_INFOTEXT
         self._worker_said: tuple[WorkerState, str] = (WorkerState.starting, "")
         self._worker_rev = 0
@@ -264,18 +262,15 @@ class JobService:
 
     def preview(self, job_id: str) -> bytes | None:
         """The newest preview as JPEG, from memory."""
-        with self._lock:
-            return self._previews.get(job_id)
+        return self._kept.preview(job_id)
 
     def picture(self, job_id: str, index: int) -> bytes | None:
         """A finished picture that is in no file, because it was not to be saved or could not be."""
-        with self._lock:
-            return self._unsaved.get((job_id, index))
+        return self._kept.unsaved(job_id, index)
 
     def take_picture(self, job_id: str, index: int) -> bytes | None:
         """The same, for the last time: it makes room for others."""
-        with self._lock:
-            return self._unsaved.pop((job_id, index), None)
+        return self._kept.take_unsaved(job_id, index)
 
     def watch(self, job_id: str | None = None, after: int | None = None) -> Watcher:
         """Events as (sequence, event): of one job from its beginning to its end, or of all jobs from now on.
@@ -375,7 +370,7 @@ class JobService:
             )
             self._running = _Running(record, replace(live, warnings=from_record(record).warnings))
             self._infotext_left = MAX_INFOTEXT
-            return Assignment(record.id, record.params_json, patience_scale(_largest_batch(params)), record.user)
+            return Assignment(record.id, record.params_json, patience_scale(largest_batch(params)), record.user)
 
     def event(self, job: str, event: Event) -> None:
         running = self._running
@@ -385,7 +380,7 @@ class JobService:
         if isinstance(event, Image):
             event = self._keep_image(job, event)
         elif isinstance(event, Preview):
-            self._keep_preview(job, event.jpeg)
+            self._kept.keep_preview(job, event.jpeg)
         live = fold(running.live, event, self._queue.revisions.next(), self._paths.outputs)
         if isinstance(event, Finished):
             self._end(job, JobState.interrupted if event.interrupted else JobState.done, live)
@@ -419,36 +414,15 @@ class JobService:
         self._queue.transition(job, JobState.running, state, result=to_result(live), rev=live.rev)
         self._running = None  # after the record is written: a view finds the job in one place or the other
 
-    def _keep_preview(self, job: str, jpeg: bytes) -> None:
-        with self._lock:
-            self._previews[job] = jpeg
-            self._previews.move_to_end(job)
-            while len(self._previews) > KEPT_PREVIEWS:
-                self._previews.popitem(last=False)
-
     def _keep_image(self, job: str, image: Image) -> Image:
         """Write the picture's facts down, keep its pixels if the disk did not. Gives the event as it is told on."""
         self._infotext_left -= len(image.infotext)
         if self._infotext_left < 0:
             image = replace(image, infotext="")
         if image.png:
-            with self._lock:
-                self._unsaved[job, image.index] = image.png
-                while len(self._unsaved) > 1 and sum(map(len, self._unsaved.values())) > KEPT_UNSAVED:
-                    self._unsaved.popitem(last=False)
+            self._kept.keep_unsaved(job, image.index, image.png)
         self._queue.add_image(job, image_dict(image, self._paths.outputs))
         return image
-
-
-def _largest_batch(params: GenerationParams) -> int:
-    """Pixels of the largest batch that the request names; what follows from a picture's own size the worker tells."""
-    if params.extras is not None:
-        return params.extras.width * params.extras.height
-    width, height = params.width or 0, params.height or 0
-    sizes = [(width, height)]
-    if params.hires is not None and width and height:
-        sizes.extend(params.hires.sizes(width, height))
-    return max(width * height for width, height in sizes) * params.batch_size
 
 
 def _engine_part(settings: Settings) -> Any:

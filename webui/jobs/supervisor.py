@@ -21,6 +21,7 @@ from webui.errors import DeviceLost, WebUIError, WorkerDied
 from webui.events import Event, Failed, Finished, Loaded, Loading, Memory, Started
 from webui.jobs.crashes import Crashes
 from webui.jobs.live import loading_line
+from webui.jobs.patience import patience_scale
 from webui.jobs.process import Received, WorkerProcess, device_line, explain_exit, log_record
 from webui.jobs.wire import Message, message_event
 from webui.jobs.worker import EXIT_DEVICE_LOST
@@ -32,7 +33,6 @@ LOADING_PATIENCE = 10  # times the usual: nothing is said while a large file com
 INBOX = 256  # messages; when it is full, the worker waits
 END_PATIENCE = 0.7  # seconds that a worker at rest gets to end by itself
 STOP_PATIENCE = 3.0  # seconds that a running job gets to save what it has when the program stops
-REFERENCE_PIXELS = 512 * 512  # a job of that size is silent for no longer than the set time limit
 
 
 class WorkerState(str, Enum):
@@ -52,11 +52,6 @@ class Assignment:
     params_json: str
     scale: float
     user: str = ""
-
-
-def patience_scale(pixels: int) -> float:
-    """How many times the usual a job may be silent that draws so many pixels at once."""
-    return max(1.0, pixels / REFERENCE_PIXELS)
 
 
 class Host(Protocol):
