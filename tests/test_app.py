@@ -128,6 +128,14 @@ def unstamped(folder: Path) -> Path:
 # --- the way it should go --------------------------------------------------------------------------------------------
 
 
+def test_packages_are_compiled_and_a_source_that_cannot_be_is_no_obstacle(tmp_path: Path) -> None:
+    packages = [make_wheel(tmp_path), make_wheel(tmp_path, "template", body="{% not Python %}\n")]
+    folder = make_folder(tmp_path / "folder", requirements="".join(f"{wheel}\n" for wheel in packages))
+    assert start(folder, PYTHONDONTWRITEBYTECODE="1").code == 0
+    compiled = [path.name.split(".")[0] for path in (site_packages(folder) / "__pycache__").iterdir()]
+    assert compiled == ["greeting"]
+
+
 def test_the_first_start_makes_a_venv_installs_with_progress_and_runs_the_program_in_it(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "a folder", requirements=f"{make_wheel(tmp_path)}\n")
     first = start(folder, "generate", "a red apple", "--steps", "20", cwd=str(tmp_path))

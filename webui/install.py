@@ -26,6 +26,8 @@ from webui.paths import write_atomic
 LOG_LINES = 2000
 SIGN_OF_LIFE_SECONDS = 30.0  # between lines where there is no terminal
 WORTH_A_LINE_MB = 5.0
+# Sources that pip would compile although hardly anything of them is imported; Python compiles what is when it is.
+SELDOM_IMPORTED = r"[/\\](tests?|transformers[/\\]models[/\\](?!auto|clip)\w+)[/\\]"
 
 
 class InstallError(WebUIError):
@@ -116,7 +118,8 @@ def pip_install(python: Path, arguments: Sequence[str], steps: Steps, scratch: P
     """`pip install ARGUMENTS` for the interpreter `python`; returns what was installed, as "name-version".
 
     Downloads are unpacked below `scratch` (removed afterwards), since /tmp is often small; pip's whole output is kept
-    in `install.log` beside it. Raises `InstallError`.
+    in `install.log` beside it. What pip would compile alone is compiled by all cores (`compile_packages`). Raises
+    `InstallError`.
     """
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
@@ -128,7 +131,7 @@ def pip_install(python: Path, arguments: Sequence[str], steps: Steps, scratch: P
         "PIP_NO_INPUT": "1",
         "PIP_USER": "0",
     }
-    command = [str(python), "-I", "-m", "pip", "install", "--progress-bar", "off", *arguments]
+    command = [str(python), "-I", "-m", "pip", "install", "--no-compile", "--progress-bar", "off", *arguments]
     log: collections.deque[str] = collections.deque(maxlen=LOG_LINES)
     narrator = _Narrator(steps)
     try:
@@ -139,7 +142,30 @@ def pip_install(python: Path, arguments: Sequence[str], steps: Steps, scratch: P
             write_atomic(scratch.parent / "install.log", "".join(log).encode())
     if code != 0:
         raise diagnosis("".join(log), code)
+    if narrator.installed and "--target" not in arguments:
+        compile_packages(python, steps)
     return narrator.installed
+
+
+def compile_packages(python: Path, steps: Steps) -> None:
+    """Bytecode for the packages of `python`'s environment, by all cores.
+
+    A help and no more: where it fails, Python compiles each module when it is imported, so nothing is raised.
+    """
+    program = (
+        "import compileall, re, sys, sysconfig\n"
+        "packages = sysconfig.get_path('purelib')\n"
+        "compileall.compile_dir(packages, quiet=2, workers=0, rx=re.compile(sys.argv[1]))\n"
+    )
+    with steps.step("Compiling the packages"), contextlib.suppress(OSError):
+        subprocess.run(
+            [str(python), "-I", "-c", program, SELDOM_IMPORTED],
+            env=isolated_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
 
 
 def _follow(

@@ -76,10 +76,15 @@ def cores() -> int:
 
 
 def module(words: Sequence[str], *, quiet: bool = False) -> tuple[int, str]:
-    """Run a tool of .venv in the project's folder; returns its exit code and, where it was to be quiet, its words."""
+    """Run a tool of .venv in the project's folder; returns its exit code and, where it was to be quiet, its words.
+
+    Bytecode is kept even where the user wants none written: the tests start hundreds of processes, each of which would
+    compile our sources once more (1 s of the 4 that a server needs).
+    """
     done = subprocess.run(
         [sys.executable, "-m", *words],
         cwd=REPO_ROOT,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
         stdout=subprocess.PIPE if quiet else None,
         stderr=subprocess.STDOUT if quiet else None,
         text=True,
