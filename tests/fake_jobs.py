@@ -154,7 +154,7 @@ class FakeJobs:
                     "params": params.model_dump(mode="json"), "created": time.time(), "started": None,
                     "finished": None, "phase": "waiting", "line": "", "step": 0, "steps": params.steps, "batch": 0,
                     "batches": params.batch_count, "rate": 0.0, "seconds_left": None, "progress": 0.0, "preview": 0,
-                    "images": [], "warnings": [], "seconds": {}, "peak_memory": None, "error": None,
+                    "images": [], "image_count": 0, "warnings": [], "seconds": {}, "peak_memory": None, "error": None,
                 }
             )  # fmt: skip
             if key:
@@ -176,15 +176,21 @@ class FakeJobs:
         return False
 
     def list(
-        self, limit: int = 50, user: str | None = None, states: Collection[JobState] = tuple(JobState)
+        self,
+        limit: int = 50,
+        user: str | None = None,
+        states: Collection[JobState] = tuple(JobState),
+        pictures: int | None = None,
     ) -> list[dict[str, Any]]:
         with self._lock:
-            views = [dict(j.view) for j in reversed(self._jobs.values())]
+            views = [{**j.view, "images": j.view["images"][:pictures]} for j in reversed(self._jobs.values())]
             return [v for v in views if v["state"] in states and user in (None, v["user"])][:limit]
 
-    def in_turn(self, limit: int = 50, user: str | None = None) -> Any:
-        running, waiting = (self.list(limit, user, (state,)) for state in (JobState.running, JobState.pending))
-        return [*running, *reversed(waiting), *self.list(limit, user, OVER)]
+    def in_turn(self, limit: int = 50, user: str | None = None, pictures: int | None = None) -> Any:
+        running, waiting, over = (
+            self.list(limit, user, states, pictures) for states in ((JobState.running,), (JobState.pending,), OVER)
+        )
+        return [*running, *reversed(waiting), *over]
 
     def interrupt(self, job_id: str) -> bool:
         job = self._jobs[job_id]
@@ -348,4 +354,4 @@ class FakeJobs:
             "index": index, "path": path.relative_to(self.outputs).as_posix(), "seed": seed, "width": params.width,
             "height": params.height, "infotext": text, "error": "",
         }]  # fmt: skip
-        self._changed(job_id, images=images)
+        self._changed(job_id, images=images, image_count=len(images))

@@ -44,6 +44,21 @@ def test_an_unchanged_job_answers_with_nothing(web: Any) -> None:
     assert web.get(f"/jobs/{job}", params={"rev": view["rev"] - 1}).json()["id"] == job
 
 
+def test_whoever_polls_is_sent_what_is_new(web: Any) -> None:
+    job = submit(web, batch_count=3)
+    images = finished(web, job)["images"]
+    assert len(images) == 3
+    for known in range(4):
+        view = web.get(f"/jobs/{job}", params={"known": known}).json()
+        assert view["images"] == images[known:]
+        assert view["image_count"] == 3
+    assert web.get(f"/jobs/{job}?known=4").json()["images"] == images  # it was begun anew meanwhile
+    for order in ("newest", "turn"):
+        [listed] = web.get("/jobs", params={"order": order, "limit": 1, "images": 1}).json()["jobs"]
+        assert listed["images"] == images[:1]
+        assert listed["image_count"] == 3
+
+
 @pytest.mark.parametrize(
     ("body", "where"),
     [

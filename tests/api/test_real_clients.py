@@ -463,6 +463,21 @@ def test_openais_route_gives_pictures_and_links_that_open_without_a_credential(s
     assert server.json(f"/v1/models/{models[0]['id']}")["id"] == models[0]["id"]
 
 
+def test_openais_route_gives_a_picture_that_the_disk_did_not_take_itself(server: RunningServer) -> None:
+    folder, aside = server.outputs / "txt2img-images", server.outputs / "aside"
+    folder.rename(aside)
+    folder.write_text("in the way")
+    try:
+        [one] = ask(server, "/v1/images/generations", {"prompt": "a red apple", "size": "64x64", "quality": "low"})[
+            "data"
+        ]
+    finally:
+        folder.unlink()
+        aside.rename(folder)
+    assert set(one) == {"b64_json"}
+    assert Image.open(io.BytesIO(base64.b64decode(one["b64_json"]))).size == (64, 64)
+
+
 @pytest.mark.parametrize(
     ("body", "status", "param"),
     [

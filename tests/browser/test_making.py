@@ -223,8 +223,12 @@ class Told:
         page.route(f"**/jobs/{name}*", self._answer)
 
     def _answer(self, route: Any) -> None:
-        asked = route.request.url.partition("rev=")[2]
-        route.fulfill(status=204) if asked == str(self.now["rev"]) else route.fulfill(json=self.now)
+        asked = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(route.request.url).query))
+        if asked.get("rev") == str(self.now["rev"]):
+            route.fulfill(status=204)
+            return
+        images = self.now["images"]
+        route.fulfill(json={**self.now, "images": images[int(asked["known"]) :], "image_count": len(images)})
 
     def go_on(self, **more: Any) -> None:
         self.now |= {"rev": self.now["rev"] + 1, **more}

@@ -302,6 +302,23 @@ def test_the_time_left_of_a_resumed_job_is_reckoned_with_what_is_made_now(
     assert [step.seconds_left for step in resumed.steps] == pytest.approx([3, 2, 1, 0])
 
 
+def test_a_users_job_goes_on_where_it_ended_and_nobody_elses(bench: Bench) -> None:
+    params = make_params({"prompt": "a red apple", "steps": 2, "seed": 95, "extensions": {"series": {"amount": 2}}})
+    control = Control()
+    first: list[Image] = []
+    for event in bench.engine.generate(params, control, user="ann"):
+        if isinstance(event, Image):
+            first.append(event)
+            control.interrupt()
+    assert len(first) == 1
+
+    def paths_of(user: str) -> list[str]:
+        return [event.path for event in bench.engine.generate(params, user=user) if isinstance(event, Image)]
+
+    assert first[0].path not in paths_of("bob")
+    assert paths_of("ann")[0] == first[0].path
+
+
 def test_drafts_are_shown_in_place_of_the_pictures_in_the_making(bench: Bench) -> None:
     result = bench.run(extensions={"series": {"amount": 2}})
     drafts = [preview for preview in result.of(Preview) if preview.step == 0]

@@ -45,7 +45,7 @@ class ScriptedEngine:
             os.kill(os.getpid(), signal.SIGKILL)
         yield Loaded("checkpoint", str(checkpoint), "abc", "", {"read": 0.1})
 
-    def generate(self, params: GenerationParams, control: Any = None) -> Iterator[Event]:
+    def generate(self, params: GenerationParams, control: Any = None, *, user: str = "") -> Iterator[Event]:
         words = set(params.prompt.split())
         with (self.paths.cache_dir / "runs.log").open("a") as log:
             log.write(params.prompt + "\n")
@@ -125,7 +125,7 @@ class KeepingEngine(ScriptedEngine):
         super().__init__(settings, paths)
         self._prompts: list[str] = []
 
-    def generate(self, params: GenerationParams, control: Any = None) -> Iterator[Event]:
+    def generate(self, params: GenerationParams, control: Any = None, *, user: str = "") -> Iterator[Event]:
         self._prompts.append(params.prompt)
         return super().generate(params, control)
 

@@ -96,7 +96,7 @@ def test_reading_resumes_behind_a_sequence_number_and_numbers_grow_across_buses(
     numbers = [bus.publish("a", image(n)) for n in range(5)]
     assert numbers == list(range(numbers[0], numbers[0] + 5))
     assert [e.index for e in rest(bus.watch("a", after=numbers[2])) if isinstance(e, Image)] == [3, 4]
-    assert rest(bus.watch("a", after=numbers[4] + 100)) == []
+    assert len(rest(bus.watch("a", after=numbers[4] + 100))) == 5  # of a run whose clock was ahead
     assert len(rest(bus.watch("a", after=0))) == 5
 
 

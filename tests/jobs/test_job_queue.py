@@ -141,9 +141,14 @@ def test_a_finished_job_keeps_its_result_and_pictures(path: Path) -> None:
     queue.add_image(job, {"index": 1})
     assert queue.transition(job, JobState.running, JobState.done, result={"seconds": {"total": 1.5}})
     queue.close()
-    record = JobQueue(path).get(job)
+    queue = JobQueue(path)
+    record = queue.get(job)
     assert record.result == {"seconds": {"total": 1.5}}
     assert [image["index"] for image in record.images] == [0, 1]
+    for pictures in range(4):
+        [listed] = queue.list(pictures=pictures)
+        assert listed.images == record.images[:pictures]
+        assert listed.image_count == 2
 
 
 def test_old_finished_jobs_are_pruned_and_waiting_ones_never(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,10 +80,10 @@ def queue_state(jobs: JobService, viewer: Viewer, *, busy: bool) -> tuple[list[A
 
     Looks at the newest jobs alone unless the one that runs is older.
     """
-    views = jobs.list(RECENT)
+    views = jobs.list(RECENT, pictures=0)
     running = [v for v in views if v["state"] == "running"]
     if busy and not running and len(views) == RECENT:
-        running = jobs.list(MAX_LISTED, states=(JobState.running,))
+        running = jobs.list(MAX_LISTED, states=(JobState.running,), pictures=0)
     positions = [v["position"] for v in views if v["position"] is not None]
     return [activity(v) for v in running if viewer.owns(v["user"])], max(positions, default=-1) + 1
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from webui.jobs.service import JobService
 
 MAX_LISTED = 500
+MAX_PICTURES = 100_000  # more than any job has
 MAX_WAIT = 60.0  # seconds; proxies give up after that
 NO_STORE = {"cache-control": "no-store"}
 NOTHING_NEW: dict[int | str, dict[str, Any]] = {204: {"description": "Nothing changed since `rev`"}}
@@ -100,18 +101,22 @@ def _in_and_out(jobs: JobService, rights: InputRights) -> APIRouter:
         state: Annotated[str | None, Query(max_length=20)] = None,
         limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 50,
         order: Literal["newest", "turn"] = "newest",
+        images: Annotated[
+            int | None, Query(ge=0, le=MAX_PICTURES, description="Of each job the first so many pictures alone")
+        ] = None,
     ) -> dict[str, Any]:
         """The newest jobs first; `state` keeps those in that state alone.
 
         `order` "turn" is for looking at the queue: first what runs, then up to `limit` jobs that wait, the next one
-        first, and then up to `limit` that are over.
+        first, and then up to `limit` that are over. Whoever asks again and again wants few `images`: each comes with
+        its parameters text.
         """
         response.headers.update(NO_STORE)
         if order == "turn":
-            views = jobs.in_turn(limit, viewer.scope)
+            views = jobs.in_turn(limit, viewer.scope, images)
             return {"jobs": [v for v in views if state is None or v["state"] == state]}
         states = [one for one in JobState if state is None or one.value == state]
-        return {"jobs": jobs.list(limit, viewer.scope, states)}
+        return {"jobs": jobs.list(limit, viewer.scope, states, images)}
 
     @router.post("/{job_id}/retry", status_code=201, response_model=JobCreated)
     def retry(job_id: str, viewer: CurrentViewer) -> JobCreated:
@@ -161,14 +166,21 @@ def _looking(jobs: JobService) -> APIRouter:
         viewer: CurrentViewer,
         rev: Annotated[int | None, Query(description="The revision that is known already")] = None,
         wait: Annotated[float, Query(ge=0, le=MAX_WAIT, description="Seconds to wait for the job's end")] = 0.0,
+        known: Annotated[int, Query(ge=0, description="How many of its pictures are known already")] = 0,
     ) -> Any:
-        """One job as it stands; with `wait`, once it is over or the time is up."""
+        """One job as it stands; with `wait`, once it is over or the time is up.
+
+        With `known`, its `images` are those behind the first so many. A job that was begun anew may have fewer than
+        that; then all of them come.
+        """
         found = await run_in_threadpool(own_job, jobs, viewer, job_id)
         if wait and found["state"] not in OVER:
             found = await until_over(jobs, job_id, wait)
         if rev is not None and found["rev"] == rev:
             return Response(status_code=204, headers=NO_STORE)
         response.headers.update(NO_STORE)
+        if known <= found["image_count"]:
+            found["images"] = found["images"][known:]
         return found
 
     @router.get("/preview.jpg", response_class=Response, responses=JPEG)

@@ -102,12 +102,14 @@ def openai_routes(
         """Make pictures from a prompt. Answers when they are finished; they are saved and part of the history."""
         params = await run_in_threadpool(image_params, body, catalog)
         result = await make(jobs, outputs, params, viewer.name, key=idempotency_key)
-        if body.response_format == "b64_json":
-            data = [{"b64_json": encode_picture(made.data)} for made in result.pictures]
-        else:
+        links = [""] * len(result.pictures)
+        if body.response_format != "b64_json":
             links = await run_in_threadpool(_links, history, viewer, result)
-            base = str(request.base_url)
-            data = [{"url": base + link} for link in links]
+        base = str(request.base_url)
+        data = [
+            {"url": base + link} if link else {"b64_json": encode_picture(made.data)}
+            for link, made in zip(links, result.pictures, strict=True)
+        ]
         view = result.view
         return AsciiJSON(
             {
@@ -153,20 +155,24 @@ def image_params(body: ImageRequest, catalog: Catalog) -> GenerationParams:
 
 
 def _links(history: History, viewer: Viewer, result: Result) -> list[str]:
-    """A link for each picture, relative to this server's address."""
+    """A link for each picture, relative to this server's address; "" for one that the disk did not take."""
     try:
         cards = history.of_job(viewer.scope, result.view["id"])
         ids = {card.picture_index: card.id for card in cards}
         return [_link(history, viewer, made, ids) for made in result.pictures]
     except HistoryUnavailable:  # the pictures are there all the same, for whoever may see them
-        return [f"outputs/{made.facts['path']}" for made in result.pictures]
+        return [_file_link(made) for made in result.pictures]
 
 
 def _link(history: History, viewer: Viewer, made: Made, ids: dict[int, int]) -> str:
     index = made.facts["index"]
     if index not in ids:
-        return f"outputs/{made.facts['path']}"
+        return _file_link(made)
     return f"shared/{history.share(viewer.scope, ids[index], days=LINK_DAYS).token}/picture"
+
+
+def _file_link(made: Made) -> str:
+    return f"outputs/{made.facts['path']}" if made.facts["path"] else ""
 
 
 def _model(model: ModelFile) -> dict[str, Any]:

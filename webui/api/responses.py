@@ -108,6 +108,9 @@ class JobView(BaseModel):
     progress: float = 0.0
     preview: int = 0
     images: list[ImageView] = []
+    """Its pictures, or those of them that were asked for."""
+    image_count: int = 0
+    """How many pictures it has made."""
     warnings: list[NoticeView] = []
     seconds: dict[str, float] = {}
     peak_memory: int | None = None

@@ -108,13 +108,14 @@ class Engine:
         register_functions(self._tools.extensions, self._tools.upscalers)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
 
-    def generate(self, params: GenerationParams, control: Control | None = None) -> Iterator[Event]:
+    def generate(self, params: GenerationParams, control: Control | None = None, *, user: str = "") -> Iterator[Event]:
         """Do a job; the last event is `Finished` or `Failed`. Never raises for a fault of the request or the machine.
 
-        Leaving the iteration early interrupts the job and waits for its end.
+        A request of many cells that this `user` began before goes on where it ended. Leaving the iteration early
+        interrupts the job and waits for its end.
         """
         control = control or Control()
-        return self._stream(lambda emit: run_request(self._tools, params, control, emit), control)
+        return self._stream(lambda emit: run_request(self._tools, params, control, emit, user), control)
 
     def load(self, checkpoint: str | None = None, vae: str | None = None) -> Iterator[Event]:
         """Load ahead of the first job: the named checkpoint and VAE, or those that the settings choose.

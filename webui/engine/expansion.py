@@ -46,8 +46,8 @@ Wanted = Cell | Draft | Sheet | None
 Ask = Callable[[], Wanted]
 
 
-def run_request(tools: Tools, params: GenerationParams, control: Control, emit: Emit) -> None:
-    """Do what is asked for; the events are those of one job. Raises the errors of its parts."""
+def run_request(tools: Tools, params: GenerationParams, control: Control, emit: Emit, user: str = "") -> None:
+    """Do what `user` asks for; the events are those of one job. Raises the errors of its parts."""
     import_libraries()  # before the job has objects of its own: they, and its networks, would stay for good
     host = tools.extensions
 
@@ -64,15 +64,15 @@ def run_request(tools: Tools, params: GenerationParams, control: Control, emit: 
 
     try:
         if params.sources:
-            _run_folder(tools, params, control, tell)
+            _run_folder(tools, params, control, tell, user)
         else:
-            _run(tools, rewritten(host, params), control, tell)
+            _run(tools, rewritten(host, params), control, tell, user)
     except WebUIError:
         report()
         raise
 
 
-def _run(tools: Tools, params: GenerationParams, control: Control, tell: Emit) -> None:
+def _run(tools: Tools, params: GenerationParams, control: Control, tell: Emit, user: str) -> None:
     host = tools.extensions
     script = next((name for name in params.extension_values if _is_script(host, name)), None)
     if script is None:
@@ -83,13 +83,14 @@ def _run(tools: Tools, params: GenerationParams, control: Control, tell: Emit) -
     expansion = next((answer for _, answer in host.ask("expand", asked, request=inner, desk=desk)), None)
     if not isinstance(expansion, Expansion):
         raise refused(host, script)
-    cells = _Cells(tools, params, expansion, control, tell, lambda step: host.guard(script, "expand", step))
+    ledger = Ledger.of(tools.paths.cache_dir, params, user)
+    cells = _Cells(tools, params, expansion, control, tell, ledger, lambda step: host.guard(script, "expand", step))
     cells.run()
     if cells.nothing:
         raise refused(host, script)
 
 
-def _run_folder(tools: Tools, params: GenerationParams, control: Control, tell: Emit) -> None:
+def _run_folder(tools: Tools, params: GenerationParams, control: Control, tell: Emit, user: str) -> None:
     """Every picture of a folder is a cell, so one that cannot be worked on does not stop the others."""
     if any(_is_script(tools.extensions, name) for name in params.extension_values):
         raise InvalidParams("A script and a folder of pictures cannot be one job.", "Leave one of them out.")
@@ -99,7 +100,8 @@ def _run_folder(tools: Tools, params: GenerationParams, control: Control, tell: 
             yield Cell(params.for_source(number), label=source.name or f"Picture {number + 1}")
 
     expansion = Expansion(cells(), pictures=len(params.sources) * _pictures_of_cell(params))
-    _Cells(tools, params, expansion, control, tell, lambda step: step()).run()
+    ledger = Ledger.of(tools.paths.cache_dir, params, user)
+    _Cells(tools, params, expansion, control, tell, ledger, lambda step: step()).run()
 
 
 def _pictures_of_cell(params: GenerationParams) -> int:
@@ -144,6 +146,7 @@ class _Cells:
         expansion: Expansion,
         control: Control,
         emit: Emit,
+        ledger: Ledger,
         ask: Callable[[Ask], Wanted],
     ) -> None:
         """`ask` calls what it is given, which is a step of the expansion; None: it failed, and that was said."""
@@ -153,7 +156,7 @@ class _Cells:
         self._expansion = expansion
         self._control = control
         self._emit = emit
-        self._ledger = Ledger.of(tools.paths.cache_dir, params)
+        self._ledger = ledger
         self._seconds = dict.fromkeys((*STAGES, "total"), 0.0)
         self._peak = 0
         self._images = 0

@@ -95,13 +95,17 @@ class Bus:
     def watch(self, job: str | None = None, after: int | None = None, retold: Sequence[Event] | None = None) -> Watcher:
         """A watcher of one job, or of everything with None. It starts behind sequence number `after`, or now.
 
+        A number that was never given is from a run whose clock was ahead: whoever watches a job is told all of it.
+
         `retold` tells how a job ended that is over; it is used when the log has forgotten that end.
         Raises `TooBusy` when a thousand watch already.
         """
         with self._changed:
             if len(self._watchers) >= MAX_WATCHERS:
                 raise TooBusy("Too many pages watch jobs.", "Close some of them and try again.")
-            start = self._last if after is None or after > self._last else after
+            start = self._last if after is None else after
+            if start > self._last:
+                start = self._last if job is None else 0
             backlog: list[Entry] = []
             if job is not None and retold and not any(_ends(entry, job) for entry in self._log.values()):
                 backlog = [Entry(self._last, job, event) for event in retold]

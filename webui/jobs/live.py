@@ -165,15 +165,18 @@ def failed_result(error: WebUIError, live: Live | None = None) -> dict[str, Any]
 
 
 def from_record(record: JobRecord) -> Live:
-    """The view of a job that is not running now."""
+    """The view of a job that is not running now; `images` are those of the record."""
     result = dict(record.result)
     result["warnings"] = tuple(result.get("warnings", ()))
     phase = "" if record.state.over else "waiting"
     return Live(rev=record.rev, phase=phase, images=record.images, **result)
 
 
-def as_dict(record: JobRecord, live: Live, position: int | None) -> dict[str, Any]:
-    """The view as the page and the API get it; of a folder's pictures only how many there are."""
+def as_dict(record: JobRecord, live: Live, position: int | None, pictures: int | None = None) -> dict[str, Any]:
+    """The view as the page and the API get it, with the first `pictures` of its `image_count` pictures, or all.
+
+    Of a folder's pictures it says only how many there are.
+    """
     params = json.loads(record.params_json)
     if sources := len(params.get("sources", ())):
         params["sources"] = []
@@ -198,7 +201,8 @@ def as_dict(record: JobRecord, live: Live, position: int | None) -> dict[str, An
         "seconds_left": live.seconds_left,
         "progress": live.progress,
         "preview": live.preview,
-        "images": [dict(image) for image in live.images],
+        "images": [dict(image) for image in live.images[:pictures]],
+        "image_count": max(record.image_count, len(live.images)),  # while it runs, the record has none
         "warnings": [dict(warning) for warning in live.warnings],
         "seconds": _stages(record, live),
         "peak_memory": live.peak_memory,

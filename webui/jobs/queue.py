@@ -85,7 +85,10 @@ class Revisions:
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """A job as it is stored. Times are unix seconds. `result` is what `live.to_result` wrote, `images` its pictures."""
+    """A job as it is stored. Times are unix seconds. `result` is what `live.to_result` wrote.
+
+    `images` are its pictures: all `image_count` of them, or the first ones where no more were asked for.
+    """
 
     number: int
     id: str
@@ -99,6 +102,7 @@ class JobRecord:
     finished: float | None
     result: dict[str, Any]
     images: tuple[dict[str, Any], ...]
+    image_count: int
 
 
 class JobQueue:
@@ -307,14 +311,19 @@ class JobQueue:
         return self._database.run(lambda db: _get(db, job_id))
 
     def list(
-        self, limit: int = 50, *, user: str | None = None, states: Collection[JobState] = tuple(JobState)
+        self,
+        limit: int = 50,
+        *,
+        user: str | None = None,
+        states: Collection[JobState] = tuple(JobState),
+        pictures: int | None = None,
     ) -> list[JobRecord]:
-        """The newest jobs first, of one user or of all, in any of these states."""
+        """The newest jobs first, of one user or of all, in any of these states; of each the first `pictures` or all."""
         marks, names = ",".join("?" * len(states)), [state.value for state in states]
         which = f"state IN ({marks}) AND (? IS NULL OR user=?)"
         return self._database.run(
             lambda db: [
-                _record(db, row)
+                _record(db, row, pictures)
                 for row in db.execute(
                     f"SELECT * FROM jobs WHERE {which} ORDER BY number DESC LIMIT ?",
                     (*names, user, user, max(0, limit)),
@@ -423,10 +432,16 @@ def _get(db: sqlite3.Connection, job_id: str) -> JobRecord:
     return _record(db, row)
 
 
-def _record(db: sqlite3.Connection, row: sqlite3.Row) -> JobRecord:
-    images = db.execute("SELECT data FROM images WHERE job=? ORDER BY number", (row["number"],))
+def _record(db: sqlite3.Connection, row: sqlite3.Row, pictures: int | None = None) -> JobRecord:
+    number, limit = row["number"], -1 if pictures is None else pictures
+    found = db.execute("SELECT data FROM images WHERE job=? ORDER BY number LIMIT ?", (number, limit))
+    images = tuple(json.loads(image["data"]) for image in found)
+    count = len(images)
+    if count == pictures:  # there may be more; they are numbered from 0
+        last: int | None = db.execute("SELECT max(number) FROM images WHERE job=?", (number,)).fetchone()[0]
+        count = 0 if last is None else last + 1
     return JobRecord(
-        number=row["number"],
+        number=number,
         id=row["id"],
         user=row["user"],
         state=JobState(row["state"]),
@@ -437,5 +452,6 @@ def _record(db: sqlite3.Connection, row: sqlite3.Row) -> JobRecord:
         started=row["started"],
         finished=row["finished"],
         result=json.loads(row["result"]),
-        images=tuple(json.loads(image["data"]) for image in images),
+        images=images,
+        image_count=count,
     )

@@ -82,7 +82,7 @@ class JobService:
         self._queue_or_none: JobQueue | None = None
         self._supervisor = Supervisor(self._launch, self, lambda: self._settings.queue.worker_timeout_seconds)
         self._listener: threading.Thread | None = None
-        self.problems: list[str] = []  # sentences about the job file, for the console and the page
+        self._problem = ""  # the latest trouble with the job file, in a sentence
 
     # Start and stop
 
@@ -222,34 +222,41 @@ class JobService:
         running = self._running
         return None if running is None else as_dict(running.record, running.live, None)
 
-    def in_turn(self, limit: int = 50, user: str | None = None) -> list[dict[str, Any]]:
-        """As views: what runs, up to `limit` jobs that wait, the next one first, and as many that ended last."""
-        running = self._queue.list(limit, user=user, states=(JobState.running,))
-        waiting = [self._queue.get(job_id) for job_id in self._queue.pending_ids(user)[:limit]]
-        ended = self._queue.list(limit, user=user, states=OVER)
-        return self._views({record.id: record for record in (*running, *waiting, *ended)}.values())
+    def in_turn(self, limit: int = 50, user: str | None = None, pictures: int | None = None) -> list[dict[str, Any]]:
+        """As views: what runs, up to `limit` jobs that wait, the next one first, and as many that ended last.
 
-    def _views(self, records: Iterable[JobRecord]) -> list[dict[str, Any]]:
+        Of each its first `pictures`, or all.
+        """
+        running = self._queue.list(limit, user=user, states=(JobState.running,), pictures=pictures)
+        waiting = [self._queue.get(job_id) for job_id in self._queue.pending_ids(user)[:limit]]
+        ended = self._queue.list(limit, user=user, states=OVER, pictures=pictures)
+        return self._views({record.id: record for record in (*running, *waiting, *ended)}.values(), pictures)
+
+    def _views(self, records: Iterable[JobRecord], pictures: int | None) -> list[dict[str, Any]]:
         positions = {job_id: position for position, job_id in enumerate(self._queue.pending_ids())}
-        return [self._view(record, positions.get(record.id)) for record in records]
+        return [self._view(record, positions.get(record.id), pictures) for record in records]
 
     def list(
-        self, limit: int = 50, user: str | None = None, states: Collection[JobState] = tuple(JobState)
+        self,
+        limit: int = 50,
+        user: str | None = None,
+        states: Collection[JobState] = tuple(JobState),
+        pictures: int | None = None,
     ) -> list[dict[str, Any]]:
-        """The newest jobs first, as views."""
-        return self._views(self._queue.list(limit, user=user, states=states))
+        """The newest jobs first, as views; of each its first `pictures`, or all."""
+        return self._views(self._queue.list(limit, user=user, states=states, pictures=pictures), pictures)
 
-    def _view(self, record: JobRecord, position: int | None) -> dict[str, Any]:
+    def _view(self, record: JobRecord, position: int | None, pictures: int | None = None) -> dict[str, Any]:
         running = self._running
         if running is not None and running.record.id == record.id:
-            return as_dict(running.record, running.live, None)
+            return as_dict(running.record, running.live, None, pictures)
         live = from_record(record)
         if record.state is JobState.pending:
             state, detail, rev = self._worker_news()
             words = {WorkerState.starting: "The engine is starting.", WorkerState.restarting: "The engine restarts."}
             line = detail or words.get(state, "") if position == 0 else ""
             live = replace(live, rev=max(record.rev, self._queue.order_rev, rev), line=line)
-        return as_dict(record, live, position)
+        return as_dict(record, live, position, pictures)
 
     def _worker_news(self) -> tuple[WorkerState, str, int]:
         """The worker's state and what it does, with a revision that grows when they change."""
@@ -304,7 +311,7 @@ class JobService:
     @property
     def problem(self) -> str:
         """Why jobs are not kept at present; "" when they are."""
-        return "" if self._queue.durable or not self.problems else self.problems[-1]
+        return "" if self._queue.durable else self._problem
 
     def set_selected(self, checkpoint: str | None, vae: str | None = None) -> None:
         """Have this model loaded before a job asks for it, and again after a restart of the worker."""
@@ -341,7 +348,7 @@ class JobService:
         return WorkerProcess(number, self._settings, self._paths, self._factory, receive)
 
     def _tell(self, problem: str) -> None:
-        self.problems.append(problem)
+        self._problem = problem
         logger.warning("%s", problem)
 
     def _listen(self, watcher: Watcher) -> None:

@@ -54,7 +54,9 @@ _DEVICE_LOST_TEXTS = ("cuda error", "illegal memory access", "device-side assert
 class EngineLike(Protocol):
     """What the worker needs of `webui.engine.Engine`."""
 
-    def generate(self, params: GenerationParams, control: Control | None = None) -> Iterator[Event]: ...
+    def generate(
+        self, params: GenerationParams, control: Control | None = None, *, user: str = ""
+    ) -> Iterator[Event]: ...
 
     def load(self, checkpoint: str | None = None, vae: str | None = None) -> Iterator[Event]: ...
 
@@ -184,9 +186,10 @@ class _Worker:
         over = False
         try:
             params = params_from_json(message.data["params"])
-            stream = engine.generate(params, self._controls[message.job])
+            user = message.data.get("user", "")
+            stream = engine.generate(params, self._controls[message.job], user=user)
             if isinstance(engine, Recording):
-                stream = engine.following(stream, job=message.job, user=message.data.get("user", ""))
+                stream = engine.following(stream, job=message.job, user=user)
             for event in stream:
                 if over:
                     continue

@@ -42,6 +42,8 @@ def test_a_finished_cell_is_found_again_as_it_was_told(tmp_path: Path) -> None:
         found = Ledger.of(tmp_path, REQUEST).find(cell, tmp_path / "outputs")
         assert found is not None
         assert found.images == (image,)
+        for user in ("ann", "bob"):
+            assert Ledger.of(tmp_path, REQUEST, user).find(cell, tmp_path / "outputs") is None
 
 
 def test_a_damaged_line_is_not_there_and_the_others_are(tmp_path: Path) -> None:

@@ -43,9 +43,13 @@ class Ledger:
         self._cells = _read(path)
 
     @classmethod
-    def of(cls, cache_dir: Path, params: GenerationParams) -> Ledger:
-        """The ledger of a request; of a request whose seeds are not fixed nothing can be found again."""
-        return cls(cache_dir / FOLDER / f"{params.fingerprint()}.jsonl")
+    def of(cls, cache_dir: Path, params: GenerationParams, user: str = "") -> Ledger:
+        """The ledger of a user's request: nobody is given what another made.
+
+        Of a request whose seeds are not fixed nothing can be found again.
+        """
+        of_user = f"-{hashlib.sha256(user.encode()).hexdigest()[:16]}" if user else ""
+        return cls(cache_dir / FOLDER / f"{params.fingerprint()}{of_user}.jsonl")
 
     def find(self, params: GenerationParams, outputs: Path) -> DoneCell | None:
         """The cell's pictures, when an earlier run finished them and they are still what they were."""

@@ -2,7 +2,7 @@
    goes on without this page, is seen in the queue from anywhere, and one that was stopped makes only what is missing. */
 "use strict";
 latent.folders = (() => {
-  const { call, sleep, OVER } = latent.tools;
+  const { call, look, sleep, OVER } = latent.tools;
   const TYPES = /^image\/(png|jpeg|webp|avif)$/;
   const MAX = 2000; // pictures of one job (webui/operations.py)
   const AT_ONCE = 3; // uploads
@@ -43,7 +43,7 @@ latent.folders = (() => {
   /* A job to its end; `progress(view)` whenever something changed. */
   async function follow(id, progress) {
     for (let view = null; ; await sleep(document.hidden ? 3000 : 400)) {
-      try { view = (await call(`jobs/${id}?rev=${view?.rev ?? -1}`)) ?? view; } catch (error) {
+      try { view = await look(id, view); } catch (error) {
         if (error.status) throw error;
         continue; // the connection comes back
       }

@@ -1,7 +1,7 @@
 /* Making a picture again: queue it, follow the job, compare the pixels, say the verdict. */
 "use strict";
 latent.history.replay = (() => {
-  const { call, sleep, OVER } = latent.tools;
+  const { call, look, sleep, OVER } = latent.tools;
   const runs = new Map(); // picture id -> its newest run in this page
   const listeners = [];
   const LOOKS_FOR_CHILD = 20;
@@ -52,7 +52,7 @@ latent.history.replay = (() => {
 
   async function follow(id, run) {
     for (let view = null; ; await sleep(document.hidden ? 3000 : 300)) {
-      try { view = (await call(`jobs/${run.job}?rev=${view?.rev ?? -1}`)) ?? view; } catch (error) {
+      try { view = await look(run.job, view); } catch (error) {
         if (error.status) throw error;
         continue; // the connection comes back
       }

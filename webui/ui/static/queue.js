@@ -22,7 +22,7 @@
       }
     },
     async draw() {
-      const asked = ++this.asked, { jobs } = await call("jobs?order=turn&limit=100");
+      const asked = ++this.asked, { jobs } = await call("jobs?order=turn&limit=100&images=1");
       if (asked < this.answered) return; // a later question was answered first
       this.answered = asked;
       keepFocus(this.root, () => this.show(jobs)); // also of a job that goes from one part to another
@@ -63,14 +63,15 @@
       const line = find(".line", node);
       line.hidden = job.state !== "running";
       line.firstElementChild.style.transform = `scaleX(${job.progress})`;
-      const sources = job.images.filter((i) => i.path).map((i) => outputUrl(i.path));
-      if (job.state === "running" && job.preview && !sources.length) sources.push(`jobs/${job.id}/preview.jpg?n=${job.preview}`);
-      const thumbs = find(".thumbs", node), key = sources.join();
+      const path = job.images[0]?.path, count = path ? job.image_count : 0;
+      let src = path ? outputUrl(path) : null;
+      if (job.state === "running" && job.preview && !src) src = `jobs/${job.id}/preview.jpg?n=${job.preview}`;
+      const thumbs = find(".thumbs", node), key = `${src} ${count}`;
       if (thumbs.dataset.key !== key) {
         thumbs.dataset.key = key;
-        const [src] = sources, link = find("a", thumbs) ?? el("a", { target: "_blank", rel: "noopener", "aria-label": "Open the picture" }, el("img", { alt: "", loading: "lazy", decoding: "async" }));
+        const link = find("a", thumbs) ?? el("a", { target: "_blank", rel: "noopener", "aria-label": "Open the picture" }, el("img", { alt: "", loading: "lazy", decoding: "async" }));
         if (src) link.href = link.firstElementChild.src = src;
-        redraw(thumbs, src ? link : null, sources.length > 1 ? el("span", { title: `${sources.length} pictures` }, String(sources.length)) : null);
+        redraw(thumbs, src ? link : null, count > 1 ? el("span", { title: `${count} pictures` }, String(count)) : null);
       }
       return node;
     },

@@ -61,6 +61,14 @@ latent.connection = (() => {
     return data;
   }
 
-  Object.assign(latent.tools, { call, readJson, writeJson });
+  /* A job as it stands; the same `view` again while nothing changed. The pictures in it are not sent once more. */
+  async function look(id, view = null) {
+    const known = view?.images.length ?? 0, now = await call(`jobs/${id}?known=${known}&rev=${view?.rev ?? -1}`);
+    if (!now) return view;
+    const before = now.image_count - now.images.length; // none where the job was begun anew
+    return before ? { ...now, images: [...view.images.slice(0, before), ...now.images] } : now;
+  }
+
+  Object.assign(latent.tools, { call, look, readJson, writeJson });
   return connection;
 })();

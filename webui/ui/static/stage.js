@@ -2,7 +2,7 @@
 "use strict";
 latent.stage = (() => {
   const {
-    OVER, button, bytes, call, complain, copyFolder, copyPicture, copyText, duration, el, find, icon, outputUrl, plural, redraw, reuseSeed,
+    OVER, button, bytes, call, complain, copyFolder, copyPicture, copyText, duration, el, find, icon, look, outputUrl, plural, redraw, reuseSeed,
     say, setText, sleep, store, tabStore, widgetValues,
   } = latent.tools;
   const { form, models, status, tabs } = latent;
@@ -115,11 +115,11 @@ latent.stage = (() => {
       let pause = 250;
       while (turn === this.watching && this.view?.id === id && !OVER.has(this.view.state)) {
         try {
-          const view = await call(`jobs/${id}?rev=${this.view.rev}`);
+          const view = await look(id, this.view);
           if (turn !== this.watching) return;
           pause = document.hidden ? 3000 : 250;
-          if (view) { this.view = view; this.show(); }
-          if (view && OVER.has(view.state)) break;
+          if (view !== this.view) { this.view = view; this.show(); }
+          if (OVER.has(view.state)) break;
         } catch (error) {
           if (error.status === 404) {
             this.view.state = "lost";
