@@ -128,17 +128,11 @@ def unstamped(folder: Path) -> Path:
 # --- the way it should go --------------------------------------------------------------------------------------------
 
 
-def test_packages_are_compiled_and_a_source_that_cannot_be_is_no_obstacle(tmp_path: Path) -> None:
-    packages = [make_wheel(tmp_path), make_wheel(tmp_path, "template", body="{% not Python %}\n")]
-    folder = make_folder(tmp_path / "folder", requirements="".join(f"{wheel}\n" for wheel in packages))
-    assert start(folder, PYTHONDONTWRITEBYTECODE="1").code == 0
-    compiled = [path.name.split(".")[0] for path in (site_packages(folder) / "__pycache__").iterdir()]
-    assert compiled == ["greeting"]
-
-
 def test_the_first_start_makes_a_venv_installs_with_progress_and_runs_the_program_in_it(tmp_path: Path) -> None:
-    folder = make_folder(tmp_path / "a folder", requirements=f"{make_wheel(tmp_path)}\n")
-    first = start(folder, "generate", "a red apple", "--steps", "20", cwd=str(tmp_path))
+    packages = [make_wheel(tmp_path), make_wheel(tmp_path, "template", body="{% not Python %}\n")]
+    folder = make_folder(tmp_path / "a folder", requirements="".join(f"{wheel}\n" for wheel in packages))
+    arguments = ("generate", "a red apple", "--steps", "20")
+    first = start(folder, *arguments, cwd=str(tmp_path), PYTHONDONTWRITEBYTECODE="1")
     assert first.hello["arguments"] == ["generate", "a red apple", "--steps", "20"]
     assert Path(str(first.hello["prefix"])).samefile(folder / ".venv")
     assert first.hello["cwd"] == str(tmp_path)
@@ -148,10 +142,12 @@ def test_the_first_start_makes_a_venv_installs_with_progress_and_runs_the_progra
         "GRADIO_RUN_HISTORY": "false",
     }
     assert (site_packages(folder) / "greeting.py").exists()
+    compiled = [path.name.split(".")[0] for path in (site_packages(folder) / "__pycache__").iterdir()]
+    assert compiled == ["greeting"]  # what cannot be compiled is no obstacle
     lines = first.said.splitlines()
     assert any(line.startswith("  Making .venv with Python") and line.endswith(" s") for line in lines), lines
     assert any(line.startswith("  Installing what requirements.txt names") and line.endswith(" s") for line in lines)
-    assert "  Ready: 1 packages were installed." in lines
+    assert "  Ready: 2 packages were installed." in lines
     assert "\r" not in first.said
     assert "\x1b" not in first.said
     assert not (folder / ".venv" / "tmp").exists()
@@ -233,13 +229,22 @@ def _torn_stamp(venv: Path) -> None:
 
 
 @posix_only
-@pytest.mark.parametrize("damage", [_no_python, _no_pip, _only_a_start, _dangling_python, _empty, _torn_stamp])
+@pytest.mark.parametrize("damage", [_no_pip, _only_a_start, _torn_stamp])
 def test_a_half_made_venv_is_completed(installed: Path, damage: Callable[[Path], None]) -> None:
     damage(installed / ".venv")
     if damage is not _torn_stamp:
         (installed / ".venv" / "latent-webui.json").unlink(missing_ok=True)
     assert start(installed).hello["arguments"] == []
     assert start(installed).said == ""
+
+
+@posix_only
+@pytest.mark.parametrize("damage", [_no_python, _only_a_start, _dangling_python, _empty])
+def test_a_venv_whose_python_does_not_start_is_none(installed: Path, damage: Callable[[Path], None]) -> None:
+    home = Home(installed)
+    assert launcher.probe_venv(home) is not None
+    damage(home.venv)
+    assert launcher.probe_venv(home) is None
 
 
 def test_a_folder_of_that_name_that_is_something_else_is_not_touched(tmp_path: Path) -> None:

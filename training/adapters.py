@@ -63,8 +63,8 @@ class Denoiser(torch.nn.Module):
         self.unet.set_attn_processor(PlainAttention())
 
     def forward(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
-        context = self.text(tokens).last_hidden_state
-        predicted: Tensor = self.unet(noisy.bfloat16(), timesteps, context.bfloat16()).sample
+        context, dtype = self.text(tokens).last_hidden_state, self.unet.dtype
+        predicted: Tensor = self.unet(noisy.to(dtype), timesteps, context.to(dtype)).sample
         return predicted.float()
 
 

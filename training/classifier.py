@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from training.precision import mixed
 from training.prepare import load_scenes
 from training.progress import TimeBox, learning_rate, save, set_rate
 
@@ -89,7 +90,7 @@ def train(work: Path, minutes: float) -> float:
     while (share := box.share) < 1:
         set_rate([optimiser], RATE * learning_rate(share, step, 50))
         chosen = torch.randint(len(known), (SIZE,))
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed(pixels.device):
             scores = model(varied(known[chosen]))
         loss = functional.cross_entropy(scores.float(), answers[chosen], label_smoothing=0.05)
         optimiser.zero_grad()

@@ -17,6 +17,7 @@ import torch
 
 from training.model import SCALE_FACTOR, open_checkpoint
 from training.parallel import device_of
+from training.precision import mixed
 from training.vae import load_vae, to_tensor
 
 BATCH = 16
@@ -35,7 +36,7 @@ def encode(work: Path, like: Path | None, device: torch.device) -> None:
     latents = np.lib.format.open_memmap(work / "latents.npy", "w+", np.float16, (len(images), 4, side, side))
     started = time.monotonic()
     for start in range(0, len(images), size):
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed(device):
             mean = vae.encode(to_tensor(images[start : start + size]).to(device)).latent_dist.mean.float()
         latents[start : start + len(mean)] = (mean * SCALE_FACTOR).cpu().numpy()
         ready.write_text(str(start + len(mean)))

@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from training.model import SCALE_FACTOR, TOKENS, open_checkpoint
+from training.precision import format_of
 from webui.prompt.tokenizer import BOS, EOS, ClipTokenizer
 from webui.sampling import ModelDenoiser, PictureNoise, make_sigmas, sample, sigma_table, start_latents
 
@@ -48,15 +49,15 @@ class Studio:
         text: Any,
         vae: Any,
         tokens: Callable[[Sequence[str]], Tensor] = clip_tokens,
-        dtype: torch.dtype = torch.bfloat16,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        """`tokens`: prompts to (N, 77) rows of the token table of `text`."""
-        self.unet, self.text, self.vae, self.tokens = unet.to(dtype), text, vae, tokens
-        self._dtype = dtype
+        """`tokens`: prompts to (N, 77) rows of the token table of `text`. `dtype`: the UNet's, else `format_of`."""
+        self._dtype = dtype or format_of("cpu")
+        self.unet, self.text, self.vae, self.tokens = unet.to(self._dtype), text, vae, tokens
         self._table = sigma_table()
 
     @classmethod
-    def open(cls, checkpoint: Path, dtype: torch.dtype = torch.bfloat16) -> Studio:
+    def open(cls, checkpoint: Path, dtype: torch.dtype | None = None) -> Studio:
         """With the networks of a finished checkpoint. Raises `BadModelFile`."""
         opened = open_checkpoint(checkpoint)
         return cls(opened.unet, opened.text, opened.vae, dtype=dtype)

@@ -12,13 +12,15 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from training.precision import format_of
+
 QUINTIC = (3.4445, -4.7750, 2.0315)  # the coefficients of the published iteration
 
 
 def orthogonalised(matrices: Tensor, steps: int = 4) -> Tensor:
-    """Newton-Schulz: (B, m, n) matrices with all singular values pushed to about 1, computed in bfloat16."""
+    """Newton-Schulz: (B, m, n) matrices with all singular values pushed to about 1, in `format_of` their device."""
     a, b, c = QUINTIC
-    x = matrices.bfloat16()
+    x = matrices.to(format_of(matrices.device.type))
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT

@@ -39,6 +39,7 @@ from training.model import (
 )
 from training.muon import Muon, split
 from training.parallel import Replicas, device_of, here
+from training.precision import format_of
 from training.prepare import load_scenes
 from training.progress import TimeBox, learning_rate, save, set_rate
 from training.scenes import Scene
@@ -159,13 +160,13 @@ def noised(latents: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def v_loss(model: Denoiser, share: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Mean squared error of v; also the timesteps and each sample's error."""
     noisy, timesteps, target, rows = share
-    predicted = model(noisy.bfloat16(), timesteps, rows).float()
+    predicted = model(noisy.to(format_of(noisy.device.type)), timesteps, rows).float()
     errors = ((predicted - target) ** 2).mean((1, 2, 3))
     return errors.mean(), (timesteps, errors.detach())
 
 
 class Trainer:
-    """The model in bfloat16, its weights in float32, their running mean, and the optimisers."""
+    """The model in `format_of` the device, its weights in float32, their running mean, and the optimisers."""
 
     def __init__(self, vocabulary: Vocabulary, rate: float, threads: int, device: torch.device | None = None) -> None:
         torch.manual_seed(0)
@@ -194,7 +195,7 @@ class Trainer:
                 betas=(0.9, 0.98),
             ),
         ]
-        self.model.bfloat16()
+        self.model.to(format_of(self.device.type))
         self.replicas = Replicas(self.model, self._threads)
 
     def start_from(self, opened: Opened) -> int:

@@ -27,6 +27,7 @@ from torch.nn import functional
 from training.model import SCALE_FACTOR, open_checkpoint
 from training.muon import Muon, split
 from training.parallel import Replicas, device_of, here
+from training.precision import mixed
 from training.progress import TimeBox, learning_rate, save, set_rate
 from training.warm_start import warm_start
 
@@ -112,7 +113,7 @@ def kl(posterior: Any) -> Tensor:
 
 def first_loss(vae: AutoencoderKL, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """The loss of the first VAE, and the mean squared error."""
-    with torch.autocast(pixels.device.type, torch.bfloat16):
+    with mixed(pixels.device):
         posterior = vae.encode(pixels).latent_dist
         restored = vae.decode(posterior.sample()).sample.float()
     loss = perceptual_loss(restored, pixels) + KL_WEIGHT * kl(posterior)
@@ -123,7 +124,7 @@ def loss_like(teacher: AutoencoderKL) -> Loss:
     """The loss of a VAE whose latents are to be the teacher's, so that the teacher's UNet can go on with it."""
 
     def loss(vae: AutoencoderKL, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast(pixels.device.type, torch.bfloat16):
+        with mixed(pixels.device):
             with torch.no_grad():
                 wanted = teacher.encode(pixels).latent_dist.mean.float()
             mean = vae.encode(pixels).latent_dist.mean.float()
@@ -136,7 +137,7 @@ def loss_like(teacher: AutoencoderKL) -> Loss:
 
 def decoder_loss(vae: AutoencoderKL, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """The loss of the second VAE, whose encoder stays as it is."""
-    with torch.autocast(pixels.device.type, torch.bfloat16):
+    with mixed(pixels.device):
         with torch.no_grad():
             latents = vae.encode(pixels).latent_dist.mean
         restored = vae.decode(latents).sample.float()
@@ -197,7 +198,7 @@ def encoded(vae: AutoencoderKL, images: np.ndarray, size: int = 16) -> Tensor:
     parts = []
     for start in range(0, len(images), size):
         pixels = to_tensor(images[start : start + size]).to(vae.device)
-        with torch.autocast(vae.device.type, torch.bfloat16):
+        with mixed(vae.device):
             parts.append(vae.encode(pixels).latent_dist.mean.float())
     return torch.cat(parts)
 
