@@ -174,12 +174,17 @@ def test_H028_right_keys_with_wrong_shapes_are_not_runnable_and_do_not_raise(nam
     assert found.reason
 
 
+TE1 = kohya_lora(768, "lora_te1_")
 LORAS: list[tuple[str, Shapes, dict[str, str], Family, str]] = [
     ("kohya SD1", kohya_lora(768), {}, Family.SD1, "LoRA"),
     ("kohya small", kohya_lora(32), {}, Family.SD1, "LoRA"),
     ("kohya SD2", kohya_lora(1024), {}, Family.SD2, "LoRA"),
     ("kohya SDXL by width", {n: s for n, s in kohya_lora(2048).items() if "te_" not in n}, {}, Family.SDXL, "LoRA"),
-    ("kohya SDXL by text encoders", kohya_lora(768, "lora_te1_"), {}, Family.SDXL, "LoRA"),
+    ("kohya SDXL by its second text encoder", kohya_lora(768, "lora_te2_"), {}, Family.SDXL, "LoRA"),
+    ("an SDXL text encoder alone", {n: s for n, s in TE1.items() if "te1_" in n}, {}, Family.SDXL, "LoRA"),
+    ("SD1 with SDXL's name of the text encoder", TE1, {}, Family.SD1, "LoRA"),
+    ("SD2 with SDXL's name of the text encoder", kohya_lora(1024, "lora_te1_"), {}, Family.SD2, "LoRA"),
+    ("kohya OFT", {"oft_unet_down_blocks_0_attentions_0_proj_in.oft_blocks": (4, 8, 8)}, {}, Family.SD1, "OFT"),
     ("kohya Flux", {"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": (4, 8)}, {}, Family.FLUX, "LoRA"),
     ("SD3", {"lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight": (4, 8)}, {}, Family.SD3, "LoRA"),
     (
@@ -287,6 +292,7 @@ OTHERS: list[tuple[str, Shapes, str]] = [
     ("embedding", {"emb_params": (4, 768)}, "embedding"),
     ("embedding of diffusers", {"<cat>": (768,)}, "embedding"),
     ("embedding of SDXL", {"clip_g": (2, 1280), "clip_l": (2, 768)}, "embedding"),
+    ("embedding of SDXL, diffusers", {"text_encoders_0": (2, 768), "text_encoders_1": (2, 1280)}, "embedding"),
     ("motion module", {"down_blocks.0.motion_modules.0.temporal_transformer.norm.weight": (320,)}, "unknown"),
     ("deep-compression autoencoder", {"decoder.stages.1.op_list.0.main.conv.conv.bias": (1,)}, "vae"),
     ("ControlNet of Z-Image", {"control_layers.14.adaLN_modulation.0.weight": (1, 1)}, "controlnet"),
@@ -326,3 +332,9 @@ def test_H031_an_embedding_of_a_small_model_keeps_its_width():
 @pytest.mark.parametrize("name", ["../../etc/passwd", "__class__.__init__", "a.__class__.__base__", UNET + "../x"])
 def test_H025_a_hostile_tensor_name_only_makes_a_file_unknown(name: str):
     assert detect(header({name: (1,)})).kind == "unknown"
+
+
+def test_cosxl_is_not_taken_for_a_plain_sdxl():
+    found = detect(header({**sdxl(), "edm_vpred.sigma_max": (1,), "edm_vpred.sigma_min": (1,)}))
+    assert (found.family, found.variant) == (Family.SDXL, "CosXL")
+    assert "CosXL" in found.reason

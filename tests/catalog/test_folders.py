@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -193,3 +194,24 @@ def test_a_folder_that_was_deleted_is_reported_as_gone(folder: Path):
     (folder / "model_index.json").unlink()
     with pytest.raises(ModelNotFound):
         catalog.find_checkpoint("small")
+
+
+@pytest.mark.parametrize(("said", "runs"), [(True, True), (None, True), ("hub/evil", False)])
+def test_a_note_of_transformers_that_it_chose_by_itself_names_no_code(folder: Path, said: Any, runs: bool):
+    change(folder / "text_encoder" / "config.json", _attn_implementation_autoset=said)
+    assert listed(folder).runnable == runs
+
+
+def test_weights_replaced_by_older_ones_of_the_same_size_have_another_hash(folder: Path):
+    catalog = Catalog(folders(folder.parents[3]))
+    before = catalog.checkpoints[0]
+    digest, weights = catalog.sha256(before), folder / before.parts["unet"]
+    status, content = weights.stat(), bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    new = folder.parents[3] / "new"
+    new.write_bytes(content)
+    os.utime(new, ns=(status.st_mtime_ns - 10**9, status.st_mtime_ns - 10**9))
+    new.replace(weights)
+    after = catalog.find_checkpoint(before.name)
+    assert after.fingerprint != before.fingerprint
+    assert catalog.sha256(after) != digest

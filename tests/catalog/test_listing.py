@@ -614,3 +614,60 @@ def test_a_folder_that_was_put_there_a_moment_ago_is_found_by_its_name(paths: Pa
     for elsewhere in ("", "..", "../Stable-diffusion/saved", str(folder), "saved\0", "long" * 1000):
         with pytest.raises(ModelNotFound):
             catalog.find_checkpoint(elsewhere)
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "size"),
+    [
+        ("a.safetensors", 'parameterization: "v", image_size: 64', 768),
+        ("a.safetensors", 'parameterization: "eps", image_size: 64', 512),
+        ("a.safetensors", 'parameterization: "v", image_size: 32', 256),
+        ("a.ckpt", 'parameterization: "v", image_size: 64, unet_config: {params: {context_dim: 1024}}', 768),
+    ],
+)
+def test_the_image_size_of_sd2s_published_yaml_is_not_its_size(
+    checkpoints: Path, paths: Paths, name: str, said: str, size: int
+):
+    write_model(checkpoints / name, sd2())
+    (checkpoints / "a.yaml").write_text(f"model: {{params: {{{said}}}}}")
+    assert Catalog(paths).checkpoints[0].native_size == size
+
+
+def test_an_embedding_whose_download_ended_is_noticed(paths: Paths):
+    file = write_model(paths.embeddings[0] / "glow.safetensors", {"emb_params": (2, 768)})
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-10])
+    catalog = Catalog(paths)
+    assert not catalog.embeddings[0].runnable
+    file.write_bytes(whole)
+    catalog.notice("embedding")
+    assert catalog.embeddings[0].runnable
+
+
+def test_an_entry_of_the_notes_that_cannot_be_used_does_not_make_the_file_be_read_again(
+    paths: Paths, inspected: list[str]
+):
+    write_model(paths.loras[0] / "film.safetensors", kohya_lora())
+    write_json(paths.loras[0] / "film.json", {"preferred weight": "0.8", "activation text": "x"})
+    catalog = Catalog(paths)
+    assert catalog.find_network("lora", "film") is not None
+    assert catalog.loras[0].problems
+    catalog.refresh()
+    assert Catalog(paths).loras[0].problems
+    assert inspected == ["film.safetensors"]
+
+
+def test_an_upscaler_or_face_restorer_replaced_on_the_disk_is_the_new_one_when_it_is_used(paths: Paths):
+    catalog = Catalog(paths)
+    for folder, find in (
+        (paths.upscalers[0], catalog.find_upscaler),
+        (paths.face_restorers[0], catalog.find_face_restorer),
+    ):
+        file = write_model(folder / "e.safetensors", {"model.1.sub.0.RDB1.conv1.0.weight": (1,)})
+        before = find("e.safetensors")
+        new = write_model(paths.data_dir / "new.safetensors", {"model.1.sub.0.RDB1.conv1.0.weight": (2,)})
+        replace_file(file, new)
+        assert find("e.safetensors").fingerprint != before.fingerprint
+        file.unlink()
+        with pytest.raises(ModelNotFound):
+            find("e.safetensors")

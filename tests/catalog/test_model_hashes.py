@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,6 +14,7 @@ from embedded import EMBEDDED_CHECKPOINT
 from model_files import folders, kohya_lora, ldm_vae, sd1, write_model
 
 from webui.catalog import Catalog, hasher
+from webui.catalog.cache import Cache, kept
 from webui.catalog.hashes import HashingStopped, addnet_hash, old_hash, sha256_of
 from webui.catalog.header import read_header
 from webui.errors import BadModelFile, ModelNotFound
@@ -190,3 +193,26 @@ def test_the_lora_hash_is_kept_too(tmp_path: Path):
     digest = catalog.addnet_hash(catalog.loras[0])
     assert digest == addnet_hash(catalog.loras[0].path)
     assert Catalog(paths).addnet_hash(catalog.loras[0], wait=False) == digest
+
+
+def test_an_inode_of_64_bits_is_kept_folded(tmp_path: Path):
+    cache, fingerprint = Cache(tmp_path / "models.sqlite"), (5, 6, 2**63 + 12_345)
+    cache.keep_hash(tmp_path / "a", "sha256", fingerprint, "0" * 64)
+    assert cache.hash_of(tmp_path / "a", "sha256", fingerprint) == "0" * 64
+    assert cache.hashes("sha256") == {str(tmp_path / "a"): (kept(fingerprint), "0" * 64)}
+
+
+def test_what_sqlite_cannot_keep_is_done_without(tmp_path: Path):
+    cache, odd = Cache(tmp_path / "models.sqlite"), Path(os.fsdecode(b"/m\xfcller/a"))
+    cache.keep_hash(odd, "sha256", (1, 2, 3), "0" * 64)
+    assert cache.hash_of(odd, "sha256", (1, 2, 3)) is None
+    cache.keep_hash(tmp_path / "a", "sha256", (2**63, 2, 3), "0" * 64)
+    assert cache.hashes("sha256") == {}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_models_below_a_path_that_is_no_utf8_are_listed_and_hashed(tmp_path: Path):
+    paths = folders(tmp_path / os.fsdecode(b"m\xfcller"))
+    write_model(paths.checkpoints[0] / "a.safetensors", sd1())
+    (model,) = Catalog(paths).checkpoints
+    assert len(Catalog(paths).sha256(model)) == 64

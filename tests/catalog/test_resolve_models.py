@@ -169,6 +169,29 @@ def test_a_picture_to_start_from_gives_the_size_that_was_left_open(paths: Paths)
     assert (chosen.width, chosen.height) == (64, 72)
 
 
+def test_an_enlargement_beyond_the_bound_is_refused_at_the_door(paths: Paths) -> None:
+    def kept(width: int, height: int) -> str:
+        buffer = BytesIO()
+        Image.new("L", (width, height)).save(buffer, "PNG")
+        return InputStore(paths.outputs).add(buffer.getvalue()).reference
+
+    large, small, thin = kept(1800, 1800), kept(100, 100), kept(10, 1000)
+    refused: tuple[dict[str, Any], ...] = (
+        {"extras": {"image": large, "scale": 8.0}},
+        {"extras": {"image": thin, "width": 16_384, "height": 100}},  # it is enlarged to 16,384 x 1,638,400 and cut
+        {"extras": {"image": small, "width": 16_384, "height": 16_384}},
+        {"init": {"image": large}, "sd_upscale": {"scale": 8.0}},
+        {"extras": {"scale": 8.0}, "sources": ({"image": large},)},
+    )
+    for request in refused:
+        with pytest.raises(InvalidParams, match="more than the 200 megapixels"):
+            resolve(paths, **request)
+    assert resolve(paths, extras={"image": large, "scale": 7.8}).extras
+    assert resolve(paths, extras={"image": thin, "width": 16_384, "height": 100, "crop": False}).extras
+    folder = ({"image": large}, {"image": small})
+    assert resolve(paths, extras={"scale": 8.0}, sources=folder).sources, "the small one can be enlarged"
+
+
 def test_a_request_without_its_picture_is_refused_at_the_door(paths: Paths) -> None:
     with pytest.raises(InvalidParams, match="no picture to start from"):
         resolve(paths, init={"denoising_strength": 0.5})

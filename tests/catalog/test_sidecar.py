@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from embedded import EMBEDDED_CHECKPOINT
@@ -90,6 +91,15 @@ def test_a_list_of_equal_numbers_is_that_number_and_minus_one_is_nothing():
 @pytest.mark.parametrize("text", ["", "{}", "model: 3", "a: [1, 2]", "model: {params: {unet_config: null}}"])
 def test_a_yaml_that_is_about_something_else_says_nothing(text: str):
     assert yaml(text) == Sidecar()
+
+
+@pytest.mark.parametrize(
+    ("target", "meant"),
+    [("sgm.denoiser_scaling.VScaling", "v"), ("sgm.denoiser_scaling.EpsScaling", None), ("3", None)],
+)
+def test_the_configurations_of_sdxl_say_velocity_by_the_name_of_a_scaling(target: str, meant: Any):
+    text = f"model: {{params: {{denoiser_config: {{params: {{scaling_config: {{target: {target}}}}}}}}}}}"
+    assert yaml(text) == Sidecar(parameterization=meant)
 
 
 def test_H054_the_names_of_classes_are_never_looked_at():
@@ -222,7 +232,7 @@ def test_a_native_size_that_makes_no_sense_is_not_said(text: str):
 
 @pytest.mark.parametrize(("said", "meant"), [("epsilon", "eps"), ("v_prediction", "v"), ("v", "v"), ("eps", "eps")])
 def test_the_prediction_type_is_read_in_every_usual_spelling(said: str, meant: str):
-    for key in ("prediction_type", "modelspec.prediction_type"):
+    for key in ("prediction_type", "modelspec.prediction_type", "modelspec.predict_key"):
         assert read_metadata({key: said}) == Sidecar(parameterization=meant)  # type: ignore[arg-type]
     assert read_metadata({"prediction_type": "sample"}) is None
 

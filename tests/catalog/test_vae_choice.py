@@ -239,3 +239,57 @@ def test_F25_a_selected_vae_that_was_deleted_gives_way_to_the_baked_one_with_a_n
     choice = catalog.resolve_vae(checkpoint, "sharp.safetensors")
     assert told(choice) == (None, BAKED)
     assert "sharp.safetensors" in choice.note
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "sub/model.vae.safetensors"])
+def test_a_vae_put_into_a_vae_folder_later_counts_at_the_next_choice_and_its_removal_too(paths: Paths, name: str):
+    catalog = Catalog(paths)
+    checkpoint = catalog.find_checkpoint("model")
+    assert told(catalog.resolve_vae(checkpoint, "Automatic")) == (None, BAKED)
+    file = write_model(paths.vaes[0] / name, ldm_vae())
+    assert told(catalog.resolve_vae(checkpoint, "Automatic")) == (name, NAMED)
+    assert told(catalog.resolve_vae(checkpoint, "soft.safetensors", False)) == (name, NAMED)
+    file.unlink()
+    assert told(catalog.resolve_vae(checkpoint, "Automatic")) == (None, BAKED)
+
+
+@pytest.mark.parametrize("name", ["mine.safetensors", "mine"])
+def test_a_preferred_vae_that_came_later_is_taken_and_one_that_was_deleted_gives_way(paths: Paths, name: str):
+    write_json(paths.checkpoints[0] / "model2.json", {"vae": name})
+    catalog = Catalog(paths)
+    checkpoint = catalog.find_checkpoint("model2")
+    assert told(catalog.resolve_vae(checkpoint, "Automatic")) == ("model2.vae.safetensors", NEAR)
+    file = write_model(paths.vaes[0] / "mine.safetensors", ldm_vae())
+    assert told(catalog.resolve_vae(checkpoint, "Automatic")) == ("mine.safetensors", NOTES)
+    file.unlink()
+    choice = catalog.resolve_vae(checkpoint, "Automatic")
+    assert told(choice) == ("model2.vae.safetensors", NEAR)
+    assert f'There is no VAE "{name}"' in choice.note
+
+
+def test_F25_an_automatic_vae_deleted_in_the_moment_of_the_choice_gives_way(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+):
+    file = write_model(paths.vaes[0] / "model.safetensors", ldm_vae())
+    catalog = Catalog(paths)
+    checkpoint = catalog.find_checkpoint("model")
+    monkeypatch.setattr(catalog, "_look_for_vaes", lambda _: file.unlink())
+    assert told(catalog.resolve_vae(checkpoint, "Automatic")) == (None, BAKED)
+
+
+def test_a_vae_whose_download_ended_is_taken_and_nothing_is_searched_again_without_news(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+):
+    file = write_model(paths.vaes[0] / "model.safetensors", ldm_vae())
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-10])
+    catalog = Catalog(paths)
+    checkpoint = catalog.find_checkpoint("model")
+    searched: list[int] = []
+    refresh = catalog.refresh
+    monkeypatch.setattr(catalog, "refresh", lambda: (searched.append(1), refresh()))
+    assert told(catalog.resolve_vae(checkpoint, "Automatic")) == (None, BAKED)
+    assert not searched
+    file.write_bytes(whole)
+    assert told(catalog.resolve_vae(checkpoint, "Automatic")) == ("model.safetensors", NAMED)
+    assert len(searched) == 1

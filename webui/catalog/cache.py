@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from webui.catalog.inspection import Facts
 
 SCHEMA_VERSION = 1
-FACTS_VERSION = 3  # to be raised when detection changes: older rows are then found again
+FACTS_VERSION = 4  # to be raised when detection changes: older rows are then found again
 BUSY_SECONDS = 5.0
 
 _SCHEMA = """
@@ -37,6 +37,13 @@ _FACTS: TypeAdapter[Facts] = TypeAdapter(Facts)
 _log = logging.getLogger(__name__)
 
 Fingerprint = tuple[int, int, int]  # size, mtime_ns, inode
+_LARGEST = 2**63 - 1  # what SQLite can keep; mergerfs and ReFS have inodes of all 64 bits
+
+
+def kept(fingerprint: Fingerprint) -> Fingerprint:
+    """A fingerprint as the cache keeps it: its inode folded into 63 bits."""
+    size, mtime_ns, inode = fingerprint
+    return size, mtime_ns, inode & _LARGEST
 
 
 class Cache:
@@ -68,7 +75,7 @@ class Cache:
             db.executemany("DELETE FROM facts WHERE path = ? AND role = ?", list(keys))
 
     def hashes(self, algorithm: str) -> dict[str, tuple[Fingerprint, str]]:
-        """path -> (fingerprint, 64 hex digits)."""
+        """path -> (fingerprint as `kept`, 64 hex digits)."""
         found: dict[str, tuple[Fingerprint, str]] = {}
         with self._connection() as db:
             for path, size, mtime_ns, inode, digest in db.execute(
@@ -83,25 +90,29 @@ class Cache:
         where = "path = ? AND algorithm = ? AND size = ? AND mtime_ns = ? AND inode = ?"
         digest: object = None
         with self._connection() as db:
-            for row in db.execute(f"SELECT digest FROM hashes WHERE {where}", (str(path), algorithm, *fingerprint)):
+            for row in db.execute(
+                f"SELECT digest FROM hashes WHERE {where}", (str(path), algorithm, *kept(fingerprint))
+            ):
                 digest = row[0]
         return digest if isinstance(digest, str) and _DIGEST(digest) else None
 
     def keep_hash(self, path: Path, algorithm: str, fingerprint: Fingerprint, digest: str) -> None:
         with self._connection() as db:
             db.execute(
-                "INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?, ?, ?)", (str(path), algorithm, *fingerprint, digest)
+                "INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?, ?, ?)",
+                (str(path), algorithm, *kept(fingerprint), digest),
             )
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        """A transaction. A damaged file is started anew; a disk that refuses means that nothing is kept."""
+        """A transaction. A damaged file is started anew; a disk that refuses means that nothing is kept.
+
+        Neither is what SQLite has no form for: a path that is no UTF-8, a number above 63 bits.
+        """
         try:
             db = self._open()
-        except (sqlite3.Error, OSError) as error:
-            if not self._told:
-                _log.warning("the model cache is not in use: %s", error)
-                self._told = True
+        except (sqlite3.Error, OSError, UnicodeEncodeError) as error:
+            self._tell(error)
             db = sqlite3.connect(":memory:")
             db.executescript(_SCHEMA)
         try:
@@ -111,8 +122,15 @@ class Cache:
             _log.warning("the model cache could not be read or written: %s", error)
             if _is_damage(error):
                 self._remove()
+        except (OverflowError, UnicodeEncodeError) as error:
+            self._tell(error)
         finally:
             db.close()
+
+    def _tell(self, error: Exception) -> None:
+        if not self._told:
+            _log.warning("the model cache is not in use: %s", error)
+            self._told = True
 
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)

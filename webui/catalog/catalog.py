@@ -10,6 +10,7 @@ import contextlib
 import os
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Literal
@@ -21,9 +22,9 @@ from webui.catalog.hasher import Hasher
 from webui.catalog.inspection import needs_pickle
 from webui.catalog.lookup import find_network, find_restorer, with_hash
 from webui.catalog.models import ModelFile, VaeChoice
-from webui.catalog.scan import MODEL_INDEX, SUFFIXES, VAE_ENDINGS, Role, find_models, look_again
+from webui.catalog.scan import MODEL_INDEX, SUFFIXES, VAE_ENDINGS, Role, find_models, is_near_vae, look_again
 from webui.catalog.snapshot import Key, Reading, Seen, Snapshot, take_snapshot
-from webui.catalog.vae_choice import NONE, canonical_selection, choose_vae, find_vae, near
+from webui.catalog.vae_choice import NONE, canonical_selection, choose_vae, find_vae
 from webui.errors import ModelNotFound, UnsupportedModel, near_matches
 from webui.inputs import InputStore
 from webui.names import AUTOMATIC, PIXEL_UPSCALERS
@@ -62,6 +63,7 @@ class Catalog:
         self._lock = threading.RLock()
         self._snapshot: Snapshot | None = None
         self._seen: dict[Key, Seen] = {}
+        self._looks: dict[Key, str] = {}
         self._scanned = 0.0
         self._revision = 0
 
@@ -135,6 +137,7 @@ class Catalog:
             if gone:
                 self._cache.forget_facts(gone)
             self._seen = reading.seen
+            self._looks = reading.looks
             self._scanned = time.monotonic()
             self._publish(snapshot)
 
@@ -221,11 +224,7 @@ class Catalog:
 
         For embeddings: their names stand in prompts without a tag, so nothing else would bring a new one to light.
         """
-        listed = {os.fspath(model.path) for model in self.networks(role)}
-        found = [item for folder in self._folders(role) for item in find_models(folder, role)[0]]
-        seen = {os.fspath(item.path): item.stamp for item in found}
-        known = {path: entry.stamp for (path, kind), entry in self._seen.items() if kind == role}
-        if listed != set(seen) or any(seen[path] != stamp for path, stamp in known.items()):
+        if self._is_changed(role, self._folders(role)):
             self.refresh()
 
     def find_upscaler(self, name: str) -> ModelFile:
@@ -242,7 +241,7 @@ class Catalog:
             raise ModelNotFound(
                 f'There is no upscaler "{name[:80]}".', near_matches(name, known) or f"Known: {', '.join(known)[:500]}."
             )
-        return found
+        return self._as_it_is(found, "upscaler")
 
     def find_face_restorer(self, name: str) -> ModelFile:
         """The face restoration model of that stem, file name, relative path or hash, or the first one of that make.
@@ -258,7 +257,7 @@ class Catalog:
                 f"There is no face restoration model{what}.",
                 near_matches(name, [model.stem for model in self.face_restorers]) or _NO_RESTORER,
             )
-        return found
+        return self._as_it_is(found, "face_restorer")
 
     def resolve_vae(
         self,
@@ -273,23 +272,34 @@ class Catalog:
         Raises `UnsupportedModel` when the selected file cannot be used, or when the choice falls on the baked VAE of a
         checkpoint that has none.
         """
-        self._look_beside(checkpoint)
-        if canonical_selection(selection) not in (AUTOMATIC, NONE):
+        named = canonical_selection(selection) not in (AUTOMATIC, NONE)
+        if named:
             with contextlib.suppress(ModelNotFound):  # told as a note of the choice
                 self.find_vae(selection)
-        choice = choose_vae(
-            checkpoint,
-            selection,
-            self.snapshot.vae_order,
-            overrides_preferences=overrides_preferences,
-            allow_pickle=allow_pickle,
-        )
+        if not (named and overrides_preferences):
+            self._look_for_vaes(checkpoint)
+
+        def chosen() -> VaeChoice:
+            return choose_vae(
+                checkpoint,
+                selection,
+                self.snapshot.vae_order,
+                overrides_preferences=overrides_preferences,
+                allow_pickle=allow_pickle,
+            )
+
+        choice = chosen()
+        if choice.file is not None:
+            try:
+                return replace(choice, file=self._as_it_is(choice.file, "vae"))
+            except ModelNotFound:  # deleted a moment ago, and no longer listed: it gives way to the next
+                choice = chosen()
         if choice.file is None and not checkpoint.has_vae:
             raise UnsupportedModel(
                 f'The checkpoint "{checkpoint.name}" has no VAE of its own. {choice.note}'.strip(),
                 "Choose a VAE file, or put one beside the checkpoint.",
             )
-        return choice if choice.file is None else replace(choice, file=self._as_it_is(choice.file, "vae"))
+        return choice
 
     def resolve(self, params: GenerationParams, settings: Settings) -> GenerationParams:
         """The request with everything filled in that was left to us: checkpoint (its name), VAE, size, seeds.
@@ -349,12 +359,30 @@ class Catalog:
         # Path.is_file would raise for a name that no file can have, such as one of a thousand letters.
         return any(os.path.isfile(folder / path / MODEL_INDEX) for folder in self.paths.checkpoints)  # noqa: PTH113
 
-    def _look_beside(self, checkpoint: ModelFile) -> None:
-        """Look again when a VAE came to lie beside the checkpoint, or went, since the last look."""
-        beside = (checkpoint.path.with_name(checkpoint.stem + ending) for ending in VAE_ENDINGS)
-        present = {path for path in beside if os.path.lexists(path)}
-        if present != {vae.path for vae in near(checkpoint, self.snapshot.vae_order)}:
+    def _look_for_vaes(self, checkpoint: ModelFile) -> None:
+        """Look again when a VAE that the automatic choice could take came or went since the last look.
+
+        Those are all in the VAE folders; of the folders of checkpoints, which may be large, only the names that count.
+        """
+        order = self.snapshot.vae_order
+        names = {checkpoint.stem + ending for ending in VAE_ENDINGS}
+        preferred = PurePath(checkpoint.notes.vae.strip()).name if checkpoint.notes else ""
+        if is_near_vae(preferred) and not preferred.startswith("."):
+            names.add(preferred)
+        folders = {checkpoint.path.parent, *self.paths.checkpoints, *(v.path.parent for v in order)}
+        places = [folder / name for folder in folders for name in names]
+        # Without case: where the disk makes no difference, a file is there under a name that is not listed so.
+        present = {_folded(path) for path in places if os.path.lexists(path) and not os.path.isdir(path)}  # noqa: PTH112
+        listed = {_folded(path) for path in places} & {_folded(vae.path) for vae in order}
+        if present != listed or self._is_changed("vae", self.paths.vaes):
             self.refresh()
+
+    def _is_changed(self, role: Role, folders: Sequence[Path]) -> bool:
+        """Whether the files below these folders are others, or look otherwise, than at the last look."""
+        _ = self.snapshot  # the first look
+        below = tuple(os.path.join(folder, "") for folder in folders)  # noqa: PTH118
+        known = {path: look for (path, kind), look in self._looks.items() if kind == role and path.startswith(below)}
+        return known != {os.fspath(f.path): f.look for folder in folders for f in find_models(folder, role)[0]}
 
     def _as_it_is(self, model: ModelFile, role: Role) -> ModelFile:
         """The model, read again if its file changed since the last look. Raises `ModelNotFound` when it is gone."""
@@ -392,3 +420,7 @@ class Catalog:
         if self._snapshot != snapshot:
             self._revision += 1
         self._snapshot = snapshot
+
+
+def _folded(path: Path) -> str:
+    return os.fspath(path).casefold()

@@ -34,6 +34,9 @@ def ldm_checkpoint(keys: Keys) -> Detected | None:
         return replace(found, variant="UNet only", reason=f"It holds the UNet of {family}; {missing} missing.")
     if family not in RUNNABLE_FAMILIES:
         return replace(found, reason=_not_yet(family))
+    if keys.has("edm_vpred.sigma_max"):
+        reason = "It is a CosXL model, whose noise levels (those of EDM) this version does not run yet."
+        return replace(found, variant="CosXL", reason=reason)
     return replace(found, reason=_faults(keys, found))
 
 

@@ -130,7 +130,9 @@ def _code_key(value: Any) -> str:
     """The first entry, at any depth, that makes a loader of this format import something; "" without one."""
     children: Iterable[Any] = ()
     if isinstance(value, dict):
-        for key in value:
+        for key, said in value.items():
+            if key == "_attn_implementation_autoset" and (said is None or isinstance(said, bool)):
+                continue  # some versions of transformers note there that they chose by themselves; it names nothing
             if key in CODE_KEYS or key.startswith("_attn_implementation"):
                 return str(key)
         children = value.values()

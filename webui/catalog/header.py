@@ -23,7 +23,8 @@ from webui.errors import BadModelFile, ModelNotFound
 MAX_HEADER_SIZE = 32 * 2**20  # bytes
 MAX_TENSORS = 50_000
 MAX_NAME_LENGTH = 512  # characters
-MAX_METADATA_SIZE = 2**20  # bytes, as written in the header
+MAX_METADATA_SIZE = 16 * 2**20  # bytes, as written in the header; trainers put all their captions' words there
+MAX_METADATA_ENTRIES = 100_000
 MAX_DIMENSIONS = 16
 _MAX_DESCRIPTION = 2048  # characters of one tensor's {...}
 
@@ -252,7 +253,7 @@ def _next_member(text: str, position: int) -> tuple[bool, int]:
 
 
 def _metadata(text: str, position: int) -> tuple[dict[str, str], int]:
-    """The object of strings at `position`, at most `MAX_METADATA_SIZE` long."""
+    """The object of strings at `position`, at most `MAX_METADATA_SIZE` long, of at most `MAX_METADATA_ENTRIES`."""
     limit = position + MAX_METADATA_SIZE
     bounded = text[:limit] if len(text) > limit else text
     found: dict[str, str] = {}
@@ -269,6 +270,8 @@ def _metadata(text: str, position: int) -> tuple[dict[str, str], int]:
             if key in found:
                 raise _bad(f"the metadata entry {key!a:.80} is there twice")
             found[_storable(key)] = _storable(value)
+            if len(found) > MAX_METADATA_ENTRIES:
+                raise _bad(f"its metadata has more than {MAX_METADATA_ENTRIES:,} entries")
             closed, position = _next_member(bounded, position)
     except ValueError:
         if len(bounded) < len(text):

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from webui.catalog.components import embedding_facts
+from webui.catalog.components import bundled_in, embedding_facts
 from webui.catalog.detect import detect
 from webui.catalog.families import FACTS, KIND_NAMES, Family, Kind, Prediction
 from webui.catalog.folders import read_folder
 from webui.catalog.hashes import old_hash
 from webui.catalog.header import Header, open_regular, read_header
 from webui.catalog.keys import Detected
-from webui.catalog.lookup import EMBEDDING_NAME
+from webui.catalog.lookup import BUNDLED, EMBEDDING_NAME
 from webui.catalog.models import PICKLE_SUFFIXES, ModelFile
 from webui.catalog.picture_embedding import read_picture_embedding
 from webui.catalog.scan import PICTURE_SUFFIXES, Found, Role, folder_files
@@ -141,17 +142,16 @@ def needs_pickle(model: ModelFile) -> bool:
 def _inspect(found: Found) -> Facts:
     if found.problem:
         return _unusable(found.role, found.problem)
-    notes, problems = _notes(found)
-    readable = not problems
+    notes, problems, readable = _notes(found)
     if found.is_folder:
-        return _folder(found, notes, problems)
+        return _folder(found, notes, problems, readable)
     suffix = found.path.suffix.lower()
     if suffix in _FORMATS:
         return _unusable(found.role, _FORMATS[suffix])
     if suffix in PICKLE_SUFFIXES:
-        return _pickle(found, notes, problems)
+        return _pickle(found, notes, problems, readable)
     if suffix in PICTURE_SUFFIXES:
-        return _picture(found, notes, problems)
+        return _picture(found, notes, problems, readable)
     header = read_header(found.path)
     fault = ""
     sidecar: Sidecar | None = None
@@ -168,17 +168,21 @@ def _inspect(found: Found) -> Facts:
     detected = detect(header, sidecar)
     if detected.kind == "checkpoint" and not detected.prediction_known and detected.family is not Family.UNKNOWN:
         problems.append(_PREDICTION_OPEN.format(detected.prediction, found.stem))
+    metadata = {k: v for k, v in header.metadata.items() if len(v) <= MAX_METADATA_VALUE}
+    bundled = bundled_in({name: tensor.shape for name, tensor in header.tensors.items()})
+    if bundled and detected.kind == "lora":
+        metadata[BUNDLED] = json.dumps(bundled)
     reason = _reason(found.role, detected) or fault or _contradiction(header, detected, sidecar)
     return Facts(
         kind=detected.kind,
         family=detected.family,
         prediction=detected.prediction,
         prediction_known=detected.prediction_known,
-        native_size=_native_size(detected, sidecar),
+        native_size=_native_size(detected, sidecar, of_yaml=bool(found.yaml)),
         reason=reason,
         sidecar=sidecar,
         notes=notes,
-        metadata={k: v for k, v in header.metadata.items() if len(v) <= MAX_METADATA_VALUE},
+        metadata=metadata,
         variant=detected.variant,
         in_channels=detected.in_channels,
         latent_channels=detected.latent_channels,
@@ -203,16 +207,33 @@ def _reason(role: Role, detected: Detected) -> str:
     return f"This is {KIND_NAMES[detected.kind]}{family}, not {KIND_NAMES[role]}.{where}"
 
 
-def _native_size(detected: Detected, sidecar: Sidecar | None) -> int:
-    """Pixels a side: metadata, then the image_size of a configuration (latent cells), then the family's."""
+def _native_size(detected: Detected, sidecar: Sidecar | None, *, of_yaml: bool = False) -> int:
+    """Pixels a side: metadata, then the image_size of a configuration (latent cells), then the family's.
+
+    The yaml that was published for SD2 with velocity has an image_size of 64, and that model draws at 768.
+    """
     if sidecar and sidecar.native_size:
         return min(sidecar.native_size, MAX_NATIVE_SIZE)
+    if (
+        sidecar
+        and of_yaml
+        and sidecar.image_size == 64
+        and sidecar.parameterization == "v"
+        and _is_sd2(detected, sidecar)
+    ):
+        return FACTS[Family.SD2].native_size
     if sidecar and sidecar.image_size:
         levels = len(sidecar.vae.ch_mult) if sidecar.vae and sidecar.vae.ch_mult else 4
         return min(max(16, (sidecar.image_size << (levels - 1)) // 8 * 8), MAX_NATIVE_SIZE)
     if detected.family is Family.SD2 and detected.prediction == "eps":
         return 512
     return FACTS[detected.family].native_size
+
+
+def _is_sd2(detected: Detected, sidecar: Sidecar) -> bool:
+    """Also by its configuration alone, where the tensors were not looked at."""
+    wide = sidecar.unet is not None and sidecar.unet.context_dim == 1024
+    return detected.family is Family.SD2 or (detected.family is Family.UNKNOWN and wide)
 
 
 def _contradiction(header: Header, detected: Detected, sidecar: Sidecar | None) -> str:
@@ -239,7 +260,7 @@ def _side(header: Header, name: str, axis: int) -> int:
     return tensor.shape[axis] if tensor and len(tensor.shape) > axis else 0
 
 
-def _pickle(found: Found, notes: UserNotes | None, problems: list[str]) -> Facts:
+def _pickle(found: Found, notes: UserNotes | None, problems: list[str], readable: bool) -> Facts:
     """A file whose content only the engine's allow-list may read: what it is follows from where it lies."""
     sidecar: Sidecar | None = None
     reason = PICKLE_REASON
@@ -255,17 +276,17 @@ def _pickle(found: Found, notes: UserNotes | None, problems: list[str]) -> Facts
         family=family,
         prediction=prediction,
         prediction_known=bool(sidecar and sidecar.parameterization),
-        native_size=_native_size(Detected(found.role), sidecar),
+        native_size=_native_size(Detected(found.role), sidecar, of_yaml=True),
         reason=reason,
         sidecar=sidecar,
         notes=notes,
         old_hash=old_hash(found.path) if found.role == "checkpoint" else None,
         problems=tuple(problems),
-        lasting=reason == PICKLE_REASON and not problems,
+        lasting=reason == PICKLE_REASON and readable,
     )
 
 
-def _picture(found: Found, notes: UserNotes | None, problems: list[str]) -> Facts:
+def _picture(found: Found, notes: UserNotes | None, problems: list[str], readable: bool) -> Facts:
     """A picture with a textual inversion embedding in it."""
     inside = read_picture_embedding(found.path)
     detected = embedding_facts(inside.vectors.shape)
@@ -281,11 +302,11 @@ def _picture(found: Found, notes: UserNotes | None, problems: list[str]) -> Fact
         variant=detected.variant,
         context_dim=detected.context_dim,
         problems=tuple(problems),
-        lasting=not problems,
+        lasting=readable,
     )
 
 
-def _folder(found: Found, notes: UserNotes | None, problems: list[str]) -> Facts:
+def _folder(found: Found, notes: UserNotes | None, problems: list[str], readable: bool) -> Facts:
     inside = read_folder(found.path, list(folder_files(found.path)))
     said = inside.sidecar.parameterization if inside.sidecar else None
     detected = Detected(
@@ -314,7 +335,7 @@ def _folder(found: Found, notes: UserNotes | None, problems: list[str]) -> Facts
         zero_terminal_snr=inside.zero_terminal_snr,
         guided=inside.guided,
         problems=tuple(problems),
-        lasting=not inside.fault and not problems,
+        lasting=not inside.fault and readable,
     )
 
 
@@ -336,13 +357,14 @@ def _yaml(found: Found) -> Sidecar:
     return read_yaml(_bounded(found.path.with_name(f"{found.stem}.yaml"), MAX_YAML_SIZE))
 
 
-def _notes(found: Found) -> tuple[UserNotes | None, list[str]]:
+def _notes(found: Found) -> tuple[UserNotes | None, list[str], bool]:
+    """NAME.json, a sentence for each fault in it, and whether the file could be read: another try says nothing new."""
     if not found.json:
-        return None, []
+        return None, [], True
     try:
-        return read_notes(_bounded(found.path.with_name(f"{found.stem}.json"), MAX_NOTES_SIZE))
+        return *read_notes(_bounded(found.path.with_name(f"{found.stem}.json"), MAX_NOTES_SIZE)), True
     except WebUIError as error:
-        return None, [f"Its notes (.json) were set aside: {error.message}"]
+        return None, [f"Its notes (.json) were set aside: {error.message}"], False
 
 
 def _bounded(path: Path, limit: int) -> bytes:

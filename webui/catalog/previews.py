@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from webui.catalog.models import ModelFile
+from webui.catalog.scan import PICTURE_SUFFIXES
 from webui.catalog.sidecar import MAX_NOTE_LENGTH, MAX_NOTES_SIZE
 from webui.errors import BadModelFile, InvalidParams
 from webui.paths import write_atomic
@@ -37,7 +38,7 @@ def find_previews(models: Iterable[ModelFile]) -> dict[Path, Path]:
                     listed[folder] = {entry.name for entry in entries}
             except OSError:
                 listed[folder] = set()
-        name = next((model.stem + e for e in ENDINGS if model.stem + e in listed[folder]), None)
+        name = next((name for name in _names(model) if name in listed[folder]), None)
         if name is not None:
             found[model.path] = folder / name
     return found
@@ -50,9 +51,22 @@ def preview_of(model: ModelFile) -> Path | None:
 
 def write_preview(model: ModelFile, png: bytes) -> Path:
     """Show the model by this PNG from now on. Raises OSError."""
-    path = model.path.with_name(f"{model.stem}.png")
+    path = model.path.with_name(f"{model.stem}{'.preview' if _is_picture(model) else ''}.png")
     write_atomic(path, png)
     return path
+
+
+def _is_picture(model: ModelFile) -> bool:
+    """Whether the model is itself a picture with an embedding in it, so that NAME.png would be a model too."""
+    return model.path.suffix.lower() in PICTURE_SUFFIXES
+
+
+def _names(model: ModelFile) -> Iterable[str]:
+    """What its preview may be called, the name that counts first at the front."""
+    if not _is_picture(model):
+        return [model.stem + ending for ending in ENDINGS]
+    own = [model.path.name] if model.path.suffix.lower() in ENDINGS else []
+    return [*(model.stem + ending for ending in ENDINGS if ending.startswith(".preview")), *own]
 
 
 def write_notes(model: ModelFile, notes: Mapping[str, Any]) -> None:

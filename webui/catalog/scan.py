@@ -7,6 +7,7 @@ given to the catalog, also what cannot be used: a file left out without a word l
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -61,6 +62,11 @@ class Found:
     def stamp(self) -> str:
         """Changes when anything changes that the catalog reads."""
         return f"{self.size}:{self.mtime_ns}:{self.inode}:{self.yaml}:{self.json}"
+
+    @property
+    def look(self) -> str:
+        """The stamp, and what spoke against opening it: a download may end without a change of the file."""
+        return f"{self.stamp}:{self.problem}"
 
 
 def find_models(root: Path, role: Role) -> tuple[list[Found], list[str]]:
@@ -189,15 +195,21 @@ def _stamp(path: Path, names: set[str]) -> str:
 
 
 def _folder(folder: Path, name: str) -> Found:
-    """A diffusers folder: its size is the sum of its files, its time that of the newest."""
+    """A diffusers folder: its size is the sum of its files, its time that of the newest.
+
+    In place of its inode stands a number made of each file's name, size, time and inode, so that a file replaced by an
+    older one of the same size is another model too.
+    """
     if _UNSHOWABLE.search(name):
         problem = "Its name holds characters that cannot be shown. Rename the folder."
         return Found(folder, "checkpoint", shown(name), shown(folder.name), is_folder=True, problem=problem)
-    size, newest, inode, count = 0, 0, 0, 0
+    size, newest, count = 0, 0, 0
+    mark = hashlib.sha256()
     try:
-        inode = folder.stat().st_ino
         for path in folder_files(folder):
             status = path.stat()
+            seen = (os.fspath(path.relative_to(folder)), status.st_size, status.st_mtime_ns, status.st_ino)
+            mark.update(repr(seen).encode("utf-8", "surrogateescape"))
             size += status.st_size
             newest = max(newest, status.st_mtime_ns)
             count += 1
@@ -206,6 +218,7 @@ def _folder(folder: Path, name: str) -> Found:
         problem = f"It cannot be looked at: {error.strerror or error}."
     if count > MAX_FOLDER_FILES:
         problem = f"The folder holds more than {MAX_FOLDER_FILES} files; a model in the diffusers layout has about 20."
+    inode = int.from_bytes(mark.digest()[:8], "big") >> 1  # 63 bits: what SQLite can keep
     notes = folder.with_name(f"{folder.name}.json")
     return Found(
         folder, "checkpoint", name, folder.name, size, newest, inode, json=_stamp(notes, _names(notes)), is_folder=True,

@@ -1,8 +1,9 @@
 """What stands beside a model file, or in its metadata, read into types: dimensions, and the user's notes.
 
-`NAME.yaml` is the configuration format of the CompVis code. There it names classes to import (`target:`); here those
-lines are never looked at. Only the numbers listed in the dataclasses below are taken, each within its bounds, and
-nothing is interpolated: `${oc.env:HOME}` is text, and text is not a number.
+`NAME.yaml` is the configuration format of the CompVis code. There it names classes to import (`target:`); here nothing
+is ever imported, and one such line alone is compared, as text, with the one name that says what is predicted. Only the
+numbers listed in the dataclasses below are taken, each within its bounds, and nothing is interpolated:
+`${oc.env:HOME}` is text, and text is not a number.
 """
 
 from __future__ import annotations
@@ -133,6 +134,7 @@ def read_yaml(data: bytes) -> Sidecar:
     text = _mapping(_mapping(params, "cond_stage_config"), "params")
     return _validated(
         {
+            **_denoiser(params),
             **_taken(params, "parameterization", "linear_start", "linear_end", "timesteps", "scale_factor"),
             **_taken(params, "image_size"),
             "unet": {
@@ -163,7 +165,9 @@ def read_metadata(metadata: Mapping[str, str]) -> Sidecar | None:
     bias = _json_entry(metadata, "latent_rgb_bias") or _json_entry(metadata, "latent_rgb_factors_bias")
     entries: dict[str, Any] = {
         "parameterization": _prediction_name(
-            metadata.get("prediction_type") or metadata.get("modelspec.prediction_type")
+            metadata.get("prediction_type")
+            or metadata.get("modelspec.prediction_type")
+            or metadata.get("modelspec.predict_key")
         ),
         "native_size": _resolution(metadata.get("native_resolution") or metadata.get("modelspec.resolution")),
         "latent_rgb_factors": factors,
@@ -246,6 +250,13 @@ def read_notes(data: bytes) -> tuple[UserNotes | None, list[str]]:
             continue
         problems.append(f'"{key}" in its notes (.json) cannot be used and was set aside.')
     return UserNotes(**fields), problems
+
+
+def _denoiser(params: dict[str, Any]) -> dict[str, Any]:
+    """What the configurations of SDXL, which have no `parameterization`, say of velocity: the name of a scaling."""
+    denoiser = _mapping(_mapping(params, "denoiser_config"), "params")
+    target = _mapping(denoiser, "scaling_config").get("target")
+    return {"parameterization": "v"} if isinstance(target, str) and target.rpartition(".")[2] == "VScaling" else {}
 
 
 def _unet_entries(unet: dict[str, Any]) -> dict[str, Any]:

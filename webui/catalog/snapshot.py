@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from webui.catalog.aliases import AliasIndex, natural_key
-from webui.catalog.cache import Fingerprint, parse_facts
+from webui.catalog.cache import Fingerprint, kept, parse_facts
 from webui.catalog.inspection import Facts, inspect, model_file
 from webui.catalog.models import ModelFile
 from webui.catalog.scan import Found, Role, find_models, is_near_vae
@@ -72,6 +72,7 @@ class Reading:
         self._stored = stored
         self._digests = digests
         self.seen: dict[Key, Seen] = {}
+        self.looks: dict[Key, str] = {}  # how each file looked, also one that could not be read
         self.fresh: list[tuple[str, str, str, Facts]] = []  # rows for the cache
 
     def models(self, found: Iterable[Found]) -> list[ModelFile]:
@@ -80,6 +81,7 @@ class Reading:
         for item in found:
             path = os.fspath(item.path)
             if path not in models:
+                self.looks[path, item.role] = item.look
                 models[path] = model_file(item, self._facts(path, item), self._sha256(path, item))
         return list(models.values())
 
@@ -100,7 +102,7 @@ class Reading:
 
     def _sha256(self, path: str, item: Found) -> str | None:
         fingerprint, digest = self._digests.get(path, ((0, 0, 0), ""))
-        return digest if digest and fingerprint == (item.size, item.mtime_ns, item.inode) else None
+        return digest if digest and fingerprint == kept((item.size, item.mtime_ns, item.inode)) else None
 
 
 def take_snapshot(paths: Paths, read: Callable[[Iterable[Found]], list[ModelFile]]) -> Snapshot:

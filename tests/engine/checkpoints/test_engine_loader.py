@@ -13,11 +13,12 @@ from embedded import EMBEDDED_CHECKPOINT
 from engine_runs import make_engine, pixels_of, rewrite, run
 
 from benchmarks.make_sd15 import TEXT, UNET, VAE, specs
+from webui.catalog.families import Family
 from webui.catalog.sidecar import read_metadata
 from webui.engine import Engine
 from webui.engine.checkpoints.loaded import LoadedCheckpoint
 from webui.engine.checkpoints.loader import Target, fill, live_from_file, plan_text_encoder, plan_unet, plan_vae
-from webui.engine.files.dims import text_dims, unet_dims, vae_dims
+from webui.engine.files.dims import text_dims, text_encoders, unet_dims, vae_dims
 from webui.engine.files.weights import Weights
 from webui.errors import BadModelFile
 from webui.paths import PACKAGE_DATA
@@ -160,6 +161,27 @@ def test_dimensions_of_full_size_sd15_come_from_the_shapes_alone() -> None:
     assert unet_dims(shapes, None) == UNET
     assert vae_dims(shapes, None) == VAE
     assert text_dims(shapes, None) == TEXT
+
+
+@pytest.mark.parametrize(("present", "used"), [(24, 23), (23, 23)])
+def test_sd2s_text_encoder_has_23_layers_also_where_the_file_left_out_the_one_that_nobody_reads(
+    present: int, used: int
+) -> None:
+    from webui.engine.checkpoints.loader import meta_text_encoder
+    from webui.engine.files.keys import text_names
+
+    prefix = "cond_stage_model.model."
+    block = {"attn.in_proj_weight": (3072, 1024), "mlp.c_fc.weight": (4096, 1024), "ln_1.weight": (1024,)}
+    shapes = {
+        f"{prefix}token_embedding.weight": (49408, 1024),
+        f"{prefix}positional_embedding": (77, 1024),
+        **{f"{prefix}transformer.resblocks.{i}.{n}": s for i in range(present) for n, s in block.items()},
+    }
+    (dims,) = text_encoders(shapes, None, Family.SD2)
+    assert (dims.layers, dims.dropped) == (used, 1)
+    wanted = {name for p in meta_text_encoder(dims).state_dict() for name in text_names(p, dims)}
+    layers = {int(name.split("resblocks.")[1].split(".")[0]) for name in wanted if "resblocks." in name}
+    assert layers == set(range(used))
 
 
 def test_dimensions_of_the_embedded_model_come_from_its_metadata_and_shapes() -> None:

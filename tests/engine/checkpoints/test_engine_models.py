@@ -13,6 +13,8 @@ import pytest
 import torch
 from embedded import EMBEDDED_CHECKPOINT, install_embedded
 from engine_runs import make_engine, pixels_of, rewrite, run
+from family_runs import Models
+from safetensors.torch import load_file, save_file
 
 from webui.engine import Engine
 
@@ -229,3 +231,38 @@ def test_the_report_is_plain_data(engine: Engine) -> None:
     assert {backend["name"] for backend in report["backends"]} == {"xformers", "sdpa", "sliced"}
     memory = engine.memory()
     assert 0 < memory.used <= memory.peak <= memory.total
+
+
+def test_a_configuration_put_beside_a_loaded_checkpoint_or_corrected_counts_at_the_next_job(tmp_path: Path) -> None:
+    models = Models(tmp_path, ["sd2"])
+    yaml = models.files["sd2"].with_suffix(".yaml")
+    loaded = models.checkpoint("sd2")
+    assert (loaded.prediction, models.checkpoint("sd2") is loaded) == ("eps", True)
+    yaml.write_text('model: {params: {parameterization: "v"}}')
+    assert models.checkpoint("sd2").prediction == "v"
+    yaml.write_text('model: {params: {parameterization: "v", linear_end: 0.02}}')
+    changed = models.checkpoint("sd2")
+    assert changed.sidecar is not None
+    assert changed.sidecar.linear_end == 0.02
+    assert changed.key != loaded.key  # nothing that was made of its prompts is taken
+    models.engine.close()
+
+
+def test_a_vae_file_in_memory_has_the_scale_factor_of_each_family_that_decodes_with_it(tmp_path: Path) -> None:
+    models = Models(tmp_path, ["sd2", "sdxl"])
+    prefix = "first_stage_model."
+    tensors = {n.removeprefix(prefix): t for n, t in load_file(models.files["sdxl"]).items() if n.startswith(prefix)}
+    file = tmp_path / "models" / "VAE" / "both.safetensors"
+    file.parent.mkdir(exist_ok=True)
+    save_file(tensors, file)
+    store = models.engine._tools.store
+
+    def load(checkpoint: str) -> Any:
+        list(models.engine.load(checkpoint, file.name))
+        return store.external_vaes[-1]
+
+    first = load("sd2")
+    assert (first.scale_factor, load("sd2") is first) == (0.18215, True)
+    assert load("sdxl").scale_factor == 0.13025
+    assert load("sd2").scale_factor == 0.18215
+    models.engine.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import json
 import os
 import pickle
 import shutil
@@ -299,3 +301,32 @@ def test_a_checkpoint_and_a_vae_as_pickles_make_the_same_picture_when_allowed(da
     assert again.digests == plain.digests
     assert "VAE: old.vae.pt" in again.images[0].infotext
     engine.close()
+
+
+def test_a_disk_that_refuses_the_conversion_is_told_and_not_the_file_suspected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pickles, "_write", full)
+    monkeypatch.setattr(pickles, "_limit_process", lambda _: None)
+    path, target = saved(tmp_path / "model.ckpt", TENSORS), tmp_path / "out.safetensors"
+    assert pickles.main([str(path), str(target)]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert report["error"] == "SaveError"
+    assert "No space left" in report["message"]
+    assert str(tmp_path) in report["advice"]
+    assert "trust" not in report["advice"]
+
+
+def test_what_a_killed_conversion_left_goes_at_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "cache" / "converted"
+    folder.mkdir(parents=True)
+    left, running = folder / ".tmp-a.safetensors", folder / ".tmp-b.safetensors"
+    left.write_bytes(b"half")
+    running.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    monkeypatch.setattr(pickles, "_convert_apart", lambda *_: None)
+    converted(saved(tmp_path / "model.ckpt", TENSORS), tmp_path / "cache")
+    assert (left.exists(), running.exists()) == (False, True)

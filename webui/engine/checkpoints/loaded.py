@@ -93,9 +93,9 @@ class LoadedCheckpoint:
         return () if self.adapters is None else self.adapters.switches
 
     @property
-    def key(self) -> tuple[str, tuple[int, int, int]]:
-        """Equal for equal content: path and fingerprint."""
-        return str(self.file.path), self.file.fingerprint
+    def key(self) -> tuple[str, Fingerprint, Sidecar | None]:
+        """Equal for equal content: path, fingerprint and what is said beside the tensors."""
+        return str(self.file.path), self.file.fingerprint, self.sidecar
 
     def check_unchanged(self) -> None:
         """Raise `BadModelFile` when a file that was read was written to in place since."""

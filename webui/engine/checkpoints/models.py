@@ -66,6 +66,7 @@ class ModelStore:
     kernels: Kernels | None = None
     _checkpoints: OrderedDict[str, LoadedCheckpoint] = field(default_factory=OrderedDict)
     _vaes: OrderedDict[str, Vae] = field(default_factory=OrderedDict)
+    _vae_fits: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # the file and latents that each was loaded for
     _vae_dtypes: dict[tuple[str, Fingerprint], torch.dtype] = field(default_factory=dict)
     _active: tuple[str, str] = ("", "")  # checkpoint and VAE of the last job
 
@@ -101,9 +102,12 @@ class ModelStore:
         else:
             key = str(choice.file.path)
             known = self._vaes.get(key)
-            if known is not None and known.fingerprint != choice.file.fingerprint:
+            fits = (*_said(choice.file), checkpoint.scale_factor, checkpoint.latent_channels)
+            if known is not None and self._vae_fits.get(key) != fits:
+                self.residency.leave()
                 del self._vaes[key]
                 known = None
+            self._vae_fits[key] = fits
             name, source = choice.file.path.name, choice.source
             line = f"Loading VAE weights {source}: {'cached ' + name if known else choice.file.path}"
         announce = known is None or self._active[1] != key
@@ -184,8 +188,11 @@ class ModelStore:
         return tuple(c.file.name for c in self._checkpoints.values())
 
     def _is_current(self, loaded: LoadedCheckpoint, file: ModelFile) -> bool:
-        """False when the file was replaced. Raises `BadModelFile`, once, when it was written to in place."""
-        if loaded.file.fingerprint == file.fingerprint and all(file_fingerprint(p) == f for p, f in loaded.sources):
+        """False when the file was replaced, or what is said of it: a NAME.yaml may come beside it or be corrected.
+
+        Raises `BadModelFile`, once, when it was written to in place.
+        """
+        if _said(loaded.file) == _said(file) and all(file_fingerprint(p) == f for p, f in loaded.sources):
             return True
         try:
             loaded.check_unchanged()
@@ -360,6 +367,12 @@ class _Clock:
 
     def end(self) -> None:
         self._seconds["total"] = time.perf_counter() - self._started
+
+
+def _said(file: ModelFile) -> tuple[Any, ...]:
+    """All that the catalog knows of a file and that decides how it is loaded."""
+    prediction = (file.prediction, file.prediction_known, file.zero_terminal_snr)
+    return file.fingerprint, file.family, *prediction, file.has_vae, file.sidecar
 
 
 def _title(file: ModelFile, short_hash: str | None) -> str:

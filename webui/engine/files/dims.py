@@ -293,11 +293,13 @@ def _open_clip_dims(shapes: Shapes, sidecar: Sidecar | None, family: Family, pre
     said = (sidecar.text_2 if xl else sidecar.text) if sidecar else None
     vocabulary, hidden = _side(shapes, f"{prefix}token_embedding.weight")
     dropped = 0 if xl else 1
-    layers = _count(shapes, f"{prefix}transformer.resblocks", "ln_1.weight")
+    present = _count(shapes, f"{prefix}transformer.resblocks", "ln_1.weight")
+    # diffusers' conversion to a single file leaves out the 24th layer of SD2's encoder, which no UNet reads.
+    without_last = not xl and (hidden, present) == (1024, 23)
     return TextDims(
         hidden_size=hidden,
         intermediate_size=_side(shapes, f"{prefix}transformer.resblocks.0.mlp.c_fc.weight")[0],
-        layers=max(1, layers - dropped),
+        layers=present if without_last else max(1, present - dropped),
         heads=(said.num_attention_heads if said else None) or max(1, hidden // _CLIP_HEAD_CHANNELS),
         positions=_side(shapes, f"{prefix}positional_embedding")[0],
         vocabulary=vocabulary,

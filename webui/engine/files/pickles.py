@@ -8,24 +8,28 @@ rest of the product never sees the pickle. Rules and measured attacks: security.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import pickletools
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from webui.errors import BadModelFile, UnsafeFile, WebUIError, error_from_dict
+from webui.errors import BadModelFile, SaveError, UnsafeFile, WebUIError, error_from_dict
 from webui.paths import REPO_ROOT
 
 MAX_PICKLE_SIZE = 64 * 2**20  # bytes of data.pkl; that of a full SD1.5 checkpoint has 0.3 MB
 MAX_TENSORS = 50_000
+ABANDONED_SECONDS = 3600.0  # without a write, a copy that is being made belongs to nobody any more
 MAX_DEPTH = 3  # tables inside of tables
 MAX_SETTINGS, MAX_SETTING = 100, 1000  # plain values that are kept, and their characters
 
@@ -95,7 +99,8 @@ class Table:
 def converted(path: Path, cache_dir: Path) -> Path:
     """The .safetensors file in the cache with the tensors of the pickle-based file `path`; made when it is not there.
 
-    Raises `UnsafeFile` when the file holds anything but plain tensors, `BadModelFile` when it is damaged.
+    Raises `UnsafeFile` when the file holds anything but plain tensors, `BadModelFile` when it is damaged, `SaveError`
+    when the cache cannot be written.
     """
     try:
         status = path.stat()
@@ -107,9 +112,16 @@ def converted(path: Path, cache_dir: Path) -> Path:
     target = folder / f"{base}-{mark}.safetensors"
     if target.is_file():
         return target
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob(f"{base}-*.safetensors"):
-        old.unlink(missing_ok=True)  # of the file as it was before
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob(f"{base}-*.safetensors"):
+            old.unlink(missing_ok=True)  # of the file as it was before
+        for left in folder.glob(".tmp-*.safetensors"):  # of conversions that were killed; one that runs still writes
+            with contextlib.suppress(FileNotFoundError):  # another process had the same thought
+                if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+                    left.unlink()
+    except OSError as error:
+        raise _not_written(path, folder, error) from None
     _convert_apart(path, target, status.st_size)
     return target
 
@@ -145,7 +157,11 @@ def main(arguments: list[str]) -> int:
     try:
         _limit_process(source.stat().st_size)
         check_archive(source)
-        _write(*read_tensors(source), target)
+        tensors = read_tensors(source)
+        try:
+            _write(*tensors, target)
+        except OSError as error:
+            raise _not_written(source, target.parent, error) from None
         return 0
     except WebUIError as error:
         report = error.to_dict()
@@ -300,6 +316,18 @@ def _write(tensors: dict[str, Any], settings: dict[str, str], target: Path) -> N
         Path(temporary).replace(target)
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def _not_written(source: Path, folder: Path, error: OSError) -> SaveError:
+    """The disk refused: nothing is said against the file."""
+    try:
+        free = f"{shutil.disk_usage(folder).free / 2**30:.1f} GB are free there"
+    except OSError:
+        free = "how much is free there cannot be told"
+    return SaveError(
+        f"The safetensors copy of {source.name} could not be written into the cache: {error.strerror or error}.",
+        f"Make room in {folder} ({free}), or get the model as .safetensors.",
+    )
 
 
 def _limit_process(size: int) -> None:
