@@ -18,6 +18,7 @@ from webui.api.cards import card_routes
 from webui.api.common import add_error_handlers
 from webui.api.viewer import identify_by
 from webui.catalog import Catalog
+from webui.catalog.lookup import find_network, tag_names
 from webui.identity import OWNER, Viewer
 from webui.paths import Paths
 from webui.settings import Settings, SettingsStore
@@ -73,6 +74,23 @@ def test_a_card_has_name_family_folder_tag_and_alias(paths: Paths, client_of: Ca
     assert card["insert"] == "<lora:wash:1>"
     assert "oldname" in card["words"]
     assert str(paths.data_dir) not in json.dumps(card)
+
+
+def test_a_tag_names_the_folder_where_two_files_have_one_name_and_escapes_what_would_begin_a_comment(
+    paths: Paths, client_of: Callable[..., TestClient]
+) -> None:
+    folder = paths.loras[0]
+    for name in ("SD15/detail", "SDXL/detail", "detail", "x/my#style"):
+        write_lora(folder / f"{name}.safetensors")
+    cards = client_of().get("/cards?kind=lora").json()["cards"]
+    assert {card["name"]: card["insert"] for card in cards} == {
+        "SD15/detail.safetensors": "<lora:SD15/detail:1>",
+        "SDXL/detail.safetensors": "<lora:SDXL/detail:1>",
+        "detail.safetensors": "<lora:detail:1>",
+        "x/my#style.safetensors": r"<lora:my\#style:1>",
+    }
+    loras = Catalog(paths).loras
+    assert {find_network(loras, tag).name for tag in tag_names(loras).values()} == {lora.name for lora in loras}
 
 
 def test_notes_decide_what_a_click_inserts_and_other_programs_entries_stay(

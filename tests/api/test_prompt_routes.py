@@ -5,13 +5,23 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from fake_jobs import FakeJobs, FakeModel
+from network_files import write
 from PIL import Image, PngImagePlugin
 
+from webui.api.completion import complete
+from webui.api.parameters import ParametersReader
+from webui.catalog import Catalog
+from webui.catalog.components import bundled_in
+from webui.catalog.lookup import BUNDLED
 from webui.paths import Paths
+from webui.prompt import StyleBook
+from webui.settings import Settings, SettingsStore
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +101,16 @@ def test_an_embedding_takes_as_many_tokens_as_it_has_vectors_where_the_checkpoin
     assert (count("wide"), count("wide", checkpoint="photo/base-v15.safetensors")) == (9, 1)
 
 
+def test_an_embedding_inside_of_a_lora_counts_while_the_text_names_the_lora(web: Any, fake_jobs: FakeJobs) -> None:
+    shapes = {"bundle_emb.v1.5style.emb_params": (8, 768), "bundle_emb.out.emb_params_out": (8, 768)}
+    fake_jobs.catalog.loras = (FakeModel("film.safetensors", metadata={BUNDLED: json.dumps(bundled_in(shapes))}),)
+    try:
+        for text, tokens in (("v1.5style", 5), ("v1.5style <lora:film:1>", 8), ("v1.5style # <lora:film:1>", 5)):
+            assert web.post("/tokens", json={"text": text}).json()["count"] == tokens
+    finally:
+        fake_jobs.catalog.loras = ()
+
+
 def test_a_text_is_read_in_the_terms_of_this_machine(web: Any) -> None:
     text = (
         "photo of a cat, 8k\nNegative prompt: dark, lowres\nSteps: 9, Sampler: Euler a, CFG scale: 5, Seed: 3, "
@@ -123,6 +143,86 @@ def test_a_lora_is_found_under_its_name_here_by_its_hash(web: Any, fake_jobs: Fa
         fake_jobs.catalog.loras = ()
     assert found["prompt"] == "a <lora:grain_v2:0.8>" == found["params"]["prompt"]
     assert "called" in found["models"][0]["note"]
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> ParametersReader:
+    """Reads texts where two LoRAs are called detail and one is called other, with all hashes known."""
+    paths = Paths.under(tmp_path)
+    paths.make_folders()
+    for seed, name in enumerate(("SD15/detail", "SDXL/detail", "other")):
+        names = ("up", "down")
+        write(
+            paths.loras[0] / f"{name}.safetensors",
+            {f"lora_unet_a.lora_{n}.weight": torch.ones(seed + 1) for n in names},
+        )
+    catalog = Catalog(paths)
+    for lora in catalog.loras:
+        catalog.sha256(lora), catalog.addnet_hash(lora)
+    catalog.refresh()
+    return ParametersReader(catalog, SettingsStore(Settings(), paths.config_file), StyleBook(list, paths.styles_file))
+
+
+def pasted(reader: ParametersReader, prompt: str, name: str, of: str, more: str = "") -> tuple[dict[str, Any], str]:
+    """The params, and the note on the first LoRA, where "Lora hashes" has the hash of the file `of` under `name`."""
+    loras = {lora.name_without_suffix: reader._catalog.addnet_hash(lora)[:12] for lora in reader._catalog.loras}
+    hashes = f'Lora hashes: "{name}: {loras.get(of, of)}"'
+    view = reader.view(reader.read(f"{prompt}\nSteps: 9, Sampler: Euler, Seed: 3, Size: 64x64, {more}{hashes}"))
+    return view.params, view.models[0].note
+
+
+@pytest.mark.parametrize(
+    ("name", "of", "here", "note"),
+    [
+        ("detail", "SDXL/detail", "SDXL/detail", 'is called "SDXL/detail" here'),
+        ("detail", "SD15/detail", "detail", ""),
+        ("other", "SDXL/detail", "SDXL/detail", 'is called "SDXL/detail" here'),
+        ("other", "0123456789ab", "other", "has other content"),
+        ("gone", "other", "other", 'is called "other" here'),
+        ("SDXL/detail", "", "SDXL/detail", ""),
+    ],
+)
+def test_the_hash_says_which_lora_a_tag_means_before_the_name(
+    name: str, of: str, here: str, note: str, reader: ParametersReader
+) -> None:
+    params, said = pasted(reader, f"a <lora:{name}:0.8>", name, of)
+    assert params["prompt"] == f"a <lora:{here}:0.8>"
+    assert note in said if note else not said
+
+
+def test_tags_of_the_hires_prompt_get_the_names_that_loras_have_here_too(reader: ParametersReader) -> None:
+    hires = 'Denoising strength: 0.5, Hires upscale: 2, Hires upscaler: Latent, Hires prompt: "b <lora:gone:1>", '
+    params, said = pasted(reader, "a", "gone", "other", hires)
+    assert params["hires"]["prompt"] == "b <lora:other:1>"
+    assert "is called" in said
+
+
+def test_an_embedding_is_known_by_its_hash_before_its_name(web: Any, fake_jobs: FakeJobs) -> None:
+    named = FakeModel("bad.pt", short_hash="1111111111")
+    fake_jobs.catalog.embeddings = (named, FakeModel("worse.pt", short_hash="2222222222"))
+    try:
+        for digest, here, said in (
+            ("111111111100", "bad", ""),
+            ("222222222200", "worse", "is called"),
+            ("333333333333", "bad", "other content"),
+        ):
+            text = f'bad\nSteps: 9, Sampler: Euler, Seed: 3, TI hashes: "bad: {digest}"'
+            (found,) = web.post("/infotext", json={"text": text}).json()["models"]
+            assert found["here"] == here
+            assert said in found["note"] if said else not found["note"]
+    finally:
+        fake_jobs.catalog.embeddings = ()
+
+
+def test_completion_tells_files_of_one_name_apart_and_escapes_what_would_begin_a_comment(
+    reader: ParametersReader,
+) -> None:
+    catalog = reader._catalog
+    other = next(lora for lora in catalog.loras if lora.stem == "other")
+    other.path.rename(other.path.with_name("my#style.safetensors"))
+    catalog.refresh()
+    found = complete("", ["lora"], catalog, StyleBook(list, other.path), other.path)
+    assert {f.insert for f in found} == {"<lora:SD15/detail:1>", "<lora:SDXL/detail:1>", r"<lora:my\#style:1>"}
 
 
 def test_a_picture_of_another_program_is_read(web: Any) -> None:

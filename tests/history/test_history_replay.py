@@ -238,6 +238,20 @@ def test_a_lora_is_found_under_its_new_name_and_the_tag_follows(
     assert [missing.kind for missing in planned(studio, history, models).missing] == ["lora"]
 
 
+def test_a_lora_of_the_hires_prompt_is_found_under_its_new_name(
+    studio: Studio, history: History, models: Catalog
+) -> None:
+    studio.models = used(models, "checkpoint", "lora")
+    hires = {"prompt": "more <lora:grain:0.8>", "negative_prompt": "", "upscaler": "Latent"}
+    studio.save(studio.params(checkpoint="photo/base.safetensors", vae="None", hires=hires))
+    lora = studio.paths.loras[0] / "grain.safetensors"
+    lora.rename(lora.with_name("film#grain.safetensors"))
+    models.refresh()
+    hires_then = planned(studio, history, models).params.hires
+    assert hires_then is not None
+    assert hires_then.prompt == r"more <lora:film\#grain:0.8>"
+
+
 def test_a_lora_of_an_imported_picture_is_found_by_the_hash_of_its_tensors(
     studio: Studio, history: History, models: Catalog
 ) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from webui.errors import InvalidParams
-from webui.prompt import ExtraNetwork, split_networks, strip_comments, strip_networks
+from webui.prompt import ExtraNetwork, rename_networks, split_networks, strip_comments, strip_networks, written
 
 
 def one(text: str) -> ExtraNetwork:
@@ -70,8 +70,36 @@ def test_H092_a_name_that_looks_like_a_path_is_a_name_to_be_looked_up(name: str)
 
 
 def test_H092_arguments_of_other_programs_do_not_harm() -> None:
-    network = one("<lora:x:1:1:lbw=1,0,0,0>")
+    _, (network,), _ = split_networks("<lora:x:1:1:lbw=1,0,0,0>")
     assert network.named == {"lbw": "1,0,0,0"}
+
+
+@pytest.mark.parametrize(
+    ("tag", "said"),
+    [
+        ("<lora:x:0.5:lbw=MIDD>", "lbw=MIDD"),
+        ("<lora:x:0.5:1:8:what>", "what"),
+        ("<hypernet:x:0.5:9>", "9"),
+        ("<hypernet:x:0.5:unet=1>", "unet=1"),
+    ],
+)
+def test_an_argument_that_means_nothing_is_said_and_the_network_acts(tag: str, said: str) -> None:
+    text, (network,), (warning,) = split_networks(f"a {tag}")
+    assert (text, network.name, network.te_weight) == ("a ", "x", 0.5)
+    assert f'"{said}" had no effect' in warning.text
+
+
+def test_a_name_with_a_number_sign_is_written_with_an_escape() -> None:
+    text, (network,), _ = split_networks(strip_comments(f"a <lora:{written('my#style')}:1> cat # note"))
+    assert (text, network.name) == ("a  cat \n", "my#style")
+
+
+def test_tags_are_renamed_and_all_else_stays() -> None:
+    text = r"a <lyco:old:0.5:te=1> <lora:my\#style> <hypernet:old:1> <lora: Old > old"
+    names = {"old": "sub/new", "my#style": "b#"}
+    renamed = rename_networks(text, lambda kind, name: names.get(name.lower()) if kind == "lora" else None)
+    assert renamed == r"a <lyco:sub/new:0.5:te=1> <lora:b\#> <hypernet:old:1> <lora:sub/new> old"
+    assert rename_networks(text, lambda _kind, _name: None) == text
 
 
 @pytest.mark.timeout(20)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from webui.errors import InvalidParams
-from webui.prompt import Style, apply_styles, find_styles, read_styles, recognise, save_styles
+from webui.prompt import Style, apply_styles, find_styles, read_styles, recognise, save_styles, shown_name
 from webui.prompt.styles import MAX_FILE_SIZE
 
 FILM = Style("Film", "film still, {prompt}, 35mm", "cartoon")
@@ -111,3 +113,11 @@ def test_H116_a_formula_is_text(tmp_path: Path) -> None:
     path = write(tmp_path / "styles.csv", "name,prompt,negative_prompt\n\"=cmd|'/c calc'!A1\",@SUM(1),+1\n")
     (style,), _ = read_styles([path])
     assert (style.name, style.prompt, style.negative_prompt) == ("=cmd|'/c calc'!A1", "@SUM(1)", "+1")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="where names may be any bytes")
+def test_a_file_whose_name_is_no_text_is_named_escaped(tmp_path: Path) -> None:
+    file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.csv"))
+    file.write_text("prompt\nx\n")
+    assert shown_name(file) == r"\udcff.csv"
+    assert read_styles([file])[1] == [r'\udcff.csv has no column "name"; its styles were not read.']

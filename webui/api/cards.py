@@ -16,13 +16,14 @@ from webui.api.viewer import AdminOnly, CurrentViewer
 from webui.catalog import can_run
 from webui.catalog.adapters import architecture
 from webui.catalog.header import read_header
-from webui.catalog.lookup import embedding_name
+from webui.catalog.lookup import embedding_name, tag_names
 from webui.catalog.previews import find_previews, preview_of, write_notes, write_preview
 from webui.catalog.sidecar import UserNotes
 from webui.catalog.training import training_facts, training_tags
 from webui.errors import InvalidParams, ModelNotFound, NotFound, SaveError, WebUIError
 from webui.history.thumbnails import Thumbnails
 from webui.paths import safe_path
+from webui.prompt import written
 
 if TYPE_CHECKING:
     from webui.catalog import Catalog
@@ -66,9 +67,10 @@ def card_routes(
         response.headers["cache-control"] = "no-store"
         models = listed(kind)
         previews = find_previews(models)
+        names = tag_names(models)
         families = {m.family for m in (*models, *catalog.checkpoints)}
         return CardList(
-            cards=[card(model, kind, previews.get(model.path), store) for model in models],
+            cards=[card(model, kind, previews.get(model.path), store, names[model.name]) for model in models],
             bases={str(family): str(architecture(family)) for family in families},
         )
 
@@ -112,8 +114,8 @@ def card_routes(
     return router
 
 
-def card(model: ModelFile, kind: Kind, preview: Path | None, store: SettingsStore) -> CardView:
-    """What the list shows of a model file; no path of this machine."""
+def card(model: ModelFile, kind: Kind, preview: Path | None, store: SettingsStore, name: str) -> CardView:
+    """What the list shows of a model file; no path of this machine. `name` is what a tag calls it."""
     notes = model.notes or UserNotes()
     runs = can_run(model, store.current)
     folder = model.name.rpartition("/")[0]
@@ -126,7 +128,7 @@ def card(model: ModelFile, kind: Kind, preview: Path | None, store: SettingsStor
         variant=model.variant,
         size=model.size,
         modified=model.mtime_ns / 1e9,
-        insert=insertion(model, kind),
+        insert=insertion(model, kind, name),
         negative=notes.negative_text.strip(),
         preview=_version(preview) if preview is not None else "",
         description=" ".join(notes.description.split())[:_SHOWN],
@@ -135,15 +137,15 @@ def card(model: ModelFile, kind: Kind, preview: Path | None, store: SettingsStor
     )
 
 
-def insertion(model: ModelFile, kind: Kind) -> str:
-    """What a click writes into the prompt; "" for a checkpoint, which is chosen instead."""
+def insertion(model: ModelFile, kind: Kind, name: str) -> str:
+    """What a click writes into the prompt; "" for a checkpoint, which is chosen instead. `name`: of `tag_names`."""
     notes = model.notes or UserNotes()
     if kind == "checkpoint":
         return ""
     if kind == "embedding":
         return embedding_name(model)
     words = notes.activation_text.strip()
-    tag = f"<{'lora' if kind == 'lora' else 'hypernet'}:{model.stem}:{notes.preferred_weight or 1.0:g}>"
+    tag = f"<{'lora' if kind == 'lora' else 'hypernet'}:{written(name)}:{notes.preferred_weight or 1.0:g}>"
     return f"{tag} {words}".strip()
 
 
@@ -192,8 +194,9 @@ def _as_png(path: Path) -> bytes:
     data = path.read_bytes()
     if path.suffix.lower() == ".png":
         return data
-    text, _ = pictures.read_text(data)
-    return pictures.encode(pictures.open_image(data).convert("RGB"), "png", 90, text)
+    with pictures.opened(data) as image:
+        text, _ = pictures.read_text(data, image)
+        return pictures.encode(image.convert("RGB"), "png", 90, text)
 
 
 def _written(write: Callable[[], object]) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from webui.api.responses import CompletionView
-from webui.catalog.lookup import embedding_name
-from webui.prompt import StyleBook, list_wildcards
+from webui.catalog.lookup import embedding_name, tag_names
+from webui.prompt import StyleBook, list_wildcards, written
 
 if TYPE_CHECKING:
     from webui.catalog import Catalog
@@ -48,17 +48,20 @@ def _rank(query: str, name: str) -> tuple[int, int] | None:
 
 def _entries(kind: str, catalog: Catalog, styles: StyleBook, wildcards: Path) -> Iterator[CompletionView]:
     if kind == "lora":
+        names = tag_names(catalog.loras)
         for lora in catalog.loras:
+            name = names[lora.name]
             weight, words = 1.0, ""
             if lora.notes is not None:
                 weight, words = lora.notes.preferred_weight or 1.0, lora.notes.activation_text.strip()
-            insert = f"<lora:{lora.stem}:{weight:g}>{f' {words}' if words else ''}"
+            insert = f"<lora:{written(name)}:{weight:g}>{f' {words}' if words else ''}"
             note = lora.reason or str(lora.family)
-            yield CompletionView(kind=kind, label=lora.stem, insert=insert, note=note)
+            yield CompletionView(kind=kind, label=name, insert=insert, note=note)
     elif kind == "hypernet":
+        names = tag_names(catalog.hypernetworks)
         for network in catalog.hypernetworks:
-            note = network.reason or str(network.family)
-            yield CompletionView(kind=kind, label=network.stem, insert=f"<hypernet:{network.stem}:1>", note=note)
+            name, note = names[network.name], network.reason or str(network.family)
+            yield CompletionView(kind=kind, label=name, insert=f"<hypernet:{written(name)}:1>", note=note)
     elif kind == "embedding":
         for embedding in catalog.embeddings:
             note = embedding.reason or ", ".join(part for part in (str(embedding.family), embedding.variant) if part)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from webui import infotext
 from webui.api.responses import ModelMention, NotUnderstoodView, ParametersView
 from webui.catalog import can_run
-from webui.catalog.lookup import find_network, find_restorer, with_hash
+from webui.catalog.lookup import embedding_name, find_network, find_restorer, tag_names, with_hash
 from webui.errors import WebUIError, near_matches
 from webui.names import AUTOMATIC
-from webui.prompt import ExtraNetwork, split_networks
+from webui.prompt import ExtraNetwork, rename_networks, split_networks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +27,7 @@ _HASH = re.compile(r"\s*\[([0-9a-fA-F]{6,64})\]\s*$")
 _SUFFIX = re.compile(r"\.(safetensors|ckpt|pt|pth|bin)$", re.IGNORECASE)
 _NO_VAE = (AUTOMATIC, "None")
 MAX_MENTIONED = 100
+_DIGITS = 10  # of a hash, at least, that say which file it is
 
 ForeignText = Callable[[str, "Mapping[str, str]"], "str | None"]
 """The parameters text that somebody makes of a text and chunks of a picture that they know; None for all others."""
@@ -63,8 +64,12 @@ class ParametersReader:
             styles, prompt, negative = self._styles.recognise(prompt, negative)
         models = [*self._checkpoint(params), *self._vae(params, parsed.fields.get("VAE hash", ""))]
         models += self._faces(params)
-        prompt, loras = self._loras(prompt, parsed.lora_hashes)
-        models += [*loras, *self._embeddings(parsed.embedding_hashes)]
+        loras: dict[str, ModelMention] = {}
+        prompt = self._with_loras(prompt, parsed.lora_hashes, loras)
+        hires = params.get("hires")
+        if isinstance(hires, dict) and isinstance(hires.get("prompt"), str):
+            params["hires"] = {**hires, "prompt": self._with_loras(hires["prompt"], parsed.lora_hashes, loras)}
+        models += [*loras.values(), *self._embeddings(parsed.embedding_hashes)]
         params.update({key: text for key, text in (("prompt", prompt), ("negative_prompt", negative)) if key in params})
         return ParametersView(
             dialect=parsed.dialect,
@@ -111,46 +116,71 @@ class ParametersReader:
         note = f'There is no face restoration model "{name}" here: faces stay as they are drawn.'
         return [ModelMention(kind="face restorer", name=name, note=note)]
 
-    def _loras(self, prompt: str, hashes: dict[str, str]) -> tuple[str, list[ModelMention]]:
-        """The prompt with tags under the names that LoRAs have here, and what became of each."""
-        mentions: dict[str, ModelMention] = {}
+    def _with_loras(self, prompt: str, hashes: dict[str, str], mentions: dict[str, ModelMention]) -> str:
+        """The prompt with tags under the names that LoRAs have here; `mentions` gets what became of each, by name."""
+        loras = self._catalog.loras
         for network in _tags(prompt):
-            name, digest = network.name, hashes.get(network.name, "")
+            name, digest = network.name, hashes.get(network.name.replace(",", ""), "")
             if network.kind != "lora" or name in mentions:
                 continue
-            found = find_network(self._catalog.loras, name)
-            if found is None and digest:
-                found = with_hash(self._catalog.loras, digest) or self._by_tensors(digest)
+            named = find_network(loras, name)
+            found = self._of_hash(named, digest) or named
+            mention = mentions[name] = ModelMention(kind="lora", name=name, digest=digest)
             if found is None:
-                near = _nearest(name, self._catalog.loras)
-                note = f'There is no LoRA "{name}" here.'
-                mentions[name] = ModelMention(kind="lora", name=name, digest=digest, nearest=near, note=note)
-            else:
-                renamed = found.stem.casefold() != name.casefold()
-                note = f'The LoRA "{name}" is called "{found.stem}" here.' if renamed else ""
-                mentions[name] = ModelMention(kind="lora", name=name, digest=digest, here=found.stem, note=note)
-                if renamed:
-                    prompt = re.sub(rf"(<(?:lora|lyco):){re.escape(name)}(?=[:>])", rf"\g<1>{found.stem}", prompt)
-        return prompt, list(mentions.values())
-
-    def _by_tensors(self, digest: str) -> ModelFile | None:
-        """By the hash over a LoRA's tensors alone, as far as it is known; it is computed for the next time."""
-        for model in self._catalog.loras:
-            try:
-                if len(digest) >= 10 and self._catalog.addnet_hash(model, wait=False).startswith(digest):
-                    return model
-            except WebUIError:  # a file that cannot be read is not the one
+                mention.nearest = _nearest(name, loras)
+                mention.note = f'There is no LoRA "{name}" here.'
                 continue
-        return None
+            own = {known.casefold() for known in (found.stem, found.name_without_suffix, found.name)}
+            if found is named and name.casefold() in own:
+                mention.here = name
+                mention.note = _other_content("LoRA", name, digest, self._hashes(found))
+            else:
+                mention.here = tag_names(loras)[found.name]
+                mention.note = f'The LoRA "{name}" is called "{mention.here}" here.'
+        here = {name: mention.here for name, mention in mentions.items() if mention.here not in ("", name)}
+        return rename_networks(prompt, lambda kind, name: here.get(name) if kind == "lora" else None)
+
+    def _of_hash(self, named: ModelFile | None, digest: str) -> ModelFile | None:
+        """The LoRA with this hash: the one that has the name, too, or any other; None where none is known to have it.
+
+        A hash over the tensors alone that is not known yet is computed for the next time.
+        """
+        if not digest:
+            return None
+        loras = self._catalog.loras
+        if named is not None and _one_begins(self._hashes(named), digest):
+            return named
+        found = with_hash(loras, digest)
+        if found is not None or (named is not None and not self._by_tensors(named)):
+            return found  # as long as it may be the one that has the name, not every LoRA is read for it
+        return next((lora for lora in loras if _one_begins([self._by_tensors(lora)], digest)), None)
+
+    def _hashes(self, lora: ModelFile) -> list[str]:
+        """All by which a parameters text may mean the file, the usual one first; what is not known yet is ""."""
+        trained = lora.metadata.get("sshs_model_hash", "").strip().lower()
+        by_tensors = self._by_tensors(lora)
+        return [trained or by_tensors, by_tensors, lora.sha256 or ""]
+
+    def _by_tensors(self, lora: ModelFile) -> str:
+        try:
+            return self._catalog.addnet_hash(lora, wait=False)
+        except WebUIError:  # a file that cannot be read is not the one
+            return ""
 
     def _embeddings(self, hashes: dict[str, str]) -> list[ModelMention]:
         mentions = []
         for name, digest in list(hashes.items())[:MAX_MENTIONED]:  # each is looked for in all names
-            found = find_network(self._catalog.embeddings, name) or with_hash(self._catalog.embeddings, digest)
+            named = find_network(self._catalog.embeddings, name)
+            known = [(named.sha256 if named is not None else None) or ""]
+            found = named if _one_begins(known, digest) else with_hash(self._catalog.embeddings, digest) or named
             mention = ModelMention(kind="embedding", name=name, digest=digest, here=found.stem if found else "")
             if found is None:
                 mention.note = f'There is no embedding "{name}" here.'
                 mention.nearest = _nearest(name, self._catalog.embeddings)
+            elif found is named:
+                mention.note = _other_content("embedding", name, digest, known)
+            else:
+                mention.note = f'The embedding "{name}" is called "{embedding_name(found)}" here: write that instead.'
             mentions.append(mention)
         return mentions
 
@@ -172,6 +202,18 @@ def _mention(kind: str, name: str, digest: str, models: Sequence[ModelFile]) -> 
         nearest = _nearest(name, models)
     here = found.name if found is not None else ""
     return ModelMention(kind=kind, name=name, digest=digest, here=here, nearest=nearest, note=note), found
+
+
+def _one_begins(hashes: Sequence[str], digest: str) -> bool:
+    """Whether one of them begins with the digits of a text, which are too few to say so below `_DIGITS`."""
+    return len(digest) >= _DIGITS and any(known.startswith(digest.lower()) for known in hashes)
+
+
+def _other_content(word: str, name: str, digest: str, known: Sequence[str]) -> str:
+    """The note on a file that has the name in a text; "" where it is the one, or may be: not all of `known` are."""
+    if len(digest) < _DIGITS or not all(known) or _one_begins(known, digest):
+        return ""
+    return f'The {word} "{name}" here has other content ({known[0][: len(digest)]} instead of {digest}).'
 
 
 _WORDS = {"checkpoint": "checkpoint", "vae": "VAE"}

@@ -16,13 +16,25 @@ from webui.api.parameters import ParametersReader
 from webui.api.responses import CompletionView, ParametersView, StyleList, StyleView, TokenCount
 from webui.api.viewer import AdminOnly
 from webui.catalog import can_run
-from webui.catalog.lookup import embedding_vectors
+from webui.catalog.lookup import bundled_vectors, embedding_vectors, find_network
 from webui.errors import InvalidParams, WebUIError
 from webui.params import MAX_PROMPT_LENGTH, make_params
-from webui.prompt import EmbeddingNames, Style, StyleBook, clip_tokenizer, count_tokens, listed, words_of
+from webui.prompt import (
+    EmbeddingNames,
+    Style,
+    StyleBook,
+    clip_tokenizer,
+    count_tokens,
+    listed,
+    shown_name,
+    split_networks,
+    strip_comments,
+    words_of,
+)
 
 if TYPE_CHECKING:
     from webui.catalog import Catalog
+    from webui.catalog.models import ModelFile
     from webui.settings import SettingsStore
 
 NO_STORE = {"cache-control": "no-store"}
@@ -71,7 +83,7 @@ def prompt_routes(
     @router.get("/tokens", response_model=TokenCount)
     def tokens(text: Annotated[str, Query(max_length=MAX_PROMPT_LENGTH)] = "") -> TokenCount:
         """How many tokens a prompt takes; an embedding's name takes as many as it has vectors."""
-        count, limit = count_tokens(text, clip_tokenizer(), embeddings=_embeddings(catalog, store))
+        count, limit = count_tokens(text, clip_tokenizer(), embeddings=_embeddings(catalog, store, text))
         return TokenCount(count=count, limit=limit)
 
     @router.post("/tokens", response_model=TokenCount)
@@ -90,7 +102,7 @@ def prompt_routes(
         known = {style.name for style in styles.read()[0]}
         both = ("", text) if negative else (text, "")
         text = styles.apply(*both, [name for name in names if name in known])[int(negative)]
-        embeddings = _embeddings(catalog, store, _text(data, "checkpoint"), _text(data, "read_as_words"))
+        embeddings = _embeddings(catalog, store, text, _text(data, "checkpoint"), _text(data, "read_as_words"))
         count, limit = count_tokens(text, clip_tokenizer(), negative=negative, embeddings=embeddings, **_counting(data))
         return TokenCount(count=count, limit=limit)
 
@@ -102,8 +114,12 @@ def prompt_routes(
     return router
 
 
-def _embeddings(catalog: Catalog, store: SettingsStore, alias: str = "", read_as_words: str = "") -> EmbeddingNames:
-    """The names that are embeddings for a checkpoint; for any where it is not known here."""
+def _embeddings(
+    catalog: Catalog, store: SettingsStore, text: str, alias: str = "", read_as_words: str = ""
+) -> EmbeddingNames:
+    """The names that are embeddings for a checkpoint, those inside of LoRAs that `text` names among them; for any
+    checkpoint where it is not known here.
+    """
     words = words_of(read_as_words)
     try:
         checkpoint = catalog.find_checkpoint(alias) if alias else None
@@ -111,7 +127,19 @@ def _embeddings(catalog: Catalog, store: SettingsStore, alias: str = "", read_as
         checkpoint = None
     usable = (model for model in catalog.embeddings if can_run(model, store.current))
     vectors = embedding_vectors(usable, checkpoint)
-    return EmbeddingNames({name: n for name, n in vectors.items() if listed(name) not in words}, clip_tokenizer())
+    vectors = {name: count for name, count in vectors.items() if listed(name) not in words}
+    for lora in _loras(text, catalog):
+        vectors |= bundled_vectors(lora, checkpoint)
+    return EmbeddingNames(vectors, clip_tokenizer())
+
+
+def _loras(text: str, catalog: Catalog) -> list[ModelFile]:
+    try:
+        tags = split_networks(strip_comments(text))[1]
+    except InvalidParams:  # more than a prompt may have: Generate will say so
+        return []
+    found = [find_network(catalog.loras, tag.name) for tag in tags if tag.kind == "lora"]
+    return [lora for lora in found if lora is not None]
 
 
 def _counting(data: dict[str, Any]) -> dict[str, Any]:
@@ -140,7 +168,7 @@ def _style_list(styles: StyleBook) -> StyleList:
                 name=style.name,
                 prompt=style.prompt,
                 negative_prompt=style.negative_prompt,
-                file=Path(style.source).name,
+                file=shown_name(Path(style.source)),
             )
             for style in found
         ],

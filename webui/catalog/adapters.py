@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Protocol
 
 from webui.catalog.families import Family
+
+BUNDLE = "bundle_emb."  # names of embeddings inside of a LoRA: bundle_emb.NAME.string_to_param.*
+# What follows NAME there; "_out" is for the vectors that OneTrainer puts behind the token table.
+_TABLE = re.compile(r"(.+)\.((?:emb_params|clip_[lg]|text_encoders_[01])(?:_out)?|string_to_param\.[^.]*)", re.DOTALL)
 
 
 class _Keys(Protocol):
@@ -48,7 +53,7 @@ _MARKS: tuple[tuple[Family, str], ...] = (
     (Family.SD3, r"transformer_blocks[._]\d+[._]attn[._]add_k_proj"),
     (Family.CASCADE, r"lora_(prior_unet|prior_te)_"),
     (Family.Z_IMAGE, r"layers[._]\d+[._](attention|adaLN_modulation)"),
-    (Family.SDXL, r"^(lora_te[12]_|text_encoder_2\.)"),
+    (Family.SDXL, r"^(lora_te2_|text_encoder_2\.|text_encoders\.clip_g\.)"),
     (Family.SDXL, r"attentions[._]\d+[._]transformer_blocks[._][2-9]"),
     (Family.SDXL, r"_block[s_0-9]*_transformer_blocks_[2-9]"),
     (Family.SDXL, r"unet_(input_blocks_[78]|output_blocks_[012])_1_transformer_blocks_1_"),
@@ -96,6 +101,21 @@ def lora_format(keys: _Keys) -> str | None:
     return next((scheme for scheme, pattern in _SCHEMES if keys.matching(pattern)), None)
 
 
+def bundled_tables(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """The embeddings that a LoRA brings with it: name -> what a table is called in files of embeddings -> its tensor.
+
+    A name may hold dots. `names`: of all tensors of the file.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for tensor in names:
+        if tensor.startswith(BUNDLE):
+            rest = tensor.removeprefix(BUNDLE)
+            known = _TABLE.fullmatch(rest)
+            name, table = (known[1], known[2]) if known else rest.partition(".")[::2]
+            found.setdefault(name, {})[table] = tensor
+    return found
+
+
 def lora_family(keys: _Keys) -> tuple[Family, int]:
     """(family, width of the prompt's vectors or 0): by block names, the cross-attention's width, the metadata."""
     for family, pattern in _MARKS:
@@ -104,7 +124,9 @@ def lora_family(keys: _Keys) -> tuple[Family, int]:
     context = _context_width(keys)
     if context in (1024, 2048):
         return (Family.SD2, context) if context == 1024 else (Family.SDXL, context)
-    if context or keys.matching(r"(^lora_unet_|^unet\.|^lycoris_)(down|mid|up|input|middle|output)_blocks?"):
+    if context != 768 and keys.starts("lora_te1_"):  # SD1's only encoder has that name in some trainers' files, too
+        return Family.SDXL, context or 2048
+    if context or keys.matching(r"(^lora_unet_|^oft_unet_|^unet\.|^lycoris_)(down|mid|up|input|middle|output)_blocks?"):
         return _by_metadata(keys.metadata) or Family.SD1, context
     if keys.matching(r"^lora_te_text_model_encoder_layers_(1[2-9]|2\d)_"):
         return Family.SD2, 1024

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from webui.catalog.adapters import lora_family, lora_format
+from webui.catalog.adapters import bundled_tables, lora_family, lora_format
 from webui.catalog.families import KIND_NAMES, RUNNABLE_FAMILIES, Family, Kind
 from webui.catalog.keys import TEXT, UNET, VAE, Detected, Keys
 
@@ -82,10 +83,14 @@ MAX_VECTORS = 75  # an embedding is never split over two parts of a prompt
 _WIDTHS = {768: Family.SD1, 1024: Family.SD2, 2048: Family.SDXL, 1280: Family.SDXL}
 
 
+PAIRS = (("clip_l", "clip_g"), ("text_encoders_0", "text_encoders_1"))  # SDXL: one table for each text encoder
+
+
 def embedding(keys: Keys) -> Detected | None:
     """A textual inversion: one table of vectors, or two for the two encoders of SDXL."""
-    if keys.all("clip_g", "clip_l"):
-        vectors = [shape[0] if len(shape) == 2 else 1 for shape in (keys.shape("clip_g"), keys.shape("clip_l"))]
+    pair = next((pair for pair in PAIRS if keys.all(*pair)), None)
+    if pair is not None:
+        vectors = [shape[0] if len(shape) == 2 else 1 for shape in map(keys.shape, pair)]
         found = embedding_facts((vectors[0], 2048))
         if vectors[0] != vectors[1]:
             return replace(found, reason="Its two halves have different numbers of vectors.")
@@ -105,6 +110,23 @@ def embedding(keys: Keys) -> Detected | None:
     found = embedding_facts(shape)
     if found.context_dim == 2048:
         return replace(found, reason="An embedding for SDXL has two tables, clip_l and clip_g; this file has one.")
+    return found
+
+
+def bundled_in(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, int]]:
+    """The embeddings inside of a LoRA: name -> (vectors, width of the prompt's vectors). `shapes`: of all its tensors.
+
+    Those that no prompt can use are left out.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    for name, tables in bundled_tables(shapes).items():
+        pair = next((pair for pair in PAIRS if all(table in tables for table in pair)), None)
+        table = pair[0] if pair else next((table for table in tables if not table.endswith("_out")), "")
+        shape = shapes[tables[table]] if table else ()
+        if len(shape) in (1, 2) and 0 not in shape:
+            vectors = shape[0] if len(shape) == 2 else 1
+            if vectors <= MAX_VECTORS:
+                found[name] = vectors, 2048 if pair else shape[-1]
     return found
 
 

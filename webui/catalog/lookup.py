@@ -2,16 +2,51 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from webui.catalog.models import ModelFile
 from webui.names import AUTOMATIC
 
 EMBEDDING_NAME = "sd-ti-embedding.name"  # the catalog's entry for what stands inside of a picture
+BUNDLED = "webui.bundled_embeddings"  # the catalog's entry for those in a LoRA: {name: [vectors, width]} in JSON
 FACE_MAKES = ("gfpgan", "restoreformer", "codeformer")
 _MIN_DIGITS = 8  # of a hash; fewer could be any file
 _HASH = re.compile(r"[0-9a-f]{10,64}").fullmatch
+
+
+class _Named(Protocol):
+    """What of a `ModelFile` a tag's name depends on."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def stem(self) -> str: ...
+
+
+def tag_names(models: Iterable[_Named]) -> dict[str, str]:
+    """What a `<lora:NAME>` or `<hypernet:NAME>` tag calls each file, by the file's name.
+
+    That is its stem, and with its folder where another file of the list has that stem; `find_network` finds it by that.
+    """
+    files = [(model.name, (model.stem, _without_suffix(model), model.name)) for model in models]
+    first: dict[str, str] = {}
+    for name, known in files:
+        for one in known:
+            first.setdefault(one, name)
+    stems = Counter(stem for _, (stem, *_) in files)
+    return {
+        name: next((one for one in (known[1:] if stems[known[0]] > 1 else known) if first[one] == name), name)
+        for name, known in files
+    }
+
+
+def _without_suffix(model: _Named) -> str:
+    head, slash, _ = model.name.rpartition("/")
+    return f"{head}{slash}{model.stem.rpartition('/')[2]}"
 
 
 def lora_names(model: ModelFile) -> tuple[str, ...]:
@@ -40,6 +75,17 @@ def embedding_vectors(embeddings: Iterable[ModelFile], checkpoint: ModelFile | N
         if checkpoint is None or embedding.context_dim == checkpoint.context_dim:
             vectors.setdefault(embedding_name(embedding), vectors_in(embedding))
     return vectors
+
+
+def bundled_vectors(lora: ModelFile, checkpoint: ModelFile | None = None) -> dict[str, int]:
+    """The same of the embeddings that a LoRA brings with it, which are known while a prompt names the LoRA."""
+    try:
+        bundled = json.loads(lora.metadata.get(BUNDLED, "{}"))
+        sizes = {str(name): (int(vectors), int(width)) for name, (vectors, width) in bundled.items()}
+    except (ValueError, TypeError, AttributeError, RecursionError):  # a file's own entry of that name
+        return {}
+    dim = None if checkpoint is None else checkpoint.context_dim
+    return {name: vectors for name, (vectors, width) in sizes.items() if dim in (None, width)}
 
 
 def find_network(models: Sequence[ModelFile], name: str) -> ModelFile | None:

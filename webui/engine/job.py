@@ -94,7 +94,7 @@ class Job:
             begin = self._begin = self._beginning(first)
         try:
             with reporting.timed("upscale" if params.sd_upscale else "encode"):
-                tiles = enlarged_picture(tools, first, reporting)
+                tiles = enlarged_picture(tools, first, reporting, self._extensions.preprocess)
         except Stopped:
             self._control.batch_done()  # all pictures are made of this one: a skip of it is of the job, and of no other
             self._end()
@@ -186,6 +186,7 @@ class Job:
         with reporting.timed("encode"):
             conditionings = first.prompts.of_batch(index * count, count)
             later = None if second is None else second.prompts.of_batch(index * count, count)
+            self._read_for_refiner(index * count, count)
         reporting.tell_notes()
         self._drawing.progress.start_batch()
         if self._skips_first:
@@ -206,6 +207,12 @@ class Job:
             made = self._drawing.run(Draw(second, later, index, before, large))
         return made or Batch(large.latents, first.sampling.steps)
 
+    def _read_for_refiner(self, first: int, count: int) -> None:
+        """Have the prompts of a batch read by the refiner, too, before what had no effect is told."""
+        for one in self._passes:
+            if one.refiner is not None:
+                one.refiner.prompts.of_batch(first, count)
+
     def _make_in_tiles(self, index: int, tiles: Tiles) -> None:
         """Every picture of a batch of an SD upscale."""
         for number in range(index * self._params.batch_size, (index + 1) * self._params.batch_size):
@@ -213,6 +220,7 @@ class Job:
                 continue
             with self._reporting.timed("encode"):
                 conditionings = self._first.prompts.of_batch(number, 1)
+                self._read_for_refiner(number, 1)
             self._reporting.tell_notes()
             self._drawing.progress.start_batch()
             picture = drawn_in_tiles(tiles, number, self._first, conditionings, self._drawing, self._codec)

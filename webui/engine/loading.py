@@ -35,9 +35,11 @@ class PassLoader:
             checkpoint, vae, note = after.checkpoint, after.vae, after.note
         else:
             checkpoint, vae, note = self._networks(params)
-        prompts = self._prompts(params if after is None else after.params, checkpoint, params if after else None)
-        refiner = self._refiner(params, checkpoint, after)
-        return Pass(params, SamplingPlan(params, checkpoint, part), checkpoint, vae, prompts, note, refiner)
+        sampling = SamplingPlan(params, checkpoint, part)
+        whole, second = (params, None) if after is None else (after.params, params)
+        prompts = self._prompts(whole, checkpoint, second, sampling.total_calls)
+        refiner = self._refiner(params, checkpoint, after, sampling.total_calls)
+        return Pass(params, sampling, checkpoint, vae, prompts, note, refiner)
 
     def hires(self, first: Pass) -> Pass | None:
         """The second pass after `first`, None where there is none."""
@@ -73,7 +75,9 @@ class PassLoader:
             cache_dir=tools.paths.cache_dir,
         )
 
-    def _refiner(self, params: GenerationParams, checkpoint: LoadedCheckpoint, after: Pass | None) -> Refiner | None:
+    def _refiner(
+        self, params: GenerationParams, checkpoint: LoadedCheckpoint, after: Pass | None, calls: int
+    ) -> Refiner | None:
         """Who draws the end of the last pass, None where nobody else does."""
         if params.refiner is None or params.hires is not None or params.refiner == checkpoint.file.name:
             return None
@@ -81,12 +85,20 @@ class PassLoader:
         loaded = self._tools.store.checkpoint(file, self._reporting.emit, beside=str(checkpoint.file.path))
         check_latents(checkpoint, loaded)
         whole, second = (params, None) if after is None else (after.params, params)
-        return Refiner(loaded, self._prompts(whole, loaded, second))
+        return Refiner(loaded, self._prompts(whole, loaded, second, calls, refines=True))
 
     def _prompts(
-        self, params: GenerationParams, checkpoint: LoadedCheckpoint, second: GenerationParams | None
+        self,
+        params: GenerationParams,
+        checkpoint: LoadedCheckpoint,
+        second: GenerationParams | None,
+        calls: int,
+        *,
+        refines: bool = False,
     ) -> PicturePrompts:
-        """`second`: for the hires pass, whose params these are; `params` are the whole job's all the same."""
+        """`second`: for the hires pass, whose params these are; `params` are the whole job's all the same. `calls`: how
+        often the pass asks its networks. `refines`: they are read for a refiner.
+        """
         tools, reporting = self._tools, self._reporting
         encoder = PromptEncoder(
             checkpoint.text_encoders,
@@ -101,7 +113,9 @@ class PassLoader:
             return chosen if second is None else chosen.second_pass()
 
         first = None if second is None else params
-        reader = PromptReader(checkpoint, encoder, tools.library, reporting.notes, reporting.emit, first)
+        reader = PromptReader(
+            checkpoint, encoder, tools.library, reporting.notes, reporting.emit, calls, first, refines=refines
+        )
 
         def encode(chosen: GenerationParams) -> EncodedPrompts:
             encoded = reader.encode(chosen)

@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from webui.catalog.lookup import tag_names
 from webui.errors import InvalidParams, ModelNotFound, UnsupportedModel
 from webui.history.later import as_then, with_words
 from webui.history.records import Record
 from webui.names import AUTOMATIC
 from webui.params import GenerationParams, params_from_json
+from webui.prompt import rename_networks
 from webui.provenance import UsedModel
 
 _NETWORKS: dict[str, Callable[[Any], Sequence[Any]]] = {
@@ -31,6 +33,7 @@ _OF_OPERATIONS: dict[str, tuple[Callable[[Any], Sequence[Any]], tuple[str, ...],
 }
 # With one of these changed, the names in the prompts are meant anew.
 _OWN_WORDS = frozenset({"prompt", "negative_prompt", "read_as_words"})
+_PROMPTS = ("prompt", "negative_prompt")  # of a pass
 HASH_BUDGET = 8 * 2**30  # bytes of files without a known hash that are read to find a model
 BAKED = "None"  # the VAE selection that means the one in the checkpoint
 _STOPPED = re.compile(r"\bStopped at step: (\d+)")
@@ -150,11 +153,13 @@ def plan_replay(record: Record, models: Models, changes: Mapping[str, Any] | Non
             continue
         if network.kind == "embedding":
             embeddings.append(found)
-        twins = network.kind != "embedding" and sum(model.stem == found.stem for model in files) > 1
-        present = found.name.rpartition(".")[0] if twins else found.stem
-        for name in ("prompt", "negative_prompt"):
+        present = found.stem if network.kind == "embedding" else tag_names(files)[found.name]
+        for name in _PROMPTS:
             if name not in changes:
                 fields[name] = _renamed(fields.get(name, getattr(params, name)), network, present)
+        if params.hires is not None and "hires" not in changes:
+            hires = fields.get("hires") or params.hires.model_dump()
+            fields["hires"] = {**hires, **{name: _renamed(hires[name], network, present) for name in _PROMPTS}}
     if not record.source and not _OWN_WORDS & set(changes):
         words = as_then(params.changed(**fields), models.embeddings, embeddings, checkpoint)
         if words:
@@ -295,7 +300,6 @@ def _renamed(prompt: str, used: UsedModel, present: str) -> str:
         if stem == present:
             return prompt
         return re.sub(rf"(?<!\w){re.escape(stem)}(?!\w)", lambda _: present, prompt, flags=re.IGNORECASE)
-    names = "|".join(re.escape(name) for name in (used.name, used.name.rpartition(".")[0] or stem, stem))
-    kinds = "hypernet" if used.kind == "hypernetwork" else "lora|lyco"
-    tag = re.compile(rf"(<(?:{kinds}):)(?:{names})(?=[:>])", re.IGNORECASE)
-    return tag.sub(lambda match: match[1] + present, prompt)
+    names = {name.casefold() for name in (used.name, used.name.rpartition(".")[0] or stem, stem)}
+    tag = "hypernet" if used.kind == "hypernetwork" else "lora"
+    return rename_networks(prompt, lambda kind, name: present if kind == tag and name.casefold() in names else None)

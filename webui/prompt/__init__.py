@@ -13,11 +13,11 @@ from webui.prompt.chunks import Chunk, EmbeddingNames, PlacedEmbedding, chunk_te
 from webui.prompt.comments import strip_comments
 from webui.prompt.composable import split_and
 from webui.prompt.mentions import listed, names_in, words_of
-from webui.prompt.networks import ExtraNetwork, split_networks, strip_networks
+from webui.prompt.networks import ExtraNetwork, rename_networks, split_networks, strip_networks, written
 from webui.prompt.plan import PromptPart, PromptPlan, parse_prompt
 from webui.prompt.schedule import ScheduledText, denoiser_calls, parse_schedule, text_at
 from webui.prompt.stylebook import StyleBook
-from webui.prompt.styles import Style, apply_styles, find_styles, read_styles, recognise, save_styles
+from webui.prompt.styles import Style, apply_styles, find_styles, read_styles, recognise, save_styles, shown_name
 from webui.prompt.tokenizer import ClipTokenizer, clip_tokenizer
 from webui.prompt.wildcards import every_expansion, expand_wildcards, has_wildcards, list_wildcards, wildcard_lines
 
@@ -54,7 +54,9 @@ __all__ = [
     "parse_schedule",
     "read_styles",
     "recognise",
+    "rename_networks",
     "save_styles",
+    "shown_name",
     "split_and",
     "split_networks",
     "strip_comments",
@@ -62,4 +64,5 @@ __all__ = [
     "text_at",
     "wildcard_lines",
     "words_of",
+    "written",
 ]

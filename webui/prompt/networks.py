@@ -2,14 +2,15 @@
 
 An addition of ours: `<lora:name:1:start=0.2:stop=0.8>` acts on a share of the steps.
 
-The name is only a name here; it is looked up in the catalog's list, never joined to a path.
+The name is only a name here; it is looked up in the catalog's list, never joined to a path. A `#` in it is written
+`\\#`: alone it begins a comment.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from webui.errors import InvalidParams
@@ -18,6 +19,8 @@ from webui.prompt.limits import MAX_NETWORKS, MAX_WEIGHT
 
 _OPEN = re.compile(r"<(\w+):")
 _KINDS = {"lora": "lora", "lyco": "lora", "hypernet": "hypernet"}
+# What means something behind a name: the positional arguments, and the names of the others.
+_ARGUMENTS = {"lora": (3, ("te", "unet", "dyn", "start", "stop")), "hypernet": (1, ("te", "start", "stop"))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,8 @@ class ExtraNetwork:
 def split_networks(text: str) -> tuple[str, tuple[ExtraNetwork, ...], tuple[Warning, ...]]:
     """(the text without its tags, the networks in order, what had no effect). Linear.
 
-    A tag of an unknown kind, or with a weight that is no number, is removed with a warning. Raises `InvalidParams`
+    A tag of an unknown kind, or with a weight that is no number, is removed with a warning; arguments that mean nothing
+    are a warning, and the network acts. Raises `InvalidParams`
     for more than `MAX_NETWORKS` tags.
     """
     kept: list[str] = []
@@ -85,6 +89,11 @@ def split_networks(text: str) -> tuple[str, tuple[ExtraNetwork, ...], tuple[Warn
         found = _network(kind, content)
         if isinstance(found, ExtraNetwork):
             networks.append(found)
+            surplus = _surplus(found)
+            if surplus:
+                known = ", ".join(_ARGUMENTS[found.kind][1])
+                text_of = f'In "{text[start:end][:80]}", "{":".join(surplus)[:80]}" had no effect. Known: {known}.'
+                warnings.append(Warning("network", text_of))
         else:
             warnings.append(Warning("network", f'"{text[start:end][:80]}" had no effect: {found}'))
     kept.append(text[position:])
@@ -100,6 +109,25 @@ def strip_networks(text: str) -> str:
         position = end
     kept.append(text[position:])
     return "".join(kept)
+
+
+def written(name: str) -> str:
+    """A network's name as a tag has it."""
+    return name.replace("#", r"\#")
+
+
+def rename_networks(text: str, present: Callable[[str, str], str | None]) -> str:
+    """The text with other names in its tags: `present(kind, name)` is the name from now on, None for the same."""
+    kept: list[str] = []
+    position = 0
+    for _, end, kind, content in _tags(text):
+        name = content.partition(":")[0]
+        new = present(_KINDS.get(kind.casefold(), ""), _read(name))
+        if new is not None:
+            begin = end - 1 - len(content)
+            kept += (text[position:begin], written(new))
+            position = begin + len(name)
+    return "".join((*kept, text[position:]))
 
 
 def _tags(text: str) -> list[tuple[int, int, str, str]]:
@@ -138,13 +166,24 @@ def _network(kind: str, content: str) -> ExtraNetwork | str:
     for number in numbers:
         if number.strip() and not _is_weight(number):
             return f'"{number[:40]}" is not a weight between -{MAX_WEIGHT:g} and {MAX_WEIGHT:g}.'
-    network = ExtraNetwork(known, name.strip(), tuple(arguments), named)
+    network = ExtraNetwork(known, _read(name), tuple(arguments), named)
     for key in ("start", "stop"):
         if named.get(key, "").strip() and not _is_share(named[key]):
             return f'{key}="{named[key][:40]}" is not a share of the steps between 0 and 1.'
     if network.start >= network.stop:
         return f"it starts at {network.start:g} and stops at {network.stop:g}, so it never acts."
     return network
+
+
+def _read(name: str) -> str:
+    return name.strip().replace(r"\#", "#")
+
+
+def _surplus(network: ExtraNetwork) -> list[str]:
+    """The arguments that mean nothing, as they are written."""
+    positions, names = _ARGUMENTS[network.kind]
+    named = [f"{key}={value}" for key, value in network.named.items() if key not in names]
+    return [*filter(str.strip, network.args[positions:]), *named]
 
 
 def _is_share(text: str) -> bool:

@@ -47,6 +47,11 @@ def read_styles(files: Iterable[Path]) -> tuple[list[Style], list[str]]:
     return list(styles.values()), problems
 
 
+def shown_name(file: Path) -> str:
+    """The file's name as any answer can carry it; what is no UTF-8 in it is escaped."""
+    return file.name.encode("utf-8", "backslashreplace").decode()
+
+
 def save_styles(path: Path, styles: Iterable[Style]) -> None:
     """Write one styles file in one step; what it held before stays beside it as `NAME.bak`. Raises `SaveError`."""
     buffer = io.StringIO(newline="")
@@ -138,11 +143,11 @@ def _read_file(path: Path, problems: list[str]) -> list[Style]:
         if not path.is_file():
             return []
         if path.stat().st_size > MAX_FILE_SIZE:
-            problems.append(f"{path.name} is larger than {MAX_FILE_SIZE // 2**20} MB; its styles were not read.")
+            problems.append(f"{shown_name(path)} is larger than {MAX_FILE_SIZE // 2**20} MB; its styles were not read.")
             return []
         text = path.read_bytes().decode("utf-8-sig", "replace").replace("\0", "")
     except OSError as error:
-        problems.append(f"{path.name} could not be read: {error.strerror or error}.")
+        problems.append(f"{shown_name(path)} could not be read: {error.strerror or error}.")
         return []
     rows = csv.reader(io.StringIO(text, newline=""))
     header: dict[str, int] | None = None
@@ -151,14 +156,14 @@ def _read_file(path: Path, problems: list[str]) -> list[Style]:
         try:
             row = next(rows, None)
         except csv.Error as error:
-            problems.append(f"{path.name}, line {rows.line_num}: {error}; the row was left out.")
+            problems.append(f"{shown_name(path)}, line {rows.line_num}: {error}; the row was left out.")
             continue
         if row is None:
             break
         if header is None:
             header = {name.strip().casefold(): index for index, name in enumerate(row[:MAX_COLUMNS])}
             if "name" not in header:
-                problems.append(f'{path.name} has no column "name"; its styles were not read.')
+                problems.append(f'{shown_name(path)} has no column "name"; its styles were not read.')
                 break
             continue
         style = _style(row, header, path)

@@ -16,12 +16,16 @@ from network_models import (
     small_unet,
     unet_output,
 )
+from recording_bus import RecordingBus
 
+from webui.engine.memory.residency import Residency
 from webui.engine.networks import lora
 from webui.engine.networks.algebra import Misfit
-from webui.engine.networks.attachment import AttachmentSwitch, ChangedWeights
+from webui.engine.networks.attachment import Attachment, AttachmentSwitch, ChangedWeights
+from webui.engine.networks.layer_names import layer_places
 from webui.engine.networks.lora import CheckpointAdapters, Strength
 from webui.engine.networks.lora_file import LoraFile
+from webui.settings import MemoryMode
 
 CROSS = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
 SELF = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
@@ -157,6 +161,31 @@ def test_weights_of_a_text_encoder_wait_where_text_encoders_live(file: LoraFile)
     assert fingerprint(encoder) == before  # on the meta device they would have been lost
 
 
+def test_a_frugal_job_keeps_changed_weights_at_its_own_home_and_the_next_one_does_not(
+    file: LoraFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Attachment, "attach", lambda _: None)  # nothing comes back from the meta device
+    device = torch.device("meta")
+    residency = Residency(device, MemoryMode.normal, bus=RecordingBus())
+    networks = {"unet": small_unet(), "te1": small_text_encoder()}
+    adapters = CheckpointAdapters(networks, lambda: residency.home, device=torch.device("cpu"))
+    (unet, _) = adapters.switches
+
+    def kept() -> set[str]:
+        return {tensor.device.type for changed in unet._kept.values() for tensor in changed.tensors.values()}
+
+    for weight in (1.0, 0.5):
+        adapters.use("unet", [Strength(file, weight)])
+    assert (kept(), unet.entries) == ({"meta"}, 2)
+    with residency.at_least(MemoryMode.lowvram, []):
+        adapters.settle()
+        assert unet.entries == 0
+        adapters.use("unet", [Strength(file, 0.5)])
+        assert (kept(), unet.entries) == ({"cpu"}, 1)
+    adapters.use("unet", [Strength(file, 0.5)])
+    assert (kept(), unet.entries) == ({"meta"}, 1)
+
+
 def test_changed_weights_are_computed_on_the_device_wherever_the_network_is(
     file: LoraFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +244,9 @@ def test_ranks_can_be_left_out(file: LoraFile) -> None:
         (TEXT, "lora_te1_text_model_encoder_layers_1_mlp_fc1"),
         (TEXT, "text_encoder.text_model.encoder.layers.1.mlp.fc1"),
         (TEXT, "text_encoder.encoder.layers.1.mlp.fc1"),
+        (TEXT, "text_encoders.clip_l.transformer.text_model.encoder.layers.1.mlp.fc1"),
+        (TEXT, "text_encoders.clip_h.transformer.text_model.encoder.layers.1.mlp.fc1"),
+        (CROSS, "oft_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"),
     ],
 )
 def test_every_trainers_name_of_a_layer_means_the_same(ours: str, theirs: str, tmp_path: Path) -> None:
@@ -251,6 +283,26 @@ def test_the_first_attention_processors_of_diffusers_are_read(tmp_path: Path) ->
         "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight",
         "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_out.0.weight",
     }
+
+
+def test_the_first_text_encoder_loras_of_diffusers_are_read(tmp_path: Path) -> None:
+    layer = "text_encoder.text_model.encoder.layers.1.self_attn."
+    pairs = {
+        f"{layer}{name}_lora.{side}.weight": torch.ones(shape)
+        for name in ("to_q", "to_k", "to_v", "to_out")
+        for side, shape in (("down", (4, WIDTH)), ("up", (WIDTH, 4)))
+    }
+    _unet, adapters = model()
+    file = lora_file(tmp_path / "a.safetensors", pairs)
+    adapters.use("te1", [Strength(file, 1.0)])
+    assert (adapters.counts(file).applied, adapters.counts(file).skipped) == (4, 0)
+    changed = adapters._switches["te1"].changed.tensors
+    assert {name.split(".")[-2] for name in changed} == {"q_proj", "k_proj", "v_proj", "out_proj"}
+
+
+def test_the_second_text_encoder_has_names_of_its_own() -> None:
+    layer = "text_encoders.clip_g.transformer.text_model.encoder.layers.1.mlp.fc1"
+    assert layer_places({"te2": small_text_encoder()})[layer].network == "te2"
 
 
 def test_a_tensor_that_would_unfold_to_another_size_is_not_computed(tmp_path: Path) -> None:

@@ -17,12 +17,15 @@ from embedded import install_embedded
 from engine_runs import make_engine, run
 from network_files import loaded, vectors, write, write_embedding, write_lora
 from PIL import Image, PngImagePlugin
+from safetensors.torch import load_file
 from torch import Tensor
 
 from webui import infotext
+from webui.catalog.lookup import bundled_vectors
 from webui.catalog.picture_embedding import _noise, read_picture_embedding
 from webui.engine import Engine
-from webui.engine.networks.embeddings import inserted
+from webui.engine.files.weights import Weights
+from webui.engine.networks.embeddings import bundled_embeddings, inserted
 from webui.errors import BadModelFile
 from webui.prompt import EmbeddingNames, chunk_text, clip_tokenizer
 
@@ -203,14 +206,51 @@ def test_the_vectors_stand_exactly_where_the_prompt_has_them() -> None:
     assert torch.equal(layer(ids), before)
 
 
+def test_one_inside_of_a_lora_that_cannot_be_read_is_said_and_neither_the_lora_nor_the_others_are_lost(
+    tmp_path: Path,
+) -> None:
+    table = torch.ones(2, 8)
+    bundle = bundled_embeddings(
+        Weights(
+            write(
+                tmp_path / "a.safetensors",
+                {
+                    "lora_unet_a.lora_up.weight": table,
+                    "bundle_emb.v1.5style.emb_params": table.clone(),
+                    "bundle_emb.v1.5style.emb_params_out": table.clone(),
+                    "bundle_emb.two.clip_l": table.clone(),
+                    "bundle_emb.two.clip_g": table.clone(),
+                    "bundle_emb.old.string_to_param.*": table.clone(),
+                    "bundle_emb.outside.clip_l_out": table.clone(),
+                    "bundle_emb.damaged.emb_params": table * float("nan"),
+                },
+            )
+        )
+    )
+    assert {e.name: e.widths for e in bundle.embeddings} == {"v1.5style": (8,), "two": (8, 8), "old": (8,)}
+    assert [name for name, _ in bundle.problems] == ["damaged", "outside"]
+
+
+def test_an_embedding_inside_of_a_lora_that_cannot_be_read_is_a_warning_with_the_loras_name(engine: Engine) -> None:
+    path = write_lora(engine, "plain")
+    plain = picture(engine, "a red apple <lora:plain:0.5>")
+    write(path, {**load_file(path), "bundle_emb.badhands.emb_params": torch.full((2, 8), float("nan"))})
+    engine._tools.catalog.refresh()
+    done = run(engine, prompt="a red apple <lora:plain:0.5>", steps=2, width=64, height=64)
+    assert done.digests == plain
+    assert [w.text for w in done.warnings] == [
+        'The embedding "badhands" in the LoRA "plain" cannot be used: the embedding\'s vectors are damaged.'
+    ]
+    path.unlink()
+
+
 def test_an_embedding_inside_of_a_lora_is_known_while_the_lora_is_named(engine: Engine, folder: Path) -> None:
     path = write_lora(engine, "plain")
-    from safetensors.torch import load_file
-
     tensors = load_file(path)
     bundled = {**tensors, "bundle_emb.badhands.string_to_param.*": vectors(loaded(engine))}
     write(path.with_name("bundle.safetensors"), bundled)
     engine._tools.catalog.refresh()
+    assert [bundled_vectors(lora) for lora in engine._tools.catalog.loras] == [{"badhands": 2}, {}]
     assert picture(engine, f"{PROMPT} <lora:bundle:0.5>") != picture(engine, f"{PROMPT} <lora:plain:0.5>")
     write_embedding(engine)
     assert picture(engine, f"{PROMPT} <lora:bundle:0.5>") == picture(engine, f"{PROMPT} <lora:plain:0.5>")

@@ -11,6 +11,7 @@ import torch
 from embedded import install_embedded
 from engine_runs import QUICK, make_engine, run
 from network_files import loaded, lora_tensors, notice, write, write_lora
+from picture_inputs import keep, scene
 
 from webui import infotext, pictures
 from webui.engine import Engine
@@ -102,6 +103,13 @@ def test_a_step_range_that_holds_no_step_changes_nothing(engine: Engine, plain: 
     assert digests(engine, " <lora:film:1:start=0.8:stop=0.9>") == plain
 
 
+def test_the_range_of_a_pass_that_starts_from_a_picture_is_of_its_own_steps(engine: Engine) -> None:
+    init = {"image": keep(engine._tools.paths.outputs, scene(64, 64)), "denoising_strength": 0.4}
+    tags = ("", " <lora:film:1>", " <lora:film:1:start=0.5>", " <lora:film:1:stop=0.5>")
+    made = [digests(engine, tag, width=64, height=64, steps=8, init=init)[0] for tag in tags]  # four calls
+    assert len(set(made)) == 4
+
+
 def test_a_range_equals_the_sets_by_hand(engine: Engine) -> None:
     """Two LoRAs that take turns: film in the first half, grain in the second."""
     turns = digests(engine, " <lora:film:0.5:stop=0.5> <lora:grain:0.5:start=0.5>")
@@ -171,6 +179,18 @@ def test_a_guidance_that_burns_the_pictures_of_a_distilled_lora_is_said_below_th
     assert 'The LoRA "film-lcm" is made for few steps (LCM): a CFG scale of 7 is too strong' in text
     assert "LCM, SGM Uniform, 6 steps and CFG scale 1.5 suit it" in text
     assert said("<lora:film-lcm:1>", 2.0) == said("<lora:film-lcm:1:0>", 7.0) == said("", 7.0) == []
+
+
+def test_layers_that_do_not_fit_are_told_of_a_lora_that_begins_later(engine: Engine) -> None:
+    checkpoint = loaded(engine)
+    tensors = {name: tensor for name, tensor in lora_tensors(checkpoint).items() if name.startswith("lora_unet")}
+    tensors[next(name for name in tensors if name.endswith("up.weight"))] = torch.zeros(3, 4)
+    path = write(engine._tools.paths.loras[-1] / "late.safetensors", tensors)
+    notice(engine)
+    for _ in range(2):
+        done = run(engine, prompt="a <lora:late:1:start=0.5>", width=64, height=64, steps=2)
+        assert ["1 skipped" in w.text for w in done.warnings] == [True]
+    path.unlink()
 
 
 def test_an_unknown_lora_is_named_with_its_nearest_and_the_picture_is_made(engine: Engine, plain: list[str]) -> None:

@@ -32,7 +32,7 @@ NEGATIVE = {"negative_prompt": "blurry"}
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Models]:
-    models = Models(tmp_path_factory.mktemp("networks"), ("sd2", "sdxl"))
+    models = Models(tmp_path_factory.mktemp("networks"), ("sd2", "sdxl", "sdxl-refiner"))
     yield models
     models.engine.close()
 
@@ -130,6 +130,15 @@ def test_a_lora_of_the_other_family_changes_nothing_and_its_family_is_named(
     assert [w.text for w in made.warnings] == [
         f'The LoRA "foreign" had no effect: it is made for {family}, and this model is {model}.'
     ]
+
+
+def test_what_a_refiner_does_not_take_is_said_of_its_part_alone(models: Models) -> None:
+    put(models, "Lora", "style", lora(models, "sdxl", "peft"))
+    fields = {"refiner": "sdxl-refiner", "refiner_switch_at": 0.5, "width": SIDE, "height": SIDE, "steps": 2}
+    made = run(models.engine, checkpoint="sdxl", prompt="a cat <lora:style:1> <lora:missing:1>", **fields)
+    said, of_refiner = (w.text for w in made.warnings)
+    assert said.startswith('There is no LoRA "missing" here')
+    assert of_refiner.startswith('In the refiner\'s part: The LoRA "style" had no effect: it is made for SDXL')
 
 
 EMBEDDINGS = {"sd2": {"emb_params": 48}, "sdxl": {"clip_l": 32, "clip_g": 48}}

@@ -31,20 +31,30 @@ class PromptReader:
         library: NetworkLibrary,
         notes: list[Warning],
         emit: Callable[[Event], None],
+        calls: int,
         first: GenerationParams | None = None,
+        *,
+        refines: bool = False,
     ) -> None:
-        """`first` is the first pass's request where these are prompts of the hires pass: its steps come before."""
+        """`calls`: denoiser calls of the pass, of which one that starts from a picture has fewer than its steps need;
+        the shares of networks are of these, and those of a prompt's schedule of the steps.
+
+        `first` is the first pass's request where these are prompts of the hires pass: its steps come before.
+        `refines`: the checkpoint draws the end of a pass, and what it does not take the other one may.
+        """
         self._checkpoint = checkpoint
         self._encoder = encoder
         self._library = library
         self._notes = notes
         self._emit = emit
+        self._calls = calls
         self._first = first
+        self._refines = refines
 
     def encode(self, params: GenerationParams) -> EncodedPrompts:
         """The prompts of `params`, encoded with the networks that they name, which are attached now."""
         plan = _plan(params, None, self._first)
-        active = self._library.select(plan, self._checkpoint, _calls(params))
+        active = self._library.select(plan, self._checkpoint, max(1, self._calls))
         embeddings, unused = self._library.embeddings_in(plan, active, self._checkpoint, params)
         vectors = {name: used.embedding for name, used in embeddings.items()}
         names = EmbeddingNames({name: e.vectors for name, e in vectors.items()}, clip_tokenizer()) if vectors else None
@@ -65,7 +75,10 @@ class PromptReader:
             if not whole
         ]
         drawing = [lora.model for lora in active.loras if lora.tag.unet_weight]
-        self._notes += notes_on(params, plan, self._checkpoint, [*active.warnings, *partly, *unused], drawing)
+        notes = notes_on(params, plan, self._checkpoint, [*active.warnings, *partly, *unused], drawing)
+        if self._refines:
+            notes = [_of_refiner(note) for note in notes if note not in self._notes]
+        self._notes += notes
         return EncodedPrompts(conditioning, self._library.used(active, embeddings))
 
     def _condition(
@@ -93,6 +106,10 @@ class PromptReader:
             name, model = lora.tag.name, lora.model
             self._emit(Loading("lora", name, f"LoRA {name} ({model.variant}): {text}"))
             self._emit(Loaded("lora", name, model.short_hash, str(model.path), {"total": seconds}))
+
+
+def _of_refiner(note: Warning) -> Warning:
+    return replace(note, text=f"In the refiner's part: {note.text}")
 
 
 def _calls(params: GenerationParams) -> int:

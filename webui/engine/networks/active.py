@@ -75,7 +75,13 @@ class ActiveNetworks:
         return in_turn(runs)
 
     def report(self) -> Iterator[tuple[UsedLora, str, bool]]:
-        """What became of the layers of each LoRA, in words, and whether all of them act; once the first sets are on."""
+        """What became of the layers of each LoRA, in words, and whether all of them act; once the first sets are on.
+
+        Those that begin later count as if they were on, too.
+        """
+        for lora in self.loras:
+            if lora.tag.unet_weight and any(lora.tag.acts_at(call, self.calls) for call in range(self.calls)):
+                self.adapters.try_out(UNET, lora.strength(UNET))
         for lora in {lora.model.path: lora for lora in self.loras}.values():
             counts = self.adapters.counts(lora.file)
             total = counts.applied + counts.skipped

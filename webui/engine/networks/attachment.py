@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,18 +18,14 @@ from torch import Tensor
 CACHE_BYTES = 2**30  # of changed weights of a network besides those that are attached
 _ROOM = 2 * 2**30  # bytes that stay free on a GPU for the picture itself
 
-FileLayer = tuple[Path, str]  # a file of adapters, and what it calls the layer
+Home = Callable[[], torch.device]  # where a network is kept when nothing runs: now, as a job may be more frugal
 
 
 @dataclass(frozen=True, slots=True)
 class ChangedWeights:
-    """The parameters of a network as a set of adapters makes them, by name, and which layers of the files found their
-    place there.
-    """
+    """The parameters of a network as a set of adapters makes them, by name."""
 
     tensors: Mapping[str, Tensor]
-    applied: tuple[FileLayer, ...] = ()
-    misfits: tuple[tuple[FileLayer, str], ...] = ()  # with the reason
 
     @property
     def nbytes(self) -> int:
@@ -91,9 +86,10 @@ class Attachment:
 class AttachmentSwitch:
     """Which set of adapters is on a network: one at a time. Sets that were on it are kept for the next time."""
 
-    def __init__(self, network: Any, home: torch.device, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, network: Any, home: torch.device | Home, cache_bytes: int = CACHE_BYTES) -> None:
         self._network = network
-        self._home = home
+        self._home_now: Home = home if callable(home) else lambda: home
+        self._home = self._home_now()
         self._limit = cache_bytes
         self._kept: OrderedDict[Hashable, ChangedWeights] = OrderedDict()
         self._key: Hashable = ()
@@ -125,11 +121,10 @@ class AttachmentSwitch:
         `compute` is called, with nothing attached, where the set is not known any more. If it fails, nothing is
         attached afterwards.
         """
+        self.settle()
         if key == self._key:
             return
-        if self._attachment is not None:
-            self._attachment.detach()
-        self._attachment, self._key = None, ()
+        self._take_off()
         if not key:
             return
         if key not in self._kept:
@@ -142,8 +137,20 @@ class AttachmentSwitch:
 
     def clear(self) -> None:
         """Take everything off and forget the changed weights."""
-        self.use((), lambda: ChangedWeights({}))
+        self._take_off()
         self._kept.clear()
+
+    def settle(self) -> None:
+        """Give up what was kept if the network is at home elsewhere by now: it would not be where the network is."""
+        home = self._home_now()
+        if home != self._home:
+            self.clear()
+            self._home = home
+
+    def _take_off(self) -> None:
+        if self._attachment is not None:
+            self._attachment.detach()
+        self._attachment, self._key = None, ()
 
     def _make_room(self) -> None:
         """Drop the sets used longest ago until the others are within the bound."""

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from webui.catalog import ModelFile
-from webui.catalog.components import MAX_VECTORS
+from webui.catalog.adapters import bundled_tables
+from webui.catalog.components import MAX_VECTORS, PAIRS
 from webui.catalog.picture_embedding import read_picture_embedding
 from webui.catalog.scan import PICTURE_SUFFIXES
 from webui.engine.files.weights import Weights, open_weights
-from webui.engine.networks.lora_file import BUNDLE
 from webui.errors import BadModelFile
 
-_PAIRS = (("clip_l", "clip_g"), ("text_encoders_0", "text_encoders_1"))  # SDXL: one table for each text encoder
 _INFORMATION = ("string_to_token", "name", "step")
+_OUTPUT = "_out"  # vectors that OneTrainer trains for behind the token table
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,14 @@ class Embedding:
         return ""
 
 
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """The embeddings that a LoRA's file brings with it. `problems`: (name, why) of those that cannot be used."""
+
+    embeddings: tuple[Embedding, ...]
+    problems: tuple[tuple[str, str], ...]
+
+
 def load_embedding(model: ModelFile, *, allow_pickle: bool, cache_dir: Path) -> Embedding:
     """Read the file. Raises `BadModelFile`, or `UnsafeFile` for a pickle that is not allowed or not harmless."""
     key = (str(model.path), model.fingerprint)
@@ -65,17 +73,20 @@ def load_embedding(model: ModelFile, *, allow_pickle: bool, cache_dir: Path) -> 
     return Embedding(model.stem, tables_of({name: name for name in weights.tensors}, weights), key)
 
 
-def bundled_embeddings(weights: Weights) -> tuple[Embedding, ...]:
-    """The embeddings that a LoRA's file brings with it."""
-    by_name: dict[str, dict[str, str]] = {}
-    for tensor in weights.tensors:
-        if tensor.startswith(BUNDLE):
-            name, _, rest = tensor.removeprefix(BUNDLE).partition(".")
-            by_name.setdefault(name, {})[rest] = tensor
-    return tuple(
-        Embedding(name, tables_of(names, weights), (str(weights.path), weights.fingerprint, name))
-        for name, names in by_name.items()
-    )
+def bundled_embeddings(weights: Weights) -> Bundle:
+    """Those inside of a LoRA. One that cannot be read does not keep the others, nor the LoRA, from acting."""
+    found: list[Embedding] = []
+    problems: list[tuple[str, str]] = []
+    for name, tables in bundled_tables(weights.tensors).items():
+        read = {table: tensor for table, tensor in tables.items() if not table.endswith(_OUTPUT)}
+        if not read:
+            problems.append((name, "The file holds output embeddings of it alone, which are not used here."))
+            continue
+        try:
+            found.append(Embedding(name, tables_of(read, weights), (str(weights.path), weights.fingerprint, name)))
+        except BadModelFile as error:
+            problems.append((name, error.message))
+    return Bundle(tuple(found), tuple(problems))
 
 
 def tables_of(names: Mapping[str, str], weights: Weights) -> tuple[Tensor, ...]:
@@ -84,7 +95,7 @@ def tables_of(names: Mapping[str, str], weights: Weights) -> tuple[Tensor, ...]:
     `emb_params` (safetensors), `string_to_param.*` (AUTOMATIC1111's .pt), a single tensor under the concept's own name
     (diffusers), or two for SDXL. Raises `BadModelFile` when there is no table, or more than one that could be meant.
     """
-    pair = next((pair for pair in _PAIRS if all(name in names for name in pair)), None)
+    pair = next((pair for pair in PAIRS if all(name in names for name in pair)), None)
     if pair is not None:
         tables = tuple(_table(weights, names[name]) for name in pair)
         if tables[0].shape[0] != tables[1].shape[0]:

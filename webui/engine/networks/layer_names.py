@@ -19,11 +19,16 @@ UNET = "unet"
 TEXT_ENCODERS = ("te1", "te2")
 
 _TEXT_PREFIXES = {
-    "te1": ("lora_te_", "lora_te1_", "text_encoder.", "te.", "te1."),
-    "te2": ("lora_te2_", "text_encoder_2.", "te2."),
+    "te1": (
+        *("lora_te_", "lora_te1_", "text_encoder.", "te.", "te1."),
+        *("text_encoders.clip_l.transformer.", "text_encoders.clip_h.transformer."),  # ComfyUI's
+    ),
+    "te2": ("lora_te2_", "text_encoder_2.", "te2.", "text_encoders.clip_g.transformer."),
 }
+# What the first text encoder LoRAs of diffusers call the projections of an attention: as in the UNet.
+_OLD_PROJECTIONS = {f"self_attn.{new}_proj": f"self_attn.to_{new}" for new in ("q", "k", "v", "out")}
 _UNET_PREFIXES = ("unet.", "diffusion_model.", "base_model.model.", "base_model.model.unet.", "transformer.", "")
-_UNET_UNDERSCORE_PREFIXES = ("lora_unet_", "lycoris_", "lycoris_unet_")
+_UNET_UNDERSCORE_PREFIXES = ("lora_unet_", "oft_unet_", "lycoris_", "lycoris_unet_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,8 @@ def _text_layer(path: str, network: str) -> list[str]:
     for prefix in _TEXT_PREFIXES[network]:
         for name in (f"text_model.{short}", short):
             names.append(prefix + (name.replace(".", "_") if prefix.endswith("_") else name))
+    for new, old in _OLD_PROJECTIONS.items():
+        names += [name.removesuffix(new) + old for name in names if name.endswith(new)]
     return names
 
 

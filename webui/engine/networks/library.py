@@ -17,7 +17,7 @@ from webui.engine.checkpoints.loaded import LoadedCheckpoint
 from webui.engine.files.weights import Fingerprint, Weights, open_weights
 from webui.engine.memory.residency import Residency
 from webui.engine.networks.active import ActiveNetworks, UsedHypernetwork, UsedLora
-from webui.engine.networks.embeddings import Embedding, bundled_embeddings, load_embedding
+from webui.engine.networks.embeddings import Bundle, Embedding, bundled_embeddings, load_embedding
 from webui.engine.networks.hypernetworks import Hypernetwork, load_hypernetwork
 from webui.engine.networks.layer_names import UNET
 from webui.engine.networks.lora import CheckpointAdapters
@@ -82,8 +82,9 @@ class NetworkLibrary:
         if checkpoint.adapters is None:
             kept = self._residency
             checkpoint.adapters = CheckpointAdapters(
-                networks_of(checkpoint), kept.home, text_home=kept.guest_home, device=kept.device
+                networks_of(checkpoint), lambda: kept.home, text_home=lambda: kept.guest_home, device=kept.device
             )
+        checkpoint.adapters.settle()
         last = self._last() if self._last is not None else None
         if last is not None and last is not checkpoint.adapters:
             last.clear()  # of another checkpoint; its changed weights are of no use meanwhile
@@ -111,7 +112,8 @@ class NetworkLibrary:
         embeddings come before files of the same name.
         """
         self._catalog.notice("embedding")
-        bundled = {e.name: e for lora in active.loras for e in self._bundled(lora.file)}
+        bundles = [(lora.tag.name, self._bundled(lora.file)) for lora in active.loras]
+        bundled = {e.name: e for _, bundle in bundles for e in bundle.embeddings}
         words = words_of(params.read_as_words)
         named = {embedding_name(model): model for model in reversed(self._catalog.embeddings)}
         files = {name: model for name, model in named.items() if listed(name) not in words}
@@ -121,14 +123,18 @@ class NetworkLibrary:
         )
         widths = [int(module.config.hidden_size) for name, module in networks_of(checkpoint).items() if name != UNET]
         found: dict[str, UsedEmbedding] = {}
-        warnings: list[Warning] = []
+        warnings = [
+            Warning("embedding", f'The embedding "{name}" in the LoRA "{lora}" cannot be used: {_clause(why)}.')
+            for lora, bundle in bundles
+            for name, why in bundle.problems
+        ]
         for name in (n for n in known if n in mentioned):
             model = None if name in bundled else files[name]
             try:
                 embedding = bundled[name] if model is None else self._embedding(model)
                 why = embedding.why_not(widths)
             except WebUIError as error:
-                why = f"{error.message[:1].lower()}{error.message[1:].rstrip('.')}"
+                why = _clause(error.message)
             if why:
                 warnings.append(Warning("embedding", f'The embedding "{name}" was read as words: {why}.'))
             else:
@@ -156,7 +162,7 @@ class NetworkLibrary:
             return None
         try:
             file = self._kept(("lora", str(model.path), model.fingerprint), lambda: LoraFile(self._weights(model)))
-            useful = adapters.places(file) or self._bundled(file)
+            useful = adapters.places(file) or self._bundled(file).embeddings
         except WebUIError as error:
             say(f'The LoRA "{tag.name}" had no effect: {error.message}')
             return None
@@ -205,7 +211,7 @@ class NetworkLibrary:
             lambda: load_embedding(model, allow_pickle=self._allow_pickle, cache_dir=self._cache_dir),
         )
 
-    def _bundled(self, file: LoraFile) -> tuple[Embedding, ...]:
+    def _bundled(self, file: LoraFile) -> Bundle:
         weights = file.weights
         return self._kept(("bundle", str(weights.path), weights.fingerprint), lambda: bundled_embeddings(weights))
 
@@ -227,6 +233,11 @@ def networks_of(checkpoint: LoadedCheckpoint) -> dict[str, Any]:
     texts = [encoder.module for encoder in checkpoint.text_encoders]
     names = ("te2",) if checkpoint.family is Family.SDXL_REFINER else ("te1", "te2")
     return {UNET: checkpoint.unet, **dict(zip(names, texts, strict=False))}
+
+
+def _clause(sentence: str) -> str:
+    """A sentence as the end of another one."""
+    return f"{sentence[:1].lower()}{sentence[1:].rstrip('.')}"
 
 
 def _misfit(model: ModelFile, checkpoint: LoadedCheckpoint) -> str:

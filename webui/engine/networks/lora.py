@@ -14,7 +14,7 @@ from webui.engine.compute.storage import pack, scale_name
 from webui.engine.memory.usage import is_out_of_memory
 from webui.engine.networks.adapter import Change, change_of
 from webui.engine.networks.algebra import Misfit
-from webui.engine.networks.attachment import AttachmentSwitch, ChangedWeights, FileLayer
+from webui.engine.networks.attachment import AttachmentSwitch, ChangedWeights, Home
 from webui.engine.networks.hypernetworks import Hypernetwork, HypernetworkAttachment
 from webui.engine.networks.layer_names import UNET, LayerPlace, layer_places
 from webui.engine.networks.lora_file import Layer, LoraFile
@@ -52,12 +52,13 @@ class CheckpointAdapters:
     def __init__(
         self,
         networks: Mapping[str, Any],
-        home: torch.device,
+        home: torch.device | Home,
         *,
-        text_home: torch.device | None = None,
+        text_home: torch.device | Home | None = None,
         device: torch.device | None = None,
     ) -> None:
-        """`home` is where networks are kept when nothing runs, `text_home` text encoders, if not there.
+        """`home` is where networks are kept when nothing runs, `text_home` text encoders, if not there; each may be a
+        function that tells where that is now.
 
         Changed weights are computed on `device`, one layer after the other; where the layer is, if not given.
         """
@@ -66,6 +67,7 @@ class CheckpointAdapters:
         self._places = layer_places(networks)
         homes = {name: home if name == UNET else text_home or home for name in networks}
         self._switches = {name: AttachmentSwitch(network, homes[name]) for name, network in networks.items()}
+        self._misfits: dict[Hashable, dict[str, str]] = {}  # of each network and file: layer -> why it does not act
         self._hypernetworks: HypernetworkAttachment | None = None
         self._hypernetworks_key: Hashable = ()
         self.passes = 0  # how often changed weights were computed
@@ -83,6 +85,16 @@ class CheckpointAdapters:
         acting = [s for s in strengths if s.weight != 0 and self._layers(s.file).get(network)]
         key = tuple(s.key for s in acting)
         self._switches[network].use(key, lambda: self._changed(network, acting))
+
+    def try_out(self, network: str, strength: Strength) -> None:
+        """Find out which layers of a file do not fit, where it acts later in the picture and was never on before."""
+        layers = self._layers(strength.file).get(network)
+        if not layers or _place(network, strength) in self._misfits:
+            return
+        with torch.inference_mode(False), torch.no_grad():
+            for path in layers:
+                weight, bias = self._own(network, path)
+                self._changes(network, path, [(strength, layers)], weight, bias)
 
     def use_hypernetworks(self, key: Hashable, networks: Sequence[tuple[Hypernetwork, float]]) -> None:
         """Have exactly these hypernetworks on the UNet; `key` is equal for equal ones, () for none."""
@@ -106,19 +118,19 @@ class CheckpointAdapters:
         return sum(map(len, self._layers(file).values()))
 
     def counts(self, file: LoraFile) -> LayerCounts:
-        """What became of a file's layers, as far as it is attached now."""
-        path = file.weights.path
-        misfits = {
-            key: why
-            for switch in self._switches.values()
-            for (where, key), why in switch.changed.misfits
-            if where == path
-        }
+        """What became of a file's layers, on the networks on which it was since it is as it is on the disk."""
+        places = [_place(network, Strength(file, 1.0)) for network in self._networks]
+        misfits = {key: why for place in places for key, why in self._misfits.get(place, {}).items()}
         unplaced = [key for key in file.layers if key not in self._places]
         reasons = [f"{key}: {why}" for key, why in misfits.items()]
         reasons += [f"{key}: there is no such layer in this model" for key in unplaced]
         reasons += [f"{name}: it is of no kind that is known here" for name in file.unknown]
         return LayerCounts(len(file.layers) - len(unplaced) - len(misfits), len(reasons), tuple(reasons[:3]))
+
+    def settle(self) -> None:
+        """Give up the changed weights of networks that are at home elsewhere by now, as in a frugal job."""
+        for switch in self._switches.values():
+            switch.settle()
 
     def clear(self) -> None:
         """Take everything off, and give back the memory of changed weights."""
@@ -138,34 +150,52 @@ class CheckpointAdapters:
     def _changed(self, network: str, strengths: Sequence[Strength]) -> ChangedWeights:
         """The parameters of a network with these adapters, each computed in fp32 and rounded once."""
         self.passes += 1
-        module = self._networks[network]
         layers = [(s, self._layers(s.file)[network]) for s in strengths]
         touched = dict.fromkeys(path for _, by_path in layers for path in by_path)
         tensors: dict[str, Tensor] = {}
-        applied: list[FileLayer] = []
-        misfits: list[tuple[FileLayer, str]] = []
         with torch.inference_mode(False), torch.no_grad():
             for path in touched:
-                own = module.get_submodule(path)
-                weight = dense_weight(own).to(device=self._device, dtype=torch.float32)
-                bias = _bias(own, weight.device)
-                changes = []
-                for strength, by_path in layers:
-                    if path not in by_path:
-                        continue
-                    where = (strength.file.weights.path, by_path[path].key)
-                    try:
-                        changes.append(_change(strength, by_path[path], weight, bias))
-                        applied.append(where)
-                    except Misfit as error:
-                        misfits.append((where, f"its tensors are {error}"))
+                own = self._networks[network].get_submodule(path)
+                weight, bias = self._own(network, path)
+                changes = self._changes(network, path, layers, weight, bias)
                 for name, before, parts in (
                     ("weight", weight, [c.weight for c in changes if c.weight is not None]),
                     ("bias", bias, [c.bias for c in changes if c.bias is not None]),
                 ):
                     if parts and before is not None:
                         tensors.update(_stored(own, path, name, before, parts))
-        return ChangedWeights(tensors, tuple(applied), tuple(misfits))
+        return ChangedWeights(tensors)
+
+    def _own(self, network: str, path: str) -> tuple[Tensor, Tensor | None]:
+        """A layer's own weight and bias, in fp32 where changes are computed."""
+        own = self._networks[network].get_submodule(path)
+        weight = dense_weight(own).to(device=self._device, dtype=torch.float32)
+        return weight, _bias(own, weight.device)
+
+    def _changes(
+        self,
+        network: str,
+        path: str,
+        layers: Sequence[tuple[Strength, Mapping[str, Layer]]],
+        weight: Tensor,
+        bias: Tensor | None,
+    ) -> list[Change]:
+        """What the files add to one layer. Which of them do not fit is kept for `counts`."""
+        changes: list[Change] = []
+        for strength, by_path in layers:
+            misfits = self._misfits.setdefault(_place(network, strength), {})
+            if path not in by_path:
+                continue
+            try:
+                changes.append(_change(strength, by_path[path], weight, bias))
+            except Misfit as error:
+                misfits[by_path[path].key] = f"its tensors are {error}"
+        return changes
+
+
+def _place(network: str, strength: Strength) -> Hashable:
+    """A file, as it is on the disk, on one network."""
+    return network, strength.file.weights.path, strength.file.weights.fingerprint
 
 
 def _change(strength: Strength, layer: Layer, weight: Tensor, bias: Tensor | None) -> Change:

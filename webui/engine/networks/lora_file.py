@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from webui.catalog.adapters import BUNDLE
 from webui.engine.files.weights import Weights
 
-BUNDLE = "bundle_emb."  # names of embeddings inside: bundle_emb.NAME.string_to_param.*
 MAX_METADATA = 2**20  # characters of the settings in a header
 
 _PLAIN = (
