@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from webui.errors import BadPicture, NotFound
+from webui.errors import BadPicture, NotFound, SaveError
 from webui.identity import OWNER, Viewer
 from webui.inputs import FOLDER, KEEP_UNUSED_SECONDS, InputRights, InputStore, references_in
 from webui.params import make_params
+from webui.pictures import opening
 
 
 def png(colour: str = "red", mode: str = "RGB", size: tuple[int, int] = (24, 16)) -> bytes:
@@ -43,6 +48,19 @@ def test_a_picture_is_kept_under_the_sha256_of_its_bytes_and_comes_back_as_it_wa
     assert store.look(kept.reference) == kept
 
 
+def test_one_user_keeps_no_more_in_use_than_a_bound(store: InputStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = png(), png("blue")
+    monkeypatch.setattr("webui.inputs.MAX_OF_ONE", len(first) + 10)
+    kept = store.add(first, "ann")
+    with pytest.raises(SaveError):
+        store.add(second, "ann")
+    assert store.add(first, "ann") == kept
+    assert store.add(second, "bob")
+    assert store.add(png("green")), "whoever sits at the machine"
+    make_old(store.path(kept.reference))
+    assert store.add(second, "ann")
+
+
 def test_equal_files_are_kept_once(store: InputStore, tmp_path: Path) -> None:
     assert store.add(png()) == store.add(png())
     assert len(list((tmp_path / FOLDER).rglob("*.png"))) == 1
@@ -50,6 +68,27 @@ def test_equal_files_are_kept_once(store: InputStore, tmp_path: Path) -> None:
 
 def test_transparency_is_known(store: InputStore) -> None:
     assert store.add(png("#ff000080", "RGBA")).has_alpha
+
+
+def test_no_more_than_two_pictures_are_decoded_at_a_time(store: InputStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once, most, lock = [], [0], threading.Lock()
+    real = opening.open_image
+
+    def counted(*given: Any, **more: Any) -> Image.Image:
+        with lock:
+            at_once.append(1)
+            most[0] = max(most[0], len(at_once))
+        time.sleep(0.01)
+        try:
+            return real(*given, **more)
+        finally:
+            with lock:
+                at_once.pop()
+
+    monkeypatch.setattr(opening, "open_image", counted)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(store.add, [png(size=(8, side)) for side in range(8, 16)]))
+    assert most[0] == opening.AT_ONCE
 
 
 @pytest.mark.parametrize("data", [b"", b"#!/bin/sh\n", b"GIF89a" + b"\0" * 50, png()[:60]])
@@ -126,3 +165,34 @@ def test_references_are_found_in_the_text_of_any_request(store: InputStore) -> N
     assert references_in(params.canonical_json()) == {a, b}
     assert references_in(make_params({"hires": {"first_pass": c}}).canonical_json()) == {c}
     assert references_in(make_params({"prompt": "a picture"}).canonical_json()) == set()
+
+
+def test_uploads_are_cleaned_again_and_again_while_the_server_runs(
+    store: InputStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from webui.server import boot
+
+    class Nothing:
+        looks = 0
+
+        def wait(self) -> None: ...
+
+        def banner(self) -> str:
+            return ""
+
+        def inputs(self) -> set[str]:
+            self.looks += 1
+            if self.looks == 2:
+                make_old(store.path(late.reference))  # between the first look and the second
+            if self.looks == 3:
+                builder.end()
+            return set()
+
+    monkeypatch.setattr(boot, "CLEAN_SECONDS", 0.001)
+    late, nothing, said = store.add(png()), Nothing(), list[str]()
+    paths: Any = SimpleNamespace(outputs=tmp_path)
+    unused: Any = None
+    builder = boot._Builder(unused, paths, unused, unused, unused, unused, said.append, None, None)
+    builder._clean_inputs(SimpleNamespace(inputs=set), nothing)  # type: ignore[arg-type]
+    assert nothing.looks == 3
+    assert len(said) == 1

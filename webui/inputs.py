@@ -30,6 +30,7 @@ from webui.paths import write_new
 FOLDER = ".inputs"
 KEEP_UNUSED_SECONDS = 24 * 3600.0
 MAX_BYTES = 64 * 2**20  # of one file; the largest request that the server takes
+MAX_OF_ONE = 4 * 2**30  # bytes that one user keeps in use within `KEEP_UNUSED_SECONDS`
 _REFERENCE = re.compile(r"[0-9a-f]{64}\Z")
 _SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "AVIF": ".avif"}
 _BROUGHT_BY = ".user"
@@ -66,14 +67,18 @@ class InputStore:
     def add(self, data: bytes, user: str = "") -> InputPicture:
         """Keep a picture file that `user` brought, "" for whoever sits at the machine.
 
-        Raises `BadPicture` for what is no picture, `SaveError` when the disk refuses.
+        Raises `BadPicture` for what is no picture, `SaveError` when the disk refuses or the user brought too much.
         """
         if len(data) > MAX_BYTES:
             raise BadPicture(f"The file is larger than {MAX_BYTES // 2**20} MB.", "Use a smaller picture.")
-        image = pictures.open_image(data)
         reference = hashlib.sha256(data).hexdigest()
-        kind = str(image.format)
-        path = self._folder(reference) / f"{reference}{_SUFFIXES[kind]}"
+        facts = _facts(reference, data)
+        path = self._folder(reference) / f"{reference}{_SUFFIXES[facts.format]}"
+        if user and not self.brought_by(reference, user) and self._in_use_by(user) + len(data) > MAX_OF_ONE:
+            raise SaveError(
+                f"You brought {MAX_OF_ONE // 2**30} GB of pictures within a day, and no more are kept for one user.",
+                "Wait some hours: what no job and no picture needs is removed a day after its last use.",
+            )
         try:
             with contextlib.suppress(FileExistsError):
                 write_new(path, data)
@@ -86,7 +91,7 @@ class InputStore:
                 f"The picture could not be stored: {error.strerror or error}.",
                 f"Make room or give write access in {self._root}.",
             ) from error
-        return _facts(reference, image, kind)
+        return facts
 
     def brought_by(self, reference: str, user: str) -> bool:
         """Whether this user has put the picture here."""
@@ -113,14 +118,17 @@ class InputStore:
             )
         return data
 
+    def size_of(self, reference: str) -> tuple[int, int] | None:
+        """Width and height upright, from the file's header; None where it tells none. Raises as `read` does."""
+        return pictures.upright_size(self.read(reference))
+
     def open(self, reference: str) -> Image.Image:
         """The picture, decoded and upright, in the mode it was stored in. Raises `NotFound` and `BadPicture`."""
         return pictures.open_image(self.read(reference))
 
     def look(self, reference: str) -> InputPicture:
         """What is known of a stored picture. Raises `NotFound` and `BadPicture`."""
-        image = self.open(reference)
-        return _facts(reference, image, str(image.format))
+        return _facts(reference, self.read(reference))
 
     def require(self, params: GenerationParams) -> None:
         """See that everything a request starts from is here, and keep it from being cleaned. Raises `NotFound`."""
@@ -145,6 +153,15 @@ class InputStore:
                 continue  # somebody else removed it, or the disk does not let us
             kept, kept_bytes = kept + 1, kept_bytes + status.st_size
         return Cleaned(removed, removed_bytes, kept, kept_bytes)
+
+    def _in_use_by(self, user: str) -> int:
+        """Bytes of what this user brought and somebody used lately. Older files are here because they are needed."""
+        size, limit = 0, time.time() - KEEP_UNUSED_SECONDS
+        for entry in self._entries():
+            with contextlib.suppress(OSError):
+                if self._mark(entry.name[:64], user).exists() and (status := entry.stat()).st_mtime > limit:
+                    size += status.st_size
+        return size
 
     def _folder(self, reference: str) -> Path:
         return self._root / reference[:2]
@@ -210,6 +227,7 @@ def starts_from(params_json: str, reference: str) -> bool:
         return False
 
 
-def _facts(reference: str, image: Image.Image, kind: str) -> InputPicture:
-    has_alpha = "A" in image.getbands() or "transparency" in image.info
-    return InputPicture(reference, image.width, image.height, kind, has_alpha)
+def _facts(reference: str, data: bytes) -> InputPicture:
+    with pictures.opened(data) as image:
+        has_alpha = "A" in image.getbands() or "transparency" in image.info
+        return InputPicture(reference, image.width, image.height, str(image.format), has_alpha)

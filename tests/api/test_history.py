@@ -249,13 +249,21 @@ def test_lists_hold_only_what_is_the_viewers(site: Site) -> None:
 def test_marks_notes_and_tags(site: Site) -> None:
     for seed in range(3):
         site.studio.save(seed=seed)
-    assert site.post("/history/favourite", {"ids": [1, 3, 99], "favourite": True}).json() == {"changed": 2}
-    assert site.post("/history/tags", {"ids": [1, 2], "add": ["Sea"], "remove": ["none"]}).json() == {"changed": 2}
+    assert site.post("/history/favourite", {"ids": [1, 3, 99], "favourite": True}).json() == {
+        "changed": 2,
+        "ids": [1, 3],
+    }
+    tagged = {"changed": 2, "added": {"Sea": [1, 2]}, "removed": {"none": []}}
+    assert site.post("/history/tags", {"ids": [1, 2], "add": ["Sea"], "remove": ["none"]}).json() == tagged
+    again = {"changed": 3, "added": {"SEA": [3]}, "removed": {}}  # only what undoes it
+    assert site.post("/history/tags", {"ids": [1, 2, 3], "add": ["SEA"]}).json() == again
+    assert site.post("/history/tags", {"ids": [3], "remove": ["sea"]}).json()["removed"] == {"sea": [3]}
+    assert site.post("/history/favourite", {"ids": [1, 3], "favourite": True}).json() == {"changed": 2, "ids": []}
     assert site.post("/history/2/notes", {"notes": "print"}).json()["notes"] == "print"
     assert site.get("/history/ids", params={"q": "fav:"}).json() == {"ids": [3, 1]}
     assert site.get("/history/tags").json() == [{"tag": "Sea", "count": 2}]
     assert site.get("/history/2").json()["tags"] == ["Sea"]
-    assert site.post("/history/favourite", {"ids": [1], "favourite": False}).json() == {"changed": 1}
+    assert site.post("/history/favourite", {"ids": [1], "favourite": False}).json() == {"changed": 1, "ids": [1]}
 
 
 def test_deleting_and_its_undo(site: Site) -> None:

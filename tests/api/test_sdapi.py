@@ -15,12 +15,17 @@ from typing import Any
 import numpy as np
 import pytest
 from embedded import EMBEDDED_CHECKPOINT, install_embedded
+from fastapi import Depends, FastAPI
 from painter import Atelier, atelier, with_checkpoint
 from PIL import Image
 from starlette.requests import Request
+from starlette.testclient import TestClient
 
 from webui.api.encoded import decode_picture
-from webui.errors import InvalidParams
+from webui.api.openai import openai_routes
+from webui.api.viewer import identify_by, only_viewer
+from webui.errors import InvalidParams, TooBusy
+from webui.history import History
 from webui.identity import Viewer
 
 API = "/sdapi/v1"
@@ -91,6 +96,34 @@ def test_the_answer_has_pictures_the_request_and_info_in_that_programs_words(hou
     assert len(info["infotexts"]) == 4
     assert [picture(image).info["parameters"] for image in answer["images"]] == info["infotexts"]
     assert {"denoising_strength", "extra_generation_params", "styles", "job_timestamp", "version"} <= set(info)
+
+
+def test_openais_links_lead_back_here_under_a_sub_path(house: Atelier) -> None:
+    app = FastAPI(dependencies=[Depends(identify_by(only_viewer))])
+    history, outputs = History(house.paths), house.paths.outputs
+    app.include_router(openai_routes(house.jobs, house.catalog, house.store, history, outputs, "/studio"))
+    client = TestClient(app, base_url="https://pics.example.org")
+    answer = client.post("/v1/images/generations", json={"prompt": "x", "size": "64x64"})
+    assert answer.json()["data"][0]["url"].startswith("https://pics.example.org/studio/")
+    history.stop()
+
+
+@pytest.mark.parametrize("n_iter", [0, -1])
+def test_no_pictures_at_all_are_refused_for_several_to_start_from_too(house: Atelier, n_iter: int) -> None:
+    body = {**SMALL, "init_images": [as_base64(), as_base64()], "n_iter": n_iter}
+    assert post(house, "/img2img", body).status_code == 422
+
+
+def test_a_job_that_nobody_can_wait_for_does_not_run(house: Atelier, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_many(*_: Any) -> None:
+        raise TooBusy("Too many pages watch jobs.")
+
+    monkeypatch.setattr(house.jobs, "watch", too_many)
+    assert post(house, "/txt2img", {**SMALL, "prompt": "held"}).status_code == 503
+    job = house.jobs.list(1)[0]["id"]
+    monkeypatch.undo()
+    assert list(house.jobs.watch(job))
+    assert house.jobs.view(job)["state"] in ("cancelled", "interrupted")
 
 
 def test_what_is_not_given_has_that_programs_default(house: Atelier) -> None:
@@ -416,6 +449,12 @@ def test_selecting_a_checkpoint_holds_until_another_is_selected(house: Atelier) 
         ({"s_churn": 10**400}, 422),
         ({"quicksettings_list": [{}]}, 422),
         ({"face_restoration_model": "\ud800"}, 422),
+        ({"CLIP_stop_at_last_layers": 99}, 422),
+        ({"rho": -1}, 422),
+        ({"eta_ddim": -0.5}, 422),
+        ({"s_tmin": 5, "s_tmax": 3}, 422),
+        ({"img2img_background_color": "red"}, 422),
+        ({"inpainting_mask_weight": 2}, 422),
     ],
 )
 def test_an_option_that_cannot_be_changes_nothing(house: Atelier, body: dict[str, Any], status: int) -> None:
@@ -436,6 +475,9 @@ def test_options_are_for_administrators_and_a_file_that_is_damaged_is_none(house
         told = OptionBook(path, house.store, house.catalog, house.jobs).told()
         assert told["send_seed"] is True
         assert told["CLIP_stop_at_last_layers"] == (2 if "other" in text else 1)
+    path.write_text('{"CLIP_stop_at_last_layers": 99, "img2img_background_color": "red", "rho": 5.0}')
+    told = OptionBook(path, house.store, house.catalog, house.jobs).told()
+    assert (told["CLIP_stop_at_last_layers"], told["img2img_background_color"], told["rho"]) == (1, "#ffffff", 5.0)
 
 
 def test_no_answer_tells_a_path_or_a_secret(house: Atelier) -> None:

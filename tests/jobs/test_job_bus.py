@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from webui.errors import WebUIError
+from webui.errors import TooBusy, WebUIError
 from webui.events import Failed, Finished, Image, Memory, Preview, Started, Step, Warning
 from webui.jobs import bus as bus_module
 from webui.jobs.bus import Bus, Watcher
@@ -125,11 +125,24 @@ def test_a_waiting_watcher_wakes_at_once_and_at_the_close() -> None:
 def test_watchers_are_limited_and_forgotten_ones_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bus_module, "MAX_WATCHERS", 3)
     bus = Bus()
-    held = [bus.watch() for _ in range(3)]
+    held = [bus.watch(by="") for _ in range(3)]
     with pytest.raises(WebUIError):
-        bus.watch()
+        bus.watch(by="")
     held.pop().close()
-    held.append(bus.watch())
+    held.append(bus.watch(by=""))
     held.clear()
     gc.collect()
-    assert [bus.watch() for _ in range(3)]
+    assert [bus.watch(by="") for _ in range(3)]
+
+
+def test_one_user_takes_no_places_of_the_others_and_nobody_those_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bus_module, "MAX_WATCHERS", 5)
+    monkeypatch.setattr(bus_module, "MAX_WATCHERS_OF_ONE", 3)
+    bus = Bus()
+    held = [bus.watch("a", by="ann") for _ in range(3)]
+    with pytest.raises(TooBusy):
+        bus.watch("a", by="ann")
+    held += [bus.watch("a", by="bob") for _ in range(2)]
+    with pytest.raises(TooBusy):
+        bus.watch("a", by="cleo")
+    assert bus.watch("a"), "what the server itself waits for"

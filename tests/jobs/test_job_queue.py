@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import shutil
 import sqlite3
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from webui.errors import InvalidParams, NotFound, QueueFull
+from webui.errors import AlreadyRunning, InvalidParams, NotFound, QueueFull
 from webui.jobs import queue as queue_module
 from webui.jobs.database import migrate
+from webui.jobs.lock import InstanceLock
 from webui.jobs.queue import MIGRATIONS, JobQueue
 from webui.jobs.states import JobState
 
@@ -221,6 +224,47 @@ def test_F21_a_file_of_a_newer_version_is_left_alone(path: Path) -> None:
     assert "newer version" in told[0]
     queue.close()
     assert path.read_bytes() == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be deleted there")
+def test_a_folder_that_is_deleted_while_it_is_in_use_is_written_anew(tmp_path: Path) -> None:
+    folder, told = tmp_path / "cache", list[str]()
+    path = folder / "queue.sqlite"
+    lock = InstanceLock(folder / "instance.lock")
+    queue = JobQueue(path, tell=told.append)
+    first = queue.enqueue("{}").id
+    shutil.rmtree(folder)
+    second = queue.enqueue("{}").id
+    lock.look()
+    with pytest.raises(AlreadyRunning):
+        InstanceLock(folder / "instance.lock")
+    assert queue.durable
+    assert len(told) == 1
+    assert set(queue.pending_ids()) == {first, second}
+    queue.close()
+    lock.release()
+    assert set(JobQueue(path).pending_ids()) == {first, second}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be deleted there")
+def test_a_folder_that_is_deleted_and_cannot_be_made_again_leaves_the_queue_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webui.jobs.database.RETRY_DISK_AFTER", 0.0)
+    folder, told = tmp_path / "cache", list[str]()
+    path = folder / "queue.sqlite"
+    queue = JobQueue(path, tell=told.append)
+    first = queue.enqueue("{}").id
+    shutil.rmtree(folder)
+    folder.write_text("a file in its place")
+    second = queue.enqueue("{}").id
+    assert not queue.durable
+    assert set(queue.pending_ids()) == {first, second}
+    folder.unlink()
+    third = queue.enqueue("{}").id
+    assert queue.durable
+    queue.close()
+    assert set(JobQueue(path).pending_ids()) == {first, second, third}
 
 
 def test_F21_a_file_that_another_program_locks_for_good_does_not_stop_the_work(

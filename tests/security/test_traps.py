@@ -199,6 +199,18 @@ def test_H105_an_event_that_is_hidden_unknown_or_somebody_elses_gives_nothing(fu
         refused(web.post(f"/gradio_api/{route}", files={"files": ("x.html", b"<b>x</b>", "text/html")}), route)
     refused(web.get("/gradio_api/upload_progress?upload_id=x"), "upload_progress")
     refused(web.post("/gradio_api/cancel", json={"session_hash": "s", "fn_index": 0, "event_id": "x"}), "cancel")
+    for route in (
+        "process_recording",
+        "vibe-edit",
+        "undo-vibe-edit",
+        "call/v2/x",
+        "stream/x",
+        "reset",
+        "no/such/route",
+    ):
+        refused(web.post(f"/gradio_api/{route}"), route)
+    for route in ("proxy=https://evil.example/", "vibe-code", "profiling/traces", "file=/etc/hosts", "heartbeat/x"):
+        refused(web.get(f"/gradio_api/{route}"), route)
     settings = component_with(web, "save_setting")
     for component, name in (
         (10**6, "save_setting"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
@@ -244,6 +245,44 @@ def test_a_link_of_a_user_signs_in_as_that_user(house: Door) -> None:
     assert house.ask("POST", "/sign-in", body=f"token={house.links.make('gone')}".encode()).status == 401
 
 
+@pytest.mark.parametrize("before", ['prefs={"dark":true}', "version=1", "a[b]=1", 'x="abc', "path=/x", "no value"])
+def test_no_other_programs_cookie_hides_ours(house: Door, before: str) -> None:
+    cookie = house.cookie(house.sign_in())
+    older = f"{house.sessions.cookie}=of-another-path"
+    assert house.who(cookie=f"{before}; {older}; {cookie}; {older}") == ["ann", False]
+
+
+def test_a_link_ends_with_the_password_it_was_made_under(house: Door) -> None:
+    token = house.links.make("ann", 900)
+    assert house.links.works(token)
+    house.accounts.add("ann", "another password")
+    assert not house.links.works(token)
+    assert house.ask("POST", "/sign-in", body=f"token={token}".encode()).status == 401
+
+
+def test_signing_out_ends_the_links_one_made(house: Door) -> None:
+    cookie = house.cookie(house.sign_in())
+    own, printed, other = house.links.make("ann", 900), house.links.make("ann"), house.links.make("root", 900)
+    house.ask("POST", "/sign-out", headers={"cookie": cookie})
+    assert [house.links.works(token) for token in (own, printed, other)] == [False, True, True]
+
+
+def test_a_full_disk_keeps_nobody_signed_in(house: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    cookie = house.cookie(house.sign_in())
+    with monkeypatch.context() as full:
+        full.setattr("webui.server.sessions.write_atomic", refuse)
+        answer = house.ask("POST", "/sign-out", headers={"cookie": cookie})
+    assert answer.status == 303
+    assert "Max-Age=0" in answer.headers["set-cookie"]
+    assert house.who(cookie=cookie) == 401
+    assert not (tmp_path / "signed-out.json").exists()
+    house.sign_in()
+    assert len(json.loads((tmp_path / "signed-out.json").read_text())) == 1, "written once there is room"
+
+
 def test_signing_out_ends_the_session_for_every_copy_of_the_cookie(house: Door, tmp_path: Path) -> None:
     cookie = house.cookie(house.sign_in())
     assert house.ask("GET", "/sign-out", headers={"cookie": cookie}).status == 405
@@ -296,6 +335,46 @@ def test_guessing_is_slowed_down_for_that_peer_alone(house: Door) -> None:
     assert 0 < int(blocked.headers["retry-after"]) <= 30
     assert house.who(authorization=basic("ann", PASSWORD)) == 429
     assert house.sign_in(client="192.168.1.21").status == 303
+
+
+def test_guesses_that_are_sent_together_are_slowed_down_too(house: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[str] = []
+    monkeypatch.setattr(house.accounts, "sign_in", lambda name, word: looked_at.append(word))
+
+    async def guess(number: int) -> int:
+        status = 0
+        secret = basic("ann", f"guess {number}").encode()
+        scope = {"type": "http", "method": "GET", "path": "/jobs", "headers": [(b"authorization", secret)]}
+
+        async def send(message: Any) -> None:
+            nonlocal status
+            status = message.get("status", status)
+
+        await house.app({**scope, "query_string": b"", "client": (PEER, 1)}, None, send)
+        return status
+
+    async def guess_all() -> list[int]:
+        return await asyncio.gather(*(guess(number) for number in range(200)))
+
+    statuses = asyncio.run(guess_all())
+    assert len(looked_at) <= 6, "five, and one that was being looked at"
+    assert statuses.count(429) >= 194
+
+
+def test_a_password_that_is_sent_many_times_together_is_hashed_once(
+    house: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+    real = house.accounts.sign_in
+    monkeypatch.setattr(house.accounts, "sign_in", lambda name, word: (tried.append(name), real(name, word))[1])
+    access = Access(ServeOptions(host="0.0.0.0"), house.accounts, house.sessions, house.links)
+    scope = {"type": "http", "headers": [(b"authorization", basic("ann", PASSWORD).encode())], "client": (PEER, 1)}
+
+    async def ask_all() -> list[Any]:
+        return await asyncio.gather(*(access.viewer(dict(scope)) for _ in range(20)))
+
+    assert {viewer.name for viewer in asyncio.run(ask_all())} == {"ann"}
+    assert len(tried) <= 2, "as many as are hashed at a time"
 
 
 def test_an_ipv6_network_is_one_peer(house: Door) -> None:

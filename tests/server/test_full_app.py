@@ -6,11 +6,14 @@ import time
 from typing import Any
 
 import gradio as gr
+import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from webui.api.docs_page import docs_page
+from webui.extensions import Tab
 from webui.server.app import mount_page, with_head
+from webui.server.extensions import mount_extension_tabs
 from webui.server.frontend import PAGE_COMPONENTS, needed_assets
 from webui.ui.making import MODULES
 from webui.ui.markup import STATIC
@@ -31,6 +34,46 @@ def test_a_client_cannot_have_a_file_of_this_machine_copied_into_the_served_cach
         assert answer.status_code != 200
         assert "the secret" not in answer.text
         assert client.get(f"/gradio_api/file={secret}").status_code in (403, 404)
+
+
+class OneTab:
+    """Extensions, of which one has a page."""
+
+    def __init__(self) -> None:
+        self.on, self.host = True, self
+
+    def ask(self, _hook: str) -> list[Any]:
+        return [("tabby", Tab("Tabby", self.build))]
+
+    def guard(self, _name: str, _hook: str, build: Any) -> Any:
+        return build()
+
+    def is_on(self, name: str) -> bool:
+        return self.on and name == "tabby"
+
+    def build(self) -> gr.Blocks:
+        with gr.Blocks() as blocks:
+            text = gr.Textbox()
+            text.change(lambda one: one, text, text)
+        return blocks
+
+
+@pytest.mark.parametrize("root_path", ["", "/studio"])
+def test_an_extensions_page_works_under_a_sub_path_and_goes_when_it_is_switched_off(root_path: str) -> None:
+    app, extensions, page = FastAPI(), OneTab(), "/extensions/tabby/page"
+    assert [tab.address for tab in mount_extension_tabs(app, extensions, root_path)] == [f"{page[1:]}/"]  # type: ignore[arg-type]
+    with TestClient(app, base_url="https://pics.example.org") as client:
+        config = client.get(f"{page}/config").json()
+        assert config["root"] == f"https://pics.example.org{root_path}{page}"
+        body = {"data": ["hi"], "fn_index": config["dependencies"][0]["id"], "session_hash": "s"}
+        assert client.post(f"{page}/gradio_api/run/predict", json=body).json()["data"] == ["hi"]
+        assert client.post(f"{page}/gradio_api/queue/join", json=body).status_code == 200
+        file = {"files": ("x.txt", b"x")}
+        assert client.post(f"{page}/gradio_api/upload", files=file).status_code == 200
+        assert client.post(f"{page}/gradio_api/process_recording", files=file).status_code == 404
+        extensions.on = False
+        assert client.get(f"{page}/config").status_code == 404
+        assert client.post(f"{page}/gradio_api/upload", files=file).status_code == 404
 
 
 def test_gradio_leaves_cross_origin_rules_to_us(web: Any) -> None:

@@ -68,6 +68,22 @@ def test_the_front_process_never_loads_torch(server: RunningServer) -> None:
     assert "torch" not in maps
 
 
+def test_a_server_without_work_sleeps(server: RunningServer) -> None:
+    """How often its threads wake up in a second without work: Gradio alone would do so a thousand times."""
+
+    def woken() -> int:
+        told = [task.read_text() for task in Path(f"/proc/{server.pid}/task").glob("*/status")]
+        return sum(int(text.split("\nvoluntary_ctxt_switches:")[1].split()[0]) for text in told)
+
+    server.wait_until_ready(worker=True)
+    for _ in range(30):
+        before = woken()
+        time.sleep(1)
+        if (times := woken() - before) < 200:
+            break
+    assert times < 200
+
+
 def test_the_guards_hold_for_the_whole_server(server: RunningServer) -> None:
     server.wait_until_ready()
     assert server.get("/", host="evil.example").status == 400

@@ -29,6 +29,7 @@ from webui.api.history_responses import (
     DraftView,
     FamilyView,
     FavouriteChange,
+    Favourites,
     HistoryStatus,
     Ids,
     LinesImported,
@@ -49,6 +50,7 @@ from webui.api.history_responses import (
     ShareRequest,
     ShareView,
     TagChange,
+    Tagged,
     TagView,
     TrashEmptying,
     UserView,
@@ -171,14 +173,27 @@ def _selections(history: History) -> APIRouter:
     router = APIRouter(prefix="/history")
 
     @router.post("/favourite")
-    def favourite(body: FavouriteChange, viewer: CurrentViewer) -> Changed:
-        """Mark pictures as favourites, or no longer."""
-        return Changed(changed=history.set_favourite(viewer.scope, body.ids, body.favourite))
+    def favourite(body: FavouriteChange, viewer: CurrentViewer) -> Favourites:
+        """Mark pictures as favourites, or no longer. The answer's ids, changed back, undo it."""
+        before = set(history.favourites_among(viewer.scope, body.ids))
+        changed = history.set_favourite(viewer.scope, body.ids, body.favourite)
+        return Favourites(changed=changed, ids=sorted(before ^ set(history.favourites_among(viewer.scope, body.ids))))
 
     @router.post("/tags")
-    def change_tags(body: TagChange, viewer: CurrentViewer) -> Changed:
-        """Add and remove tags."""
-        return Changed(changed=history.change_tags(viewer.scope, body.ids, add=body.add, remove=body.remove))
+    def change_tags(body: TagChange, viewer: CurrentViewer) -> Tagged:
+        """Add and remove tags. The answer says of which pictures each is to be taken off or put back to undo it."""
+
+        def have() -> dict[str, set[int]]:
+            return {tag: set(history.tagged_among(viewer.scope, body.ids, tag)) for tag in (*body.add, *body.remove)}
+
+        before = have()
+        changed = history.change_tags(viewer.scope, body.ids, add=body.add, remove=body.remove)
+        after = have()
+        return Tagged(
+            changed=changed,
+            added={tag: sorted(after[tag] - before[tag]) for tag in body.add},
+            removed={tag: sorted(before[tag] - after[tag]) for tag in body.remove},
+        )
 
     @router.post("/delete")
     def delete(body: Selected, viewer: CurrentViewer) -> Ids:
@@ -440,4 +455,5 @@ def _file(path: Path, *, download: bool = False) -> FileResponse:
 
 
 def _without_text(path: Path) -> bytes:
-    return pictures.encode(pictures.without_stealth(pictures.open_image(read_picture(path))), "png")
+    with pictures.opened(read_picture(path)) as image:
+        return pictures.encode(pictures.without_stealth(image), "png")

@@ -236,6 +236,19 @@ class Changed(BaseModel):
     changed: int
 
 
+class Favourites(Changed):
+    """`ids`: of those that were not so before; changing them back undoes it."""
+
+    ids: list[int]
+
+
+class Tagged(Changed):
+    """Of each tag, the pictures that it really came to, or went from."""
+
+    added: dict[str, list[int]]
+    removed: dict[str, list[int]]
+
+
 class Ids(BaseModel):
     ids: list[int]
 

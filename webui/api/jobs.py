@@ -145,7 +145,7 @@ def _events(jobs: JobService, outputs: Path) -> APIRouter:
 
         def watch() -> tuple[bool, Any]:
             over = own_job(jobs, viewer, job_id)["state"] in OVER
-            return over, jobs.watch(job_id, seen)
+            return over, jobs.watch(job_id, seen, viewer.name)
 
         over, watcher = await run_in_threadpool(watch)
         if over and watcher.caught_up:

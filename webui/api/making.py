@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from webui.errors import NotFound, SaveError, WebUIError, WorkerDied, error_from
 from webui.events import Image
 
 if TYPE_CHECKING:
+    from webui.jobs.bus import Watcher
     from webui.jobs.service import JobService
     from webui.params import GenerationParams
 
@@ -52,14 +54,19 @@ async def make(
     """
     job = await run_in_threadpool(jobs.submit, params, user, key)
     started(job)
-    return await collect(jobs, outputs, job)
+    try:
+        watcher = await run_in_threadpool(jobs.watch, job)
+    except WebUIError:  # nobody would fetch its pictures
+        with contextlib.suppress(NotFound):
+            await run_in_threadpool(jobs.cancel, job)
+        raise
+    return await _collect(jobs, outputs, job, watcher)
 
 
-async def collect(jobs: JobService, outputs: Path, job: str) -> Result:
-    """Wait for a job that is queued already. Raises what it failed with."""
+async def _collect(jobs: JobService, outputs: Path, job: str, watcher: Watcher) -> Result:
+    """Wait for the end of a watched job. Raises what it failed with."""
     unsaved: dict[int, bytes] = {}
     size = 0
-    watcher = await run_in_threadpool(jobs.watch, job)
     async for entry in entries(watcher):
         if entry is not None and isinstance(entry.event, Image) and not entry.event.path:
             data = jobs.take_picture(job, entry.event.index)

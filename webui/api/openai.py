@@ -87,9 +87,9 @@ class OpenAIRoute(APIRoute):
 
 
 def openai_routes(
-    jobs: JobService, catalog: Catalog, store: SettingsStore, history: History, outputs: Path
+    jobs: JobService, catalog: Catalog, store: SettingsStore, history: History, outputs: Path, root_path: str = ""
 ) -> APIRouter:
-    """The routes below /v1."""
+    """The routes below /v1. `root_path` is where a proxy shows this server ("/studio"), for links to pictures."""
     router = APIRouter(prefix="/v1", tags=["openai"], route_class=OpenAIRoute)
 
     @router.post("/images/generations")
@@ -105,7 +105,7 @@ def openai_routes(
         links = [""] * len(result.pictures)
         if body.response_format != "b64_json":
             links = await run_in_threadpool(_links, history, viewer, result)
-        base = str(request.base_url)
+        base = f"{str(request.base_url).rstrip('/')}{root_path}/"
         data = [
             {"url": base + link} if link else {"b64_json": encode_picture(made.data)}
             for link, made in zip(links, result.pictures, strict=True)

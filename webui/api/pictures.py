@@ -59,16 +59,18 @@ def media_type(data: bytes) -> str:
 
 def describe(data: bytes, reader: ParametersReader) -> PictureText:
     """Everything a picture's bytes tell. Raises `webui.errors` for what is no picture."""
-    image = pictures.open_image(data, formats=("PNG", "JPEG", "WEBP", "AVIF", "GIF"))
-    text, other = pictures.read_text(data)
-    parsed = reader.view(reader.read(text, other, image.size))
+    with pictures.opened(data, formats=("PNG", "JPEG", "WEBP", "AVIF", "GIF")) as image:
+        text, other = pictures.read_text(data, image)
+        size, kind = image.size, str(image.format or "").upper()
+    del image  # it may be large, and the rest takes its time
+    parsed = reader.view(reader.read(text, other, size))
     return PictureText(
         **parsed.model_dump(),
         infotext=text,
         other=other,
-        width=image.width,
-        height=image.height,
-        format=str(image.format or "").upper(),
+        width=size[0],
+        height=size[1],
+        format=kind,
     )
 
 

@@ -45,6 +45,7 @@ def create(db: sqlite3.Connection, picture_id: int, user: str, days: float | Non
     """Raises `InvalidParams` for an impossible time, or when the picture has a hundred links."""
     if days is not None and not (math.isfinite(days) and 0 < days <= MAX_DAYS):
         raise InvalidParams("A link holds for more than no time and at most ten years.", "Give the days as a number.")
+    db.execute("DELETE FROM shares WHERE picture=? AND expires <= ?", (picture_id, time.time()))
     if db.execute("SELECT count(*) FROM shares WHERE picture=?", (picture_id,)).fetchone()[0] >= MAX_SHARES:
         raise InvalidParams(f"The picture has {MAX_SHARES} links already.", "End some of them.")
     now = time.time()

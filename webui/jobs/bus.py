@@ -21,7 +21,8 @@ from webui.events import Event, Failed, Finished, Image, Memory, Preview, Step
 KEPT_ENTRIES = 12_000  # more than the pictures of the largest job
 KEPT_BYTES = 64 * 2**20  # of text and pixels in them
 MOMENT_ENTRIES = 512
-MAX_WATCHERS = 1000
+MAX_WATCHERS = 1000  # that follow over the network
+MAX_WATCHERS_OF_ONE = 64  # of them those of one user
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Bus:
         self._bytes = 0
         self._last = int(time.time() * 1000)
         self._closed = False
-        self._watchers: WeakSet[Watcher] = WeakSet()  # a forgotten one leaves by itself
+        self._followers: WeakSet[Watcher] = WeakSet()  # over the network; a forgotten one leaves by itself
         self._calls: dict[Watcher, Callable[[], None]] = {}  # of those that do not wait in a thread
 
     @property
@@ -92,25 +93,37 @@ class Bus:
         with self._changed:
             self._calls[watcher] = back
 
-    def watch(self, job: str | None = None, after: int | None = None, retold: Sequence[Event] | None = None) -> Watcher:
+    def watch(
+        self,
+        job: str | None = None,
+        after: int | None = None,
+        retold: Sequence[Event] | None = None,
+        by: str | None = None,
+    ) -> Watcher:
         """A watcher of one job, or of everything with None. It starts behind sequence number `after`, or now.
 
         A number that was never given is from a run whose clock was ahead: whoever watches a job is told all of it.
 
         `retold` tells how a job ended that is over; it is used when the log has forgotten that end.
-        Raises `TooBusy` when a thousand watch already.
+
+        `by` is the user who follows over the network, "" for whoever has no name; None for what the server itself waits
+        for, which nobody may take from the others. Raises `TooBusy` when a thousand follow already, or too many of one
+        name.
         """
         with self._changed:
-            if len(self._watchers) >= MAX_WATCHERS:
-                raise TooBusy("Too many pages watch jobs.", "Close some of them and try again.")
+            if by is not None:
+                of_one = sum(one.by == by for one in self._followers) if by else 0
+                if len(self._followers) >= MAX_WATCHERS or of_one >= MAX_WATCHERS_OF_ONE:
+                    raise TooBusy("Too many pages watch jobs.", "Close some of them and try again.")
             start = self._last if after is None else after
             if start > self._last:
                 start = self._last if job is None else 0
             backlog: list[Entry] = []
             if job is not None and retold and not any(_ends(entry, job) for entry in self._log.values()):
                 backlog = [Entry(self._last, job, event) for event in retold]
-            watcher = Watcher(self, job, start, backlog)
-            self._watchers.add(watcher)
+            watcher = Watcher(self, job, start, backlog, by)
+            if by is not None:
+                self._followers.add(watcher)
             return watcher
 
     def close(self) -> None:
@@ -154,17 +167,20 @@ class Bus:
     def leave(self, watcher: Watcher) -> None:
         """A watcher has gone (`Watcher.close` calls this)."""
         with self._changed:
-            self._watchers.discard(watcher)
+            self._followers.discard(watcher)
             self._calls.pop(watcher, None)
 
 
 class Watcher:
     """Iterates over (sequence, event) until its job is over or the bus closes. For one thread."""
 
-    def __init__(self, bus: Bus, job: str | None, after: int, backlog: Sequence[Entry] = ()) -> None:
+    def __init__(
+        self, bus: Bus, job: str | None, after: int, backlog: Sequence[Entry] = (), by: str | None = None
+    ) -> None:
         self._bus = bus
         self._backlog = deque(backlog)
         self.job = job
+        self.by = by  # who follows over the network
         self._open = True
         self.sequence = after  # of the last event that was read
 

@@ -2,7 +2,7 @@
 
 A damaged file is set aside and a new one is made; a file of a newer version is left alone; when the disk refuses a
 write (full, read-only, locked by a foreign program), everything moves into memory and back to the disk as soon as it
-takes writes again. Each of these is told once in `problems`.
+takes writes again; a file that somebody deletes is written anew. Each of these is told once in `problems`.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class Database:
         Raises what `work` raises. A disk that refuses is no error: see the module's text.
         """
         with self._lock:
+            self._replace_deleted()
             self._return_to_disk()
             connection = self._memory or self._disk
             assert connection is not None
@@ -65,6 +66,7 @@ class Database:
         """A last attempt to bring what is in memory to the disk, then the end."""
         with self._lock:
             self._retry_at = 0.0
+            self._replace_deleted()
             self._return_to_disk()
             for connection in (self._memory, self._disk):
                 if connection is not None:
@@ -140,6 +142,47 @@ class Database:
 
     # When the disk refuses
 
+    def _replace_deleted(self) -> None:
+        """A file that was deleted under us still takes every write, and all of it ends with us: write it anew.
+
+        Another file in its place is nobody's but its owner's, and stays.
+        """
+        if self._disk is None or not self._is_gone() or time.monotonic() < self._retry_at:
+            return
+        try:
+            fresh = self._copied()
+        except (sqlite3.DatabaseError, OSError) as error:
+            if self._memory is None:
+                self._leave_disk(error)
+            self._retry_at = time.monotonic() + RETRY_DISK_AFTER
+            return
+        self._disk.close()
+        self._disk = fresh
+        self._tell(f"{self._path.name} was deleted while it was in use. It has been written anew.")
+
+    def _is_gone(self) -> bool:
+        try:
+            self._path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:  # a share that does not answer, say: writing will tell
+            return False
+        return False
+
+    def _copied(self) -> sqlite3.Connection:
+        assert self._disk is not None
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        for suffix in ("-wal", "-shm"):  # they belong to the deleted one
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+        fresh = _connect(str(self._path))
+        try:
+            self._disk.backup(fresh, progress=_not_for_ever)
+            fresh.execute("PRAGMA journal_mode=WAL")
+        except BaseException:
+            fresh.close()
+            raise
+        return fresh
+
     def _leave_disk(self, error: Exception) -> None:
         memory = _connect(":memory:")
         try:
@@ -157,7 +200,7 @@ class Database:
         )
 
     def _return_to_disk(self) -> None:
-        if self._memory is None or self._disk is None or time.monotonic() < self._retry_at:
+        if self._memory is None or self._disk is None or time.monotonic() < self._retry_at or self._is_gone():
             return
         try:
             self._memory.backup(self._disk, progress=_not_for_ever)

@@ -25,6 +25,11 @@ class InstanceLock:
     """Held from its making until `release`. Raises `AlreadyRunning` when another instance holds it."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lost = False
+        self._take(path)
+
+    def _take(self, path: Path) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._handle: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -48,12 +53,36 @@ class InstanceLock:
         os.ftruncate(self._handle, 0)
         os.write(self._handle, str(os.getpid()).encode())  # the position is 0: nothing was read yet
 
+    def look(self) -> None:
+        """Take the lock anew where somebody has deleted its file, or a second instance would come in. Cheap."""
+        if self._handle is None or self._lost or not _is_gone(self._path):
+            return
+        before = self._handle
+        try:
+            self._take(self._path)
+        except WebUIError as error:
+            self._handle, self._lost = before, True
+            logger.error("the lock on %s was deleted and cannot be taken again: %s", self._path.parent, error)
+            return
+        with contextlib.suppress(OSError):
+            os.close(before)
+
     def release(self) -> None:
         """Give the folder free. The file stays: deleting it would race with the next instance."""
         if self._handle is not None:
             handle, self._handle = self._handle, None
             with contextlib.suppress(OSError):
                 os.close(handle)
+
+
+def _is_gone(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # a share that does not answer, say
+        return False
+    return False
 
 
 def _owner(handle: int) -> str:

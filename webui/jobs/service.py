@@ -279,17 +279,18 @@ class JobService:
         """The same, for the last time: it makes room for others."""
         return self._kept.take_unsaved(job_id, index)
 
-    def watch(self, job_id: str | None = None, after: int | None = None) -> Watcher:
+    def watch(self, job_id: str | None = None, after: int | None = None, by: str | None = None) -> Watcher:
         """Events as (sequence, event): of one job from its beginning to its end, or of all jobs from now on.
 
         `after` is the last sequence number that was seen. A slow watcher misses steps and previews, never pictures,
-        warnings or the end. Raises `NotFound`.
+        warnings or the end. `by` is the user who follows over the network, if somebody does. Raises `NotFound`, and
+        `TooBusy` where too many do.
         """
         if job_id is None:
-            return self._bus.watch(None, after)
+            return self._bus.watch(None, after, by=by)
         record = self._queue.get(job_id)
         retold = end_of(record, from_record(record)) if record.state.over else None
-        return self._bus.watch(job_id, after or 0, retold)
+        return self._bus.watch(job_id, after or 0, retold, by)
 
     # The worker
 
@@ -362,6 +363,8 @@ class JobService:
     # `supervisor.Host`: called by the supervisor's thread alone
 
     def claim(self) -> Assignment | None:
+        if self._instance is not None:
+            self._instance.look()
         while True:
             record = self._queue.claim()
             if record is None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from webui.events import KINDS, Event, Image, to_json_dict
 
-MAX_FRAME = 2**29  # bytes: a picture of 64 megapixels, uncompressed, fits
+MAX_FRAME = 2**30  # bytes: a picture of 200 megapixels and its transparency, uncompressed, fits
 _LENGTH = struct.Struct(">I")
 _BINARY = {"preview": "jpeg", "image": "png"}  # the one binary field of an event
 

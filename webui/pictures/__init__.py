@@ -7,7 +7,7 @@ pixel is decoded, and text is bounded wherever it comes from.
 from __future__ import annotations
 
 from webui.pictures.encoding import SUFFIXES, encode, file_format
-from webui.pictures.opening import MAX_BYTES, MAX_PIXELS, open_image
+from webui.pictures.opening import MAX_BYTES, MAX_PIXELS, open_image, opened, upright_size
 from webui.pictures.reading import MAX_INFOTEXT, read_text
 from webui.pictures.stealth import without_stealth
 
@@ -19,6 +19,8 @@ __all__ = [
     "encode",
     "file_format",
     "open_image",
+    "opened",
     "read_text",
+    "upright_size",
     "without_stealth",
 ]

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
 
 from PIL import Image, features
 
@@ -15,7 +21,10 @@ MAX_BYTES = 256 * 2**20  # of a file
 MAX_TEXT_BYTES = 16 * 2**20  # all text chunks of a PNG together, as they are in the file
 MAX_EXIF_BYTES = 2**20  # all EXIF segments of a JPEG together
 _FORMATS: tuple[Format, ...] = ("PNG", "JPEG", "WEBP", "AVIF")
+AT_ONCE = 2  # pictures that the server holds decoded: the largest take a quarter of a gigabyte each
 _TEXT_CHUNKS = frozenset({"tEXt", "zTXt", "iTXt"})
+
+_turn = threading.BoundedSemaphore(AT_ONCE)
 
 # What turns a picture upright, by its EXIF orientation.
 _UPRIGHT = {
@@ -30,7 +39,7 @@ _UPRIGHT = {
 
 
 def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS, formats: tuple[Format, ...] = _FORMATS) -> Image.Image:
-    """The picture, decoded, upright, in the mode it was stored in; of several frames the first.
+    """The picture, decoded, upright, in the mode it was stored in (at most 8 bits a channel); of many frames the first.
 
     Raises `BadPicture` for every other kind of file, for one that is larger than `max_pixels` (known before anything
     is decoded), truncated or damaged, and for one that carries more text than a picture needs.
@@ -38,11 +47,12 @@ def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS, formats: tuple[Form
     kind = check(data, max_pixels, formats)
     turned: object = None
     try:
-        with Image.open(io.BytesIO(data), formats=(kind,)) as source:
+        with _undecoded(io.BytesIO(data), kind) as source:
             if source.width * source.height > max_pixels:
                 raise _too_large(source.width, source.height, max_pixels)
             source.load()
-            image = source.copy()
+            # Of several frames one alone is taken out; a single one need not be in memory twice.
+            image = source.copy() if getattr(source, "is_animated", False) or kind == "GIF" else source
             turned = source.getexif().get(ORIENTATION) if kind == "AVIF" else None  # Pillow has it from `irot`, too
     except BadPicture:
         raise
@@ -52,6 +62,7 @@ def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS, formats: tuple[Form
         raise BadPicture(
             "The picture is damaged or incomplete.", "Save or download it again, then try once more."
         ) from None
+    image = _in_8_bits(image) if image.mode.startswith("I") else image
     orientation = turned or read_exif(exif_of(data, kind)).get(ORIENTATION)
     if isinstance(orientation, int) and orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[orientation])
@@ -59,6 +70,68 @@ def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS, formats: tuple[Form
     image.info = {key: value for key, value in image.info.items() if key == "transparency"}
     image.format = kind
     return image
+
+
+def _in_8_bits(grey: Image.Image) -> Image.Image:
+    """Grey of 16 bits as "L" by its upper 8, as Pillow reads colours of 16 bits; "LA" where a value is transparent.
+
+    Pillow's own conversion would cut at 255, which makes nearly all of a picture white.
+    """
+    import numpy as np
+
+    values = np.asarray(grey)
+    image = Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8))
+    transparent = grey.info.get("transparency")
+    if isinstance(transparent, int):
+        image.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    return image
+
+
+@contextlib.contextmanager
+def opened(data: bytes, *, formats: tuple[Format, ...] = _FORMATS) -> Iterator[Image.Image]:
+    """`open_image` for what answers requests: whoever comes third waits until the picture of another is done with.
+
+    The block must open no other picture, and keep none. Raises as `open_image` does.
+    """
+    with _turn:
+        yield open_image(data, formats=formats)
+
+
+def open_own(file: Path | bytes, size: tuple[int, int]) -> Image.Image:
+    """A picture of this program's own making, (width, height) as it was told, decoded.
+
+    A sheet, or what was enlarged, may be above Pillow's limit for pictures of others: it is not asked.
+    Raises OSError for what is no such picture, or damaged.
+    """
+    with io.BytesIO(file) if isinstance(file, bytes) else file.open("rb") as source:
+        kind = sniff(source.read(16))
+        source.seek(0)
+        if kind is None:
+            raise OSError("it is no picture")
+        try:
+            picture = _undecoded(source, kind)
+            if picture.size != size:
+                raise OSError("it has another size")
+            picture.load()
+        except (SyntaxError, ValueError, IndexError, TypeError, struct.error) as error:
+            raise OSError(f"it is damaged: {error}") from None
+    return picture
+
+
+def _undecoded(source: IO[bytes], kind: Format) -> Image.Image:
+    """What Pillow's own `open` gives, which refuses some sizes that are allowed here. Raises as a damaged file may."""
+    Image.init()  # before it, Pillow knows the commonest formats alone
+    return Image.OPEN[kind][0](source, "")
+
+
+def upright_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) as `open_image` would give the picture, by its header alone; None where that does not say it."""
+    kind = sniff(data)
+    size = picture_size(data, kind) if kind else None
+    if kind is None or size is None or not all(size):
+        return None
+    turned = read_exif(exif_of(data, kind)).get(ORIENTATION) in (5, 6, 7, 8)
+    return (size[1], size[0]) if turned else size
 
 
 def check(data: bytes, max_pixels: int, formats: tuple[Format, ...]) -> Format:

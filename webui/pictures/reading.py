@@ -20,13 +20,13 @@ MAX_CHUNKS = 100
 _INFOTEXT_KEY = "parameters"
 
 
-def read_text(data: bytes) -> tuple[str, dict[str, str]]:
+def read_text(data: bytes, image: Image.Image | None = None) -> tuple[str, dict[str, str]]:
     """(infotext, other texts by name) of a PNG, JPEG, WEBP, AVIF or GIF file; "" and {} where there are none.
 
     The order of places: EXIF's UserComment, PNG's `parameters`, GIF's comment, the lowest bits of the pixels ("stealth"
     text of PNG and WEBP, looked for only where nothing else is). ComfyUI's EXIF entries become the chunks `prompt` and
-    `workflow`. An infotext past its bound is replaced by a note in the other texts. Raises `BadPicture` for what is
-    none of these formats.
+    `workflow`. An infotext past its bound is replaced by a note in the other texts. `image`, the file as `open_image`
+    gave it, spares decoding it for the pixels' text. Raises `BadPicture` for what is none of these formats.
     """
     kind = sniff(data)
     if kind is None or len(data) > MAX_BYTES:
@@ -35,7 +35,7 @@ def read_text(data: bytes) -> tuple[str, dict[str, str]]:
     chunks.update(_exif_texts(exif_of(data, kind)))
     infotext = chunks.pop("UserComment", "") or chunks.pop(_INFOTEXT_KEY, "") or chunks.pop("GIF comment", "")
     if not infotext and not chunks and kind in ("PNG", "WEBP"):
-        infotext, chunks = read_stealth(data, MAX_INFOTEXT)
+        infotext, chunks = read_stealth(data, MAX_INFOTEXT, image)
     if len(infotext.encode("utf-8", "replace")) > MAX_INFOTEXT:
         chunks[_INFOTEXT_KEY] = f"(too long to be shown: {len(infotext):,} characters)"
         infotext = ""

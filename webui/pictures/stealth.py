@@ -25,13 +25,14 @@ _LENGTH_BYTES = 4
 _LOWEST_BIT = bytes(ord("0") + (value & 1) for value in range(256))
 
 
-def read_stealth(data: bytes, max_bytes: int) -> tuple[str, dict[str, str]]:
+def read_stealth(data: bytes, max_bytes: int, image: Image.Image | None = None) -> tuple[str, dict[str, str]]:
     """(infotext, other texts) hidden in the pixels of a PNG or WEBP file; ("", {}) where there is nothing.
 
-    Only the bits that hold the text are gathered, and never more than `max_bytes` of it.
+    `image` is the same file where it is open already. Only the bits that hold the text are gathered, and never more
+    than `max_bytes` of it.
     """
     try:
-        image = open_image(data)
+        image = image or open_image(data)
     except BadPicture:
         return "", {}
     for channels, modes in _PLACES:
@@ -86,6 +87,11 @@ def _bits(image: Image.Image, channels: str, skip: int, count: int) -> bytes:
     return int(wanted[: whole * 8], 2).to_bytes(whole, "big") if whole else b""
 
 
+def _whole(text: str) -> str:
+    """Without lone surrogates: JSON may hold them, and no encoding can."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def _split(text: str) -> tuple[str, dict[str, str]]:
     """NovelAI hides its chunks as one JSON object; everybody else the parameters text."""
     if text.lstrip().startswith("{"):
@@ -94,6 +100,6 @@ def _split(text: str) -> tuple[str, dict[str, str]]:
         except (ValueError, RecursionError):
             return text, {}
         if isinstance(value, dict) and "Comment" in value and "Software" in value:
-            chunks = {str(key)[:79]: entry for key, entry in value.items() if isinstance(entry, str)}
+            chunks = {_whole(key)[:79]: _whole(entry) for key, entry in value.items() if isinstance(entry, str)}
             return "", dict(list(chunks.items())[:100])
     return text, {}

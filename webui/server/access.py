@@ -20,7 +20,7 @@ import ipaddress
 import re
 import secrets
 from collections import OrderedDict
-from http.cookies import CookieError, SimpleCookie
+from collections.abc import Iterator
 from urllib.parse import parse_qs, parse_qsl, urlencode
 
 from webui.accounts import Account, Accounts
@@ -86,6 +86,7 @@ class Access:
         self._checked: OrderedDict[bytes, str] = OrderedDict()  # keyed hash of name and password -> fingerprint
         self._hash_key = secrets.token_bytes(32)
         self._hashing = asyncio.Semaphore(2)  # a flood of sign-ins must not take every core
+        links.fingerprint_of = self._fingerprint
 
     def guard(self, app: App) -> App:
         """Let through whoever may come in, with who they are; ask everybody else."""
@@ -144,19 +145,12 @@ class Access:
         return account.fingerprint if account else None
 
     def _session(self, scope: Scope) -> Session | None:
-        jar: SimpleCookie = SimpleCookie()
-        try:
-            jar.load(header(scope, "cookie"))
-        except CookieError:
-            return None
-        if self._sessions.cookie not in jar:
-            return None
-        value = jar[self._sessions.cookie].value
-        session = self._sessions.read(value)
-        if session is None:
-            return None
-        fingerprint = self._fingerprint(session.name)
-        return session if fingerprint and self._sessions.proves(session, value, fingerprint) else None
+        for value in _cookies(header(scope, "cookie"), self._sessions.cookie):
+            session = self._sessions.read(value)
+            fingerprint = self._fingerprint(session.name) if session else None
+            if session and fingerprint and self._sessions.proves(session, value, fingerprint):
+                return session
+        return None
 
     # Credentials
 
@@ -165,33 +159,42 @@ class Access:
         peer = peer_of(scope)
         if not secret or self._wrong.wait(peer):
             return None
-        found = await self._of_credential(name, secret)
-        if found is None:
-            self._wrong.add(peer)
-        return found
-
-    async def _of_credential(self, name: str, secret: str) -> Viewer | None:
         if not self._accounts.exist:
             token = self._options.access_token
             fits = hmac.compare_digest(secret.encode("utf-8", "replace"), token.encode("utf-8", "replace"))
-            return OWNER if token and fits else None
-        account = self._accounts.of_token(secret)
-        if account is None and name:
-            account = await self._of_password(name, secret)
-        return Viewer(account.name, account.admin) if account else None
+            if token and fits:
+                return OWNER
+        elif (account := self._accounts.of_token(secret)) is not None:
+            return Viewer(account.name, account.admin)
+        elif name:
+            account = await self._of_password(peer, name, secret)
+            return Viewer(account.name, account.admin) if account else None
+        self._wrong.add(peer)
+        return None
 
-    async def _of_password(self, name: str, password: str) -> Account | None:
+    async def _of_password(self, peer: str, name: str, password: str) -> Account | None:
         digest = hmac.new(self._hash_key, f"{name}\0{password}".encode("utf-8", "replace"), hashlib.sha256).digest()
-        known, account = self._checked.get(digest), self._accounts.find(name)
-        if account is not None and known == account.fingerprint:
-            return account  # programs send their password with every request; it is hashed slowly once
-        async with self._hashing:
-            account = await asyncio.to_thread(self._accounts.sign_in, name, password)
-        if account is not None:
-            self._checked[digest] = account.fingerprint
-            while len(self._checked) > MAX_REMEMBERED:
-                self._checked.popitem(last=False)
+        if (known := self._checked_before(digest, name)) is not None:
+            return known
+        with self._wrong.waiting(peer):
+            async with self._hashing:
+                if (known := self._checked_before(digest, name)) is not None:
+                    return known
+                if self._wrong.tried_too_often(peer):  # by others of the peer's that were sent together with this one
+                    return None
+                account = await asyncio.to_thread(self._accounts.sign_in, name, password)
+                if account is None:
+                    self._wrong.add(peer)  # before the next one has its turn
+                    return None
+        self._checked[digest] = account.fingerprint
+        while len(self._checked) > MAX_REMEMBERED:
+            self._checked.popitem(last=False)
         return account
+
+    def _checked_before(self, digest: bytes, name: str) -> Account | None:
+        """Programs send their password with every request; it is hashed slowly once."""
+        account = self._accounts.find(name)
+        return account if account is not None and self._checked.get(digest) == account.fingerprint else None
 
     # Asking
 
@@ -240,6 +243,7 @@ class Access:
             words = "The name or the password is wrong." if self._accounts.exist else "That is not the token."
             await self._page(scope, send, words)
             return
+        await asyncio.to_thread(self._sessions.keep)
         value = self._sessions.make(viewer.name, fingerprint)
         target = "./" + ("?" + urlencode(parse_qsl(rest)) if rest else "")
         await self._redirect(scope, send, target, value, SECONDS)
@@ -249,6 +253,7 @@ class Access:
             await refuse(scope, send, 405, "MethodNotAllowed", "Signing out is a POST.", "", [("allow", "POST")])
             return
         if (session := self._session(scope)) is not None:
+            self._links.end(session.name)
             await asyncio.to_thread(self._sessions.end, session)
         await self._redirect(scope, send, "./", "", 0)
 
@@ -273,6 +278,15 @@ class Access:
             await respond_page(scope, send, 429, page, headers)
         else:
             await refuse(scope, send, 429, "TooManyTries", "Too many wrong tries.", "Wait and try again.", headers)
+
+
+def _cookies(text: str, name: str) -> Iterator[str]:
+    """The values of that name in a Cookie header. Other programs of the host may have set cookies of any form, and
+    even one of the same name for another path: none of them hides ours."""
+    for part in text.split(";"):
+        key, equals, value = part.partition("=")
+        if equals and key.strip() == name:
+            yield value.strip()
 
 
 def _basic(credential: str) -> tuple[str, str]:

@@ -51,7 +51,7 @@ from webui.server.frontend import preloads
 from webui.server.links import OneTimeLinks
 from webui.server.network import Network
 from webui.server.options import ServeOptions
-from webui.server.page_events import PageEvents
+from webui.server.page_events import MAX_UPLOAD, PageEvents
 from webui.server.static_files import FOR_EVER, TYPES
 from webui.settings import SettingsStore
 from webui.ui import page
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from webui.catalog import Catalog
     from webui.jobs.service import JobService
 
-MAX_UPLOAD = "64mb"
+QUEUE_LOOK_SECONDS = 1.0
 RECENT_JOBS = 50  # whose pictures are found while the history cannot be read
 _FOREIGN_META = re.compile(r"<meta\s[^>]*(?:og|twitter):[^>]*>\s*")
 _MANIFEST = '<link rel="manifest" href="/manifest.json" />'
@@ -164,7 +164,7 @@ def build_app(
     app.include_router(input_routes(inputs, paths.outputs, owns, rights))
     app.include_router(sdapi_routes(jobs, catalog, store, styles, inputs, paths, extensions))
     app.include_router(card_routes(catalog, store, paths.outputs, paths.cache_dir / "previews", owns))
-    app.include_router(openai_routes(jobs, catalog, store, records, paths.outputs))
+    app.include_router(openai_routes(jobs, catalog, store, records, paths.outputs, options.root_path))
     app.include_router(history_routes(records, jobs, catalog, rights, viewer_of))
     network = network or Network(options, options.port, Accounts(paths.users_file), OneTimeLinks())
     app.include_router(network_routes(network))
@@ -189,7 +189,7 @@ def build_app(
         allow_headers=["content-type", "authorization", "idempotency-key", "last-event-id"],
     )
     app.add_middleware(GZipText)
-    demo = page.build(jobs, catalog, store, styles, rights, mount_extension_tabs(app, extensions))
+    demo = page.build(jobs, catalog, store, styles, rights, mount_extension_tabs(app, extensions, options.root_path))
     demo.root_path = options.root_path  # Gradio builds whole addresses, and has to know
     app = mount_page(app, demo)
     app.add_middleware(PageEvents, demo=demo)
@@ -238,6 +238,8 @@ def mount_page(app: FastAPI, demo: gr.Blocks) -> FastAPI:
     )
     # Mounting leaves this False, and then Gradio copies any file a client names into its served cache.
     demo.has_launched = True
+    # Gradio looks into its queue a thousand times a second, for a twelfth of a core. Nothing of ours is ever in it.
+    demo._queue.sleep_when_free = demo._queue.progress_update_sleep_when_free = QUEUE_LOOK_SECONDS
     return app
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import math
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterator
 
 from webui.identity import OWNER
 from webui.server.asgi import SAFE_METHODS, App, Receive, Scope, Send, refuse
 
 MAX_WRONG = 5
 WRONG_SECONDS = 30.0
+MAX_WAITING = 64  # credentials of one peer that wait to be looked at
 MAX_KNOWN = 10_000  # peers that are remembered
 
 CHANGES_PER_SECOND = 20.0
@@ -42,6 +44,7 @@ class WrongTries:
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
         self._tries: OrderedDict[str, deque[float]] = OrderedDict()
+        self._waiting: Counter[str] = Counter()
 
     def add(self, peer: str) -> None:
         self._tries.setdefault(peer, deque(maxlen=MAX_WRONG)).append(self._clock())
@@ -51,6 +54,21 @@ class WrongTries:
 
     def wait(self, peer: str) -> int:
         """Seconds until the peer may try again, 0 when it may now."""
+        return self.tried_too_often(peer) or int(self._waiting[peer] >= MAX_WAITING)
+
+    @contextlib.contextmanager
+    def waiting(self, peer: str) -> Iterator[None]:
+        """While a credential of the peer's waits, or is looked at."""
+        self._waiting[peer] += 1
+        try:
+            yield
+        finally:
+            self._waiting[peer] -= 1
+            if not self._waiting[peer]:
+                del self._waiting[peer]
+
+    def tried_too_often(self, peer: str) -> int:
+        """Seconds for which the peer's wrong tries keep it out, however many wait; 0 when they do not."""
         tries = self._tries.get(peer)
         if tries is None or len(tries) < MAX_WRONG:
             return 0

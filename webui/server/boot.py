@@ -49,6 +49,7 @@ Say = Callable[[str], None]
 Ready = Callable[[Mapping[str, float]], None]
 STOP_SECONDS = 4.0  # for the worker, after the connections had theirs
 GRACEFUL_SECONDS = 2
+CLEAN_SECONDS = 4 * 3600.0  # between two looks for uploads that nothing needs
 REMEMBERED_JOBS = 5000  # that are asked for pictures without a row at the start
 
 MODELS, PAGE, BUILD = "Reading the model folders", "Loading the interface", "Building the page"
@@ -109,6 +110,7 @@ class _Builder:
         self.history: History | None = None
         self.extensions: FrontExtensions | None = None
         self._held = False
+        self._over = threading.Event()
         self.failure: WebUIError | None = None  # the start cannot go on: `serve` raises it
         self.on_failure: Callable[[], None] = lambda: None
 
@@ -120,6 +122,10 @@ class _Builder:
         self._held = True
         if self.jobs is not None:
             self.jobs.hold()
+
+    def end(self) -> None:
+        """The server has stopped, and so has what is done beside it."""
+        self._over.set()
 
     def _run(self) -> None:
         try:
@@ -191,19 +197,21 @@ class _Builder:
         threading.Thread(target=self._clean_inputs, args=(jobs, history), name="clean-inputs", daemon=True).start()
 
     def _clean_inputs(self, jobs: JobService, history: History) -> None:
-        """Remove uploads that nothing needs, once the history is whole: what it does not know looks unneeded."""
+        """Remove uploads that nothing needs, now and then, once the history is whole: what it does not know looks
+        unneeded."""
         from webui.inputs import InputStore
 
         history.wait()
-        if history.banner():
-            return
-        try:
-            cleaned = InputStore(self._paths.outputs).clean(history.inputs() | jobs.inputs())
-        except WebUIError as error:
-            self._say(f"Uploaded pictures were not cleaned up: {error}")
-            return
-        if cleaned.removed:
-            self._say(f"{cleaned.removed} uploaded pictures that nothing needs any more were removed.")
+        while not self._over.is_set():
+            if not history.banner():
+                try:
+                    cleaned = InputStore(self._paths.outputs).clean(history.inputs() | jobs.inputs())
+                except WebUIError as error:
+                    self._say(f"Uploaded pictures were not cleaned up: {error}")
+                else:
+                    if cleaned.removed:
+                        self._say(f"{cleaned.removed} uploaded pictures that nothing needs any more were removed.")
+            self._over.wait(CLEAN_SECONDS)
 
 
 def guarded(app: App, options: ServeOptions, access: Access) -> App:
@@ -289,6 +297,7 @@ def serve(
     try:
         server.run(sockets=[sock])
     finally:
+        builder.end()
         _stop(builder.jobs)
         if builder.history is not None:
             builder.history.stop()

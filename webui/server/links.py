@@ -10,6 +10,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import segno
 
@@ -17,20 +18,32 @@ MAX_OPEN = 200  # links that wait to be used; the oldest ends first
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
+@dataclass(frozen=True, slots=True)
+class _Link:
+    name: str
+    fingerprint: str | None
+    ends: float | None  # on the clock
+
+
 class OneTimeLinks:
-    """Tokens that work once. Only their hashes are kept, and only in memory: a restart ends them all."""
+    """Tokens that work once. Only their hashes are kept, and only in memory: a restart ends them all.
+
+    A link ends with what its maker signed in by: `fingerprint_of` a name must be what it was when the link was made.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._open: OrderedDict[str, tuple[str, float | None]] = OrderedDict()  # digest -> (name, when it ends)
+        self._open: OrderedDict[str, _Link] = OrderedDict()  # by digest
+        self.fingerprint_of: Callable[[str], str | None] = lambda _: None
         self.on_used: Callable[[str], None] = lambda _: None  # hears the name that a link signed in
 
     def make(self, name: str, seconds: float | None = None) -> str:
         """A token that signs in as `name`, within `seconds` if that is given."""
         token = secrets.token_urlsafe(18)
         with self._lock:
-            self._open[_digest(token)] = (name, None if seconds is None else self._clock() + seconds)
+            ends = None if seconds is None else self._clock() + seconds
+            self._open[_digest(token)] = _Link(name, self.fingerprint_of(name), ends)
             while len(self._open) > MAX_OPEN:
                 self._open.popitem(last=False)
         return token
@@ -39,19 +52,26 @@ class OneTimeLinks:
         """Whether the token can still be used; it stays so."""
         with self._lock:
             found = self._open.get(_digest(token))
-            return found is not None and self._in_time(found[1])
+            return found is not None and self._in_force(found)
 
     def use(self, token: str) -> str | None:
         """The name it signs in as, once; None for every other time."""
         with self._lock:
             found = self._open.pop(_digest(token), None)
-            if found is None or not self._in_time(found[1]):
+            if found is None or not self._in_force(found):
                 return None
-        self.on_used(found[0])
-        return found[0]
+        self.on_used(found.name)
+        return found.name
 
-    def _in_time(self, ends: float | None) -> bool:
-        return ends is None or ends > self._clock()
+    def end(self, name: str) -> None:
+        """End what this name made on the page. Links without a time stay: the terminal shows them."""
+        with self._lock:
+            for digest in [key for key, one in self._open.items() if one.name == name and one.ends is not None]:
+                del self._open[digest]
+
+    def _in_force(self, link: _Link) -> bool:
+        in_time = link.ends is None or link.ends > self._clock()
+        return in_time and link.fingerprint == self.fingerprint_of(link.name)
 
 
 def is_token(text: str) -> bool:

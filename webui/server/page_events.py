@@ -1,9 +1,10 @@
-"""What may be sent to the events of the page: nothing but what the page itself sends.
+"""What may be asked of Gradio: nothing but what the page itself asks.
 
 Gradio answers an event that does not exist, one that has no function on the server, or values that a component cannot
 take with a 500; and a queued event can be read by whoever names its session. The page has one event on the server and
 a few functions of a component, and neither queues nor uploads anything. So everything else is refused here, in words,
-before Gradio sees it.
+before Gradio sees it; what a later Gradio adds (recordings, proxies, editing by a model) is refused as well. The page
+of an extension is somebody else's: it may queue and upload, as any page of Gradio does.
 """
 
 from __future__ import annotations
@@ -20,8 +21,14 @@ if TYPE_CHECKING:
 
 PREFIX = "/gradio_api/"
 RUN = ("run/", "api/")
-UNUSED = ("queue/", "call/", "cancel", "upload")  # the page queues nothing, and its pictures go to /inputs
 COMPONENT = "component_server"
+# By what follows the prefix, for any method. The page queues nothing, and its pictures go to /inputs.
+OWN_PAGE = (*RUN, COMPONENT, "info", "startup-events", "theme.css")
+ANY_PAGE = (
+    *OWN_PAGE, "queue/join", "queue/data", "cancel", "reset", "heartbeat/", "upload", "upload_progress", "file=",
+    "stream/", "custom_component/", "app_id",
+)  # fmt: skip
+MAX_UPLOAD = "64mb"
 MAX_EVENT = 4 * 2**20  # bytes: two prompts, written as JSON
 MAX_SESSION = 100  # characters
 
@@ -56,17 +63,20 @@ def functions_of(demo: gr.Blocks) -> dict[int, frozenset[str]]:
 
 
 class PageEvents:
-    """The check, around the whole app: `PageEvents(app, demo)`."""
+    """The check, around an app that `demo` is mounted in, or around what is mounted. `own`: it is this product's."""
 
-    def __init__(self, app: App, demo: gr.Blocks) -> None:
+    def __init__(self, app: App, demo: gr.Blocks, *, own: bool = True) -> None:
         self._app = app
+        self._own = own
+        self._asked = OWN_PAGE if own else ANY_PAGE
         self._events = events_of(demo)
         self._functions = functions_of(demo)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path", "")
-        rest = path.removeprefix(PREFIX) if scope["type"] == "http" and path.startswith(PREFIX) else ""
-        if rest.startswith(UNUSED):
+        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))  # which says where it is mounted
+        below = scope["type"] == "http" and path.startswith(PREFIX)
+        rest = path.removeprefix(PREFIX) if below else ""
+        if below and not any(_is_asked(rest, one) for one in self._asked):
             await refuse(scope, send, *_NO_EVENT)
         elif scope.get("method") == "POST" and (rest.startswith(RUN) or rest.startswith(COMPONENT)):
             await self._checked(scope, receive, send, run=rest.startswith(RUN))
@@ -103,6 +113,8 @@ class PageEvents:
         if event is None:
             return _NO_EVENT
         data = sent.get("data")
+        if not self._own:
+            return None  # how its events hang together is its own business
         fits = isinstance(data, list) and len(data) == event.inputs
         known = session is None or (isinstance(session, str) and len(session) <= MAX_SESSION and session.isprintable())
         own = trigger is None or (type(trigger) is int and trigger in event.triggers)
@@ -112,6 +124,11 @@ class PageEvents:
         component, name = sent.get("component_id"), sent.get("fn_name")
         names = self._functions.get(component, frozenset()) if type(component) is int else frozenset()
         return None if isinstance(name, str) and name in names else _NO_EVENT
+
+
+def _is_asked(rest: str, route: str) -> bool:
+    """Whether an address leads to a route: all of it, or for one with an open end what is behind it."""
+    return rest.startswith(route) if route.endswith(("/", "=")) else rest.rstrip("/") == route
 
 
 def _object(body: bytes | None) -> dict[str, Any] | None:

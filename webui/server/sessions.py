@@ -12,6 +12,7 @@ import binascii
 import hashlib
 import hmac
 import json
+import logging
 import secrets
 import threading
 import time
@@ -19,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from webui.paths import write_atomic
+
+_log = logging.getLogger(__name__)
 
 SECONDS = 30 * 24 * 3600
 KEY_BYTES = 32
@@ -55,6 +58,7 @@ class Sessions:
         self._file = ended
         self._lock = threading.Lock()
         self._ended = _read(ended) if ended is not None else {}
+        self._unwritten = False  # the disk refused `ended`
         # ports are no part of a cookie's home: two instances on one machine must not take each other's
         self.cookie = "latent_" + hashlib.sha256(b"cookie" + key).hexdigest()[:8]
 
@@ -83,14 +87,29 @@ class Sessions:
         return fits and session.expires > time.time() and session.id not in self._ended
 
     def end(self, session: Session) -> None:
-        """Sign out: the cookie is worth nothing from now on, in whatever browser a copy of it is."""
+        """Sign out: the cookie is worth nothing from now on, in whatever browser a copy of it is.
+
+        A disk that refuses is no error: until it takes the file (see `keep`), a restart would forget the end.
+        """
         with self._lock:
             now = time.time()
             kept = {one: expires for one, expires in self._ended.items() if expires > now}
             kept[session.id] = session.expires
             self._ended = dict(list(kept.items())[-MAX_ENDED:])
-            if self._file is not None:
+            self._unwritten = True
+        self.keep()
+
+    def keep(self) -> None:
+        """Write what is not on the disk yet."""
+        with self._lock:
+            if not self._unwritten or self._file is None:
+                return
+            try:
                 write_atomic(self._file, json.dumps(self._ended).encode())
+            except OSError as error:
+                _log.warning("who signed out cannot be written to %s: %s", self._file, error)
+                return
+            self._unwritten = False
 
     def _proof(self, body: str, fingerprint: str) -> str:
         return hmac.new(self._key, f"session:{body}:{fingerprint}".encode(), hashlib.sha256).hexdigest()

@@ -10,6 +10,7 @@ ever reads them. The rest has no counterpart: it is kept and told again, for cli
 from __future__ import annotations
 
 import json
+import logging
 import math
 import threading
 from collections.abc import Mapping
@@ -20,12 +21,15 @@ from typing import TYPE_CHECKING, Any
 from webui import settings as all_settings
 from webui.errors import Forbidden, InvalidParams, SettingsError
 from webui.names import AUTOMATIC
+from webui.params import make_params
 from webui.paths import write_atomic
 
 if TYPE_CHECKING:
     from webui.catalog import Catalog
     from webui.jobs.service import JobService
     from webui.settings import Settings, SettingsStore
+
+_log = logging.getLogger(__name__)
 
 MAX_FILE = 256 * 2**10  # bytes
 MAX_TEXT = 4096  # characters of a value
@@ -158,6 +162,17 @@ FIELDS: dict[str, str] = {
     for option in _LIST
     if option.field and option.key not in (CHECKPOINT, VAE, FORMAT, "randn_source")
 }
+# Those that decide a picture in another place than under a field's own name (`translate`): the part, and its field.
+_PARTS: dict[str, tuple[str, str]] = {
+    "eta_ancestral": ("", "eta"),
+    "eta_ddim": ("", "eta"),
+    "img2img_extra_noise": ("init", "extra_noise"),
+    "img2img_background_color": ("init", "background"),
+    "initial_noise_multiplier": ("init", "noise_multiplier"),
+    "inpainting_mask_weight": ("inpaint", "conditioning_mask_strength"),
+    "code_former_weight": ("faces", "codeformer_weight"),
+}
+_ANY_PICTURE = "0" * 64
 
 
 class OptionBook:
@@ -218,7 +233,9 @@ class OptionBook:
         if settings.get("model.vae", AUTOMATIC) not in (AUTOMATIC, "None"):
             settings["model.vae"] = self._catalog.find_vae(settings["model.vae"]).name
         all_settings.changed(self._store.current, settings)  # raises before anything is changed
-        self._keep({key: value for key, value in known.items() if not OPTIONS[key].setting})
+        kept = {key: value for key, value in known.items() if not OPTIONS[key].setting}
+        _require_possible({**self._read(), **kept})
+        self._keep(kept)
         if settings:
             now = self._store.change(settings)
             self._jobs.apply_settings(now)
@@ -247,14 +264,17 @@ class OptionBook:
     def _read(self) -> dict[str, Any]:
         """What is kept. A file that cannot be read is as good as none; a value that cannot be has its default."""
         if self._kept is None:
-            self._kept = {}
+            found: dict[str, Any] = {}
             for key, value in _load(self._path).items():
                 option = OPTIONS.get(key)
                 if option is not None and not option.setting:
                     try:
-                        self._kept[key] = _checked(option, value)
-                    except InvalidParams:
-                        continue
+                        _require_possible({**found, key: _checked(option, value)})
+                    except InvalidParams as error:
+                        _log.warning("the option %s of %s is left out: %s", key, self._path, error)
+                    else:
+                        found[key] = _checked(option, value)
+            self._kept = found
         return self._kept
 
 
@@ -266,6 +286,31 @@ def _load(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _require_possible(values: Mapping[str, Any]) -> None:
+    """See that requests can be made with these options. Raises `InvalidParams`: kept, they would break each one."""
+    params: dict[str, Any] = {}
+    for key, value in values.items():
+        part, field = _PARTS.get(key, ("", FIELDS.get(key, "")))
+        if not field:
+            continue
+        place = params.setdefault(part, {}) if part else params
+        place[field] = value.lower() if field == "background" else value
+        try:
+            make_params(_with_pictures(params))
+        except InvalidParams as error:
+            raise InvalidParams(f"{key} cannot be {value!r:.60}: {error.message}", error.advice) from error
+
+
+def _with_pictures(params: dict[str, Any]) -> dict[str, Any]:
+    """The same with what its parts need, so that they can be made."""
+    made = {**params}
+    if "init" in made or "inpaint" in made:
+        made["init"] = {"image": _ANY_PICTURE, **made.get("init", {})}
+    if "inpaint" in made:
+        made["inpaint"] = {"mask": _ANY_PICTURE, **made["inpaint"]}
+    return made
 
 
 def _checked(option: Option, value: Any, where: str = "") -> Any:

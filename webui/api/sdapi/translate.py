@@ -71,9 +71,11 @@ def img2img(request: Img2Img, options: dict[str, Any], tools: Tools) -> Order:
     if len(references) == 1:
         params["init"] = {**init, "image": references[0]}
         return Order((make_params(params),), tuple(notes), tuple(request.styles or ()))
+    first = (
+        make_params({**params, "batch_size": 1}).changed(batch_count=1).with_fixed_seeds()
+    )  # n_iter is looked at, too
     if len(references) * request.n_iter > MAX_PICTURES:
         raise InvalidParams(f"n_iter: more than {MAX_PICTURES} pictures were asked for.", "Ask for fewer.")
-    first = make_params({**params, "batch_size": 1, "batch_count": 1}).with_fixed_seeds()
     jobs = [
         first.changed(
             init={**init, "image": reference},
