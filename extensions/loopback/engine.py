@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image
 
+from webui.errors import InvalidParams
 from webui.extensions import Cell, Cells, Desk, Draft, Expansion, Grid, Sheet, Square, hookimpl
 from webui.operations import Init
 from webui.params import GenerationParams
@@ -21,7 +22,10 @@ CURVES: dict[str, Callable[[float], float]] = {
 
 @hookimpl
 def expand(request: GenerationParams, values: Mapping[str, Any], desk: Desk) -> Expansion:
-    """One loop after the other, for each picture of the request."""
+    """One loop after the other, for each picture of the request. Raises `InvalidParams` for one that is to be enlarged
+    at its sides: what is new there would be kept as it is from the second loop on."""
+    if request.init is not None and request.init.frame is not None:
+        raise InvalidParams("Loopback cannot enlarge a picture at its sides.", "Outpaint first, then loop the result.")
     return Expansion(_cells(request, values, desk), values["loops"] * request.pictures)
 
 
@@ -58,7 +62,10 @@ def _params(
     last: Image.Image | None,
     desk: Desk,
 ) -> GenerationParams:
-    """The request of one loop. Its seed counts up, so that the same noise is not added again and again."""
+    """The request of one loop. Its seed counts up, so that the same noise is not added again and again.
+
+    What is done to a picture once, a second pass, an upscaling or a fill below a mask, is done in the first loop.
+    """
     params = single.changed(seed=single.seed + loop)
     start = single.init or Init()
     if last is None and single.init is None:
@@ -66,8 +73,11 @@ def _params(
     loops, final, curve = course
     wanted = strength_of(loop, loops, start.denoising_strength, final, curve)
     image = start.image if last is None else desk.keep(last)
-    init = {**start.model_dump(), "image": image, "denoising_strength": wanted, "frame": None if last else start.frame}
-    return params.changed(init=init)
+    init = {**start.model_dump(), "image": image, "denoising_strength": wanted}
+    if last is None:
+        return params.changed(init=init)
+    inpaint = None if params.inpaint is None else {**params.inpaint.model_dump(), "fill": "original"}
+    return params.changed(init=init, hires=None, sd_upscale=None, inpaint=inpaint)
 
 
 def _grid(rows: list[list[Square]]) -> Grid:

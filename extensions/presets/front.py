@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import threading
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Body, Request
 
-from webui.errors import InvalidParams, NotFound
+from webui.errors import InvalidParams, NotFound, SaveError
 from webui.extensions import Preset, hookimpl
 from webui.params import GenerationParams, params_from_json
 from webui.paths import write_atomic
@@ -17,12 +19,21 @@ from webui.paths import write_atomic
 from .shipped import SHIPPED
 
 MAX_PRESETS, MAX_NAME, MAX_FILE = 500, 100, 4 * 2**20
+MAX_READ = 16 * MAX_FILE  # bytes; more than is written, for a file that was put there
+
+_changing = threading.Lock()  # a change reads the file and writes it: two at once would lose one
+_log = logging.getLogger(__name__)
 
 
 @hookimpl
 def presets(folder: Path, user: str) -> list[Preset]:
-    """The user's own first."""
-    return [*(Preset(name, fields, own=True) for name, fields in sorted(_read(folder, user).items())), *SHIPPED]
+    """The user's own first. A file of theirs that cannot be read leaves those that ship."""
+    try:
+        own = _read(folder, user)
+    except SaveError as error:
+        _log.warning("%s", error)
+        own = {}
+    return [*(Preset(name, fields, own=True) for name, fields in sorted(own.items())), *SHIPPED]
 
 
 @hookimpl
@@ -38,11 +49,13 @@ def routes(folder: Path) -> APIRouter:
     @router.post("/delete")
     def delete(request: Request, data: dict[str, Any] = Body()) -> dict[str, int]:  # noqa: B008
         """Delete a preset: `{"name": ...}`."""
-        kept, name = _read(folder, _user(request)), str(data.get("name", ""))
-        if name not in kept:
-            raise NotFound(f'There is no preset "{name[:80]}" of yours.', "Refresh the list.")
-        del kept[name]
-        return _write(folder, _user(request), kept)
+        name = str(data.get("name", ""))
+        with _changing:
+            kept = _read(folder, _user(request))
+            if name not in kept:
+                raise NotFound(f'There is no preset "{name[:80]}" of yours.', "Refresh the list.")
+            del kept[name]
+            return _write(folder, _user(request), kept)
 
     @router.get("/export")
     def export(request: Request) -> dict[str, dict[str, Any]]:
@@ -63,15 +76,17 @@ def _user(request: Request) -> str:
 
 
 def _add(folder: Path, user: str, more: dict[str, Any]) -> dict[str, int]:
-    kept = _read(folder, user)
+    wanted = {}
     for name, fields in more.items():
         name = " ".join(name.split())
         if not name or len(name) > MAX_NAME:
             raise InvalidParams("A preset needs a name of at most 100 characters.", "Type another name.")
-        kept[name] = _checked(fields)
-    if len(kept) > MAX_PRESETS:
-        raise InvalidParams(f"More than {MAX_PRESETS} presets.", "Delete some first.")
-    return _write(folder, user, kept)
+        wanted[name] = _checked(fields)
+    with _changing:
+        kept = _read(folder, user) | wanted
+        if len(kept) > MAX_PRESETS:
+            raise InvalidParams(f"More than {MAX_PRESETS} presets.", "Delete some first.")
+        return _write(folder, user, kept)
 
 
 def _checked(fields: Any) -> dict[str, Any]:
@@ -89,14 +104,38 @@ def _file(folder: Path, user: str) -> Path:
 
 
 def _read(folder: Path, user: str) -> dict[str, dict[str, Any]]:
+    """A user's presets; none where there is no file. Raises `SaveError` for one that cannot be read: it is not empty,
+    and a change that took it for empty would be written over it."""
     path = _file(folder, user)
     try:
-        data = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size <= MAX_FILE else {}
-    except (OSError, ValueError):
+        if path.stat().st_size > MAX_READ:
+            raise ValueError("it is too large")
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(data, dict):
+            raise ValueError("it holds no presets")
+    except FileNotFoundError:
         return {}
-    return {name: fields for name, fields in data.items() if isinstance(fields, dict)} if isinstance(data, dict) else {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise SaveError(
+            f"The file of your presets, {path.name}, cannot be read: {getattr(error, 'strerror', None) or error}.",
+            f"Whoever runs this program can mend it, or put {path.name}.bak in its place.",
+        ) from None
+    return {name: fields for name, fields in data.items() if isinstance(fields, dict)}
 
 
 def _write(folder: Path, user: str, kept: dict[str, dict[str, Any]]) -> dict[str, int]:
-    write_atomic(_file(folder, user), json.dumps(kept, indent=1, sort_keys=True).encode(), backup=True)
+    """Raises `InvalidParams` for more than a file may hold, unless it becomes smaller than it is, and `SaveError`."""
+    path = _file(folder, user)
+    text = json.dumps(kept, indent=1, sort_keys=True, ensure_ascii=False)
+    data = text.encode(errors="backslashreplace")  # half a character, which JSON may hold, as JSON writes it
+    try:
+        if len(data) > MAX_FILE and not (path.exists() and len(data) < path.stat().st_size):
+            raise InvalidParams(
+                f"Your presets would take more than {MAX_FILE // 2**20} MiB.", "Delete some first, or shorten this one."
+            )
+        write_atomic(path, data, backup=True)
+    except OSError as error:
+        raise SaveError(
+            f"The presets cannot be saved: {error.strerror or error}.", "Make room, then try again."
+        ) from None
     return {"presets": len(kept)}

@@ -8,6 +8,7 @@ from typing import Any
 
 from webui.errors import InvalidParams
 from webui.extensions import Cell, Cells, Desk, Expansion, hookimpl
+from webui.operations import FaceRestoration
 from webui.params import RANDOM_SEED_LIMIT, GenerationParams
 
 from .lines import read_line
@@ -48,12 +49,17 @@ def _params(
     tiling = fields.pop("tiling", None)
     if tiling is not None:
         fields |= {"tiling_x": tiling, "tiling_y": tiling}
+    restored = fields.pop("restore_faces", None)
+    if restored is not None:
+        faces = request.faces or FaceRestoration()
+        fields["faces"] = faces.model_dump() if restored else None
     for name, whole in (("prompt", request.prompt), ("negative_prompt", request.negative_prompt)):
         if name in fields and whole:
             position = values["prompt_position"]
             parts = {"none": [fields[name]], "start": [whole, fields[name]], "end": [fields[name], whole]}[position]
             fields[name] = " ".join(parts)
-    if fields.get("seed", request.seed) == -1:
+    drawn = values["seed_drawn"] and "seed" not in fields and not (values["same_seed"] or values["iterate_seed"])
+    if drawn or fields.get("seed") == -1:
         draw = random.Random(f"prompts-from-file/{request.seed}/{0 if values['same_seed'] else number}")
         fields["seed"] = draw.randrange(RANDOM_SEED_LIMIT)
     elif "seed" not in fields and values["iterate_seed"]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from webui.errors import InvalidParams
 from webui.names import SAMPLER_NAMES
+from webui.params import SIDE_MULTIPLE
 
 _NO_EFFECT = {  # paths and switches that decide nothing of the picture here
     "outpath_samples",
@@ -15,7 +16,6 @@ _NO_EFFECT = {  # paths and switches that decide nothing of the picture here
     "prompt_for_display",
     "do_not_save_samples",
     "do_not_save_grid",
-    "restore_faces",
 }
 _RUNNING = {"prompt", "negative_prompt"}  # may run on without quotes until the next flag
 
@@ -24,6 +24,17 @@ def _flag(text: str) -> bool:
     if text.casefold() not in ("true", "false"):
         raise ValueError(f'"{text}" is neither true nor false')
     return text.casefold() == "true"
+
+
+def _side(text: str) -> int:
+    """Pixels, rounded down to whole latent cells, as clients of that program know it."""
+    pixels = int(text)
+    return pixels // SIDE_MULTIPLE * SIDE_MULTIPLE if pixels > SIDE_MULTIPLE else pixels
+
+
+def _resized_from(text: str) -> int:
+    """A side of the picture whose seed it is; -1 is none there, 0 here."""
+    return max(0, int(text)) if int(text) >= -1 else int(text)
 
 
 def _sampler(index: str) -> str:
@@ -41,22 +52,26 @@ _FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "seed": ("seed", int),
     "subseed": ("variation_seed", int),
     "subseed_strength": ("variation_strength", float),
-    "seed_resize_from_h": ("seed_resize_height", int),
-    "seed_resize_from_w": ("seed_resize_width", int),
+    "seed_resize_from_h": ("seed_resize_height", _resized_from),
+    "seed_resize_from_w": ("seed_resize_width", _resized_from),
     "sampler_index": ("sampler", _sampler),
     "sampler_name": ("sampler", str),
     "batch_size": ("batch_size", int),
     "n_iter": ("batch_count", int),
     "steps": ("steps", int),
     "cfg_scale": ("cfg_scale", float),
-    "width": ("width", int),
-    "height": ("height", int),
+    "width": ("width", _side),
+    "height": ("height", _side),
     "tiling": ("tiling", _flag),
+    "restore_faces": ("restore_faces", _flag),
 }
 
 
 def read_line(line: str) -> dict[str, Any]:
-    """The fields that a line sets, "styles" and "tiling" among them. Raises `InvalidParams` for flags gone wrong."""
+    """The fields that a line sets; besides "styles", "tiling" and "restore_faces".
+
+    Raises `InvalidParams` for flags gone wrong.
+    """
     if "--" not in line:
         return {"prompt": line.strip()}
     try:

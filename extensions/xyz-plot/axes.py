@@ -143,13 +143,17 @@ def _choices(*known: str) -> Callable[[str, GenerationParams, Desk], list[str]]:
     return read
 
 
-def _names(text: str, _params: GenerationParams, _desk: Desk) -> list[str]:
-    return lists.words(text)
+def _upscalers(text: str, _params: GenerationParams, desk: Desk) -> list[str]:
+    """The desk knows upscalers; that is more than it promises to extensions that do not ship."""
+    find = getattr(desk, "upscaler", str)
+    return [find(word) for word in lists.words(text)]
 
 
 def _replacements(text: str, params: GenerationParams, _desk: Desk) -> list[tuple[str, str]]:
     """(what is searched, what takes its place): the first word is searched, and stands for itself in the first cell."""
-    found = lists.words(text)
+    found = lists.words(text, empty=True)
+    if found and not found[0]:
+        raise InvalidParams("Prompt S/R: the first value is empty.", "It is the text that is replaced.")
     if found and found[0] not in params.prompt and found[0] not in params.negative_prompt:
         raise InvalidParams(
             f'Prompt S/R: "{found[0][:60]}" is in neither prompt.', "The first value is the text that is replaced."
@@ -174,6 +178,8 @@ def _orders(text: str, params: GenerationParams, _desk: Desk) -> list[tuple[str,
 def _put_order(params: GenerationParams, value: tuple[str, ...]) -> GenerationParams:
     """The parts in this order, each at a place where one of them stood; the text between stays where it is."""
     places = sorted((params.prompt.find(word), word) for word in value)
+    if places and places[0][0] < 0:  # another axis took it out
+        raise InvalidParams(f'Prompt order: "{places[0][1][:60]}" is not in the prompt.', "Name parts of the prompt.")
     text, end = "", 0
     for (start, old), new in zip(places, value, strict=True):
         if start < end:
@@ -209,7 +215,7 @@ def _put_style(params: GenerationParams, value: tuple[str, Desk]) -> GenerationP
 
 
 NOTHING = "Nothing"
-# In the order of AUTOMATIC1111's list, whose number clients send.
+# In the order of AUTOMATIC1111's list; behind it those of our own.
 AXES: tuple[Axis, ...] = (
     Axis("Seed", _seeds, _field("seed")),
     Axis("Var. seed", _seeds, _field("variation_seed")),
@@ -217,7 +223,7 @@ AXES: tuple[Axis, ...] = (
     Axis("Steps", _integers, _field("steps")),
     Axis("Hires steps", _integers, _hires("steps")),
     Axis("CFG Scale", _reals, _field("cfg_scale")),
-    Axis("Prompt S/R", _replacements, _replace, plain=True, show=lambda pair: pair[1]),
+    Axis("Prompt S/R", _replacements, _replace, plain=True, show=lambda pair: pair[1] or "without"),
     Axis("Prompt order", _orders, _put_order, plain=True, show=", ".join),
     Axis("Sampler", _samplers, _put_sampler, plain=True),
     Axis("Hires sampler", _samplers, _hires("sampler"), plain=True),
@@ -238,7 +244,7 @@ AXES: tuple[Axis, ...] = (
     Axis("Denoising", _reals, _denoising),
     Axis("Initial noise multiplier", _reals, _init("noise_multiplier")),
     Axis("Extra noise", _reals, _init("extra_noise")),
-    Axis("Hires upscaler", _names, _hires("upscaler"), plain=True),
+    Axis("Hires upscaler", _upscalers, _hires("upscaler"), plain=True),
     Axis("Cond. Image Mask Weight", _reals, _inpaint("conditioning_mask_strength")),
     Axis("VAE", _vaes, _field("vae"), cost=0.7),
     Axis("Styles", _styles, _put_style, plain=True, show=lambda pair: pair[0]),
@@ -250,7 +256,7 @@ AXES: tuple[Axis, ...] = (
     Axis("Size", _sizes, _put_size, show=lambda size: f"{size[0]}x{size[1]}"),
     Axis("CFG rescale", _reals, _field("cfg_rescale")),
     Axis("Skip early CFG", _reals, _field("skip_early_cfg")),
+    Axis("Emphasis mode", _choices("Original", "No norm", "Ignore", "None"), _field("emphasis")),
     Axis("Guidance end", _reals, _field("guidance_end")),
     Axis("Feature reuse", _integers, _field("feature_reuse")),
-    Axis("Emphasis mode", _choices("Original", "No norm", "Ignore", "None"), _field("emphasis")),
 )

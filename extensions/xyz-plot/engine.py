@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import permutations, product
 from typing import Any
 
 from webui.errors import InvalidParams
@@ -32,9 +32,7 @@ class Line:
     vary_seeds: bool
 
     def put(self, params: GenerationParams, index: int) -> GenerationParams:
-        if self.axis is not None:
-            params = self.axis.put(params, self.values[index])
-        return params.changed(seed=params.seed + index) if self.vary_seeds else params
+        return params if self.axis is None else self.axis.put(params, self.values[index])
 
     def labels(self) -> list[str]:
         return [] if self.axis is None else [self.axis.label(value) for value in self.values]
@@ -42,7 +40,10 @@ class Line:
 
 @hookimpl
 def expand(request: GenerationParams, values: Mapping[str, Any], desk: Desk) -> Expansion:
-    """The plot. Raises `InvalidParams` for values that an axis cannot have, before anything is made."""
+    """The plot. Raises `InvalidParams` for values that an axis cannot have, before anything is made.
+
+    Values that do not fit together cost the cells in which they meet.
+    """
     lines = [_line(letter, request, values, desk) for letter in LETTERS]
     count = len(lines[0].values) * len(lines[1].values) * len(lines[2].values)
     if count > MAX_CELLS:
@@ -50,8 +51,12 @@ def expand(request: GenerationParams, values: Mapping[str, Any], desk: Desk) -> 
             f"The plot would have {count:,} cells.", f"At most {MAX_CELLS:,} are made; shorten an axis."
         )
     plot = Plot(request, values, lines)
-    plot.check()
-    return Expansion(plot.run(), count * request.pictures)
+    misfits = plot.plan()
+    notes = [
+        f"{len(misfits)} of {count} cells are left out: their values do not fit together. {error}"
+        for error in misfits[:1]
+    ]
+    return Expansion(plot.run(), (count - len(misfits)) * request.pictures, tuple(notes))
 
 
 def _line(letter: str, request: GenerationParams, values: Mapping[str, Any], desk: Desk) -> Line:
@@ -79,21 +84,37 @@ class Plot:
         self._values = values
         self._lines = lines
         self._squares: dict[Place, Square] = {}
-        self._size = (request.width or 512, request.height or 512)
+        self._cells: dict[Place, GenerationParams | InvalidParams] = {}
+        self._size = (0, 0)  # the largest sides of the pictures that were made
         self._drawn = 0.0
         self._indices: dict[Place, int] = {}  # of the first picture of each cell among the job's
         self._shown = 0
 
-    def check(self) -> None:
-        """See that every value fits the request. Raises `InvalidParams`."""
-        for line in self._lines:
-            for index in range(len(line.values)):
-                line.put(self._request, index)
+    def plan(self) -> list[InvalidParams]:
+        """Find the params of every cell; gives why some cells cannot be. Raises `InvalidParams` for a value that fits
+        in none of its cells, which no other axis can be blamed for."""
+        for place in self._order():
+            try:
+                self._cells[place] = self._params(place)
+            except InvalidParams as error:
+                self._cells[place] = error
+        fitting = [place for place, cell in self._cells.items() if not isinstance(cell, InvalidParams)]
+        for axis, line in enumerate(self._lines):
+            missing = set(range(len(line.values))) - {place[axis] for place in fitting}
+            if missing:
+                raise next(
+                    cell
+                    for place, cell in self._cells.items()
+                    if place[axis] in missing and isinstance(cell, InvalidParams)
+                )
+        return [cell for cell in self._cells.values() if isinstance(cell, InvalidParams)]
 
     def run(self) -> Cells:
         """The cells, with a draft after each, and the sheets at the end."""
-        for place in self._order():
-            params = self._params(place)
+        for place, params in self._cells.items():
+            if isinstance(params, InvalidParams):
+                self._squares[place] = Square(None, str(params))
+                continue
             label = ", ".join(line.labels()[i] for line, i in zip(self._lines, place, strict=True) if line.axis)
             result = yield Cell(params, label, shown=self._values["include_lone_images"])
             if result is None or result.interrupted:
@@ -102,8 +123,8 @@ class Plot:
             if self._values["include_lone_images"] and result.pictures:
                 self._indices[place] = self._shown
                 self._shown += len(result.pictures)
-            if result.pictures:
-                self._size = max(self._size, self._squares[place].picture.size)  # type: ignore[union-attr]
+            if (made := self._squares[place].picture) is not None:
+                self._size = max(self._size[0], made.width), max(self._size[1], made.height)
             if time.monotonic() >= self._drawn:
                 began = time.monotonic()
                 yield Draft(self._whole().draw())
@@ -130,13 +151,24 @@ class Plot:
         return (axis.cost if axis else 0.0, i)  # of equal cost: z outside, x inside, as the grid is read
 
     def _params(self, place: Place) -> GenerationParams:
-        params = self._request
+        """The params of a cell. Raises `InvalidParams` for values that do not fit together in any order."""
+        start = self._request
         if self._values["no_fixed_seeds"]:
-            draw = random.Random(f"xyz-plot/{params.seed}/{place}")
-            params = params.changed(seed=draw.randrange(RANDOM_SEED_LIMIT))
-        for line, index in zip(self._lines, place, strict=True):
-            params = line.put(params, index)
-        return params
+            draw = random.Random(f"xyz-plot/{start.seed}/{place}")
+            start = start.changed(seed=draw.randrange(RANDOM_SEED_LIMIT))
+        values = [(line, index) for line, index in zip(self._lines, place, strict=True) if line.axis is not None]
+        misfit: InvalidParams | None = None
+        for ordered in permutations(values):  # a value may fit only once that of another axis is there
+            params = start
+            try:
+                for line, index in ordered:
+                    params = line.put(params, index)
+                # last, or an axis of seeds would undo it
+                more = sum(index for line, index in zip(self._lines, place, strict=True) if line.vary_seeds)
+                return params.changed(seed=params.seed + more) if more else params
+            except InvalidParams as error:
+                misfit = misfit or error
+        raise misfit or InvalidParams("The cell cannot be made.")
 
     def _whole(self) -> Grid:
         return self._grid(range(len(self._lines[2].values)))
@@ -152,9 +184,10 @@ class Plot:
                 parts += [y.labels()[j]] if y.axis else []
                 labels.append("\n".join(parts))
         title = z.labels()[layers[0]] if z.axis and len(layers) == 1 else ""
+        size = self._size if all(self._size) else (self._request.width or 512, self._request.height or 512)
         return Grid(
             rows,
-            self._size,
+            size,
             x.labels(),
             labels,
             title,

@@ -17,10 +17,15 @@ _RANGE = re.compile(rf"\s*({_NUMBER})\s*-\s*({_NUMBER})(?:\s*\(\s*({_NUMBER})\s*
 _COUNT = re.compile(rf"\s*({_NUMBER})\s*-\s*({_NUMBER})\s*\[\s*(\d{{1,4}})\s*\]\s*", re.ASCII)
 
 
-def words(text: str) -> list[str]:
-    """The values between commas, trimmed; quotes keep a comma, lines count as commas. Raises `InvalidParams`."""
+def words(text: str, *, empty: bool = False) -> list[str]:
+    """The values between commas, trimmed; quotes keep a comma, lines count as commas. Raises `InvalidParams`.
+
+    Empty ones are left out, unless `empty`: then they are values, but a comma at the end has none behind it.
+    """
+    if empty:
+        text = text.rstrip().removesuffix(",")
     found = [cell.strip() for row in csv.reader(io.StringIO(text), skipinitialspace=True) for cell in row]
-    return _bounded([word for word in found if word])
+    return _bounded([word for word in found if word or empty])
 
 
 def integers(text: str) -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,8 @@ import pytest
 from extensions.extension_folders import write_extension
 from faces import as_viewer
 from fake_jobs import FakeCatalog, FakeJobs
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from starlette.testclient import TestClient
 
 from webui.api.viewer import guarded_viewer
@@ -140,6 +144,11 @@ def test_a_metadata_reader_turns_a_foreign_text_into_parameters(served: Served) 
     assert found["params"]["steps"] == 9
     assert found["prompt"] == "a cat"
     assert served.client().post("/infotext", json={"text": "a dog"}).json()["prompt"] == "a dog"
+    buffer, texts = io.BytesIO(), PngInfo()
+    texts.add_text("parameters", "MINE 1234")
+    Image.new("RGB", (8, 8)).save(buffer, "PNG", pnginfo=texts)
+    picture = {"image": base64.b64encode(buffer.getvalue()).decode()}
+    assert served.client().post("/sdapi/v1/png-info", json=picture).json()["parameters"]["Steps"] in (9, "9")
 
 
 def test_presets_are_kept_for_each_user_and_checked_before(served: Served) -> None:
@@ -164,3 +173,17 @@ def test_every_shipped_preset_is_a_valid_request(served: Served) -> None:
     assert len(presets) >= 6
     for preset in presets:
         params_from_json(json.dumps(preset["fields"]))
+
+
+def test_presets_that_fail_while_they_are_listed_cost_nobody_elses(tmp_path: Path) -> None:
+    code = """
+        from webui.extensions import Preset, hookimpl
+        @hookimpl
+        def presets():
+            yield Preset("one", {"steps": 5})
+            raise OSError("the server is away")
+    """
+    write_extension(tmp_path, "broken", code, asks="presets", side="front")
+    extensions = FrontExtensions(Paths.under(tmp_path), SettingsStore(Settings(), tmp_path / "config.yaml"))
+    assert "Quality" in {preset.name for preset in extensions.presets("")}
+    assert "the server is away" in extensions.host.take_notices()[0]

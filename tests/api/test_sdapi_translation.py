@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,11 +12,13 @@ import pytest
 from PIL import Image
 
 from webui import infotext
+from webui.api.making import Made, Result
+from webui.api.sdapi.answers import generation_answer
 from webui.api.sdapi.from_infotext import with_infotext
 from webui.api.sdapi.options import CHECKPOINT, FORMAT, OPTIONS, VAE
 from webui.api.sdapi.pictures import extras_params
 from webui.api.sdapi.requests import ExtrasSingle, Img2Img, Txt2Img
-from webui.api.sdapi.translate import Tools, img2img, txt2img
+from webui.api.sdapi.translate import Order, Tools, img2img, txt2img
 from webui.errors import InvalidParams
 from webui.operations import FaceRestoration, Hires
 from webui.params import GenerationParams, make_params
@@ -149,3 +152,20 @@ def test_the_visibilities_of_extras_are_gfpgan_before_codeformer() -> None:
     assert faces(gfpgan_visibility=0.5, codeformer_visibility=0.25) == FaceRestoration(
         model="GFPGAN", visibility=0.5, model_2="CodeFormer", visibility_2=0.25, codeformer_weight=0.0
     )
+
+
+def test_a_script_s_grid_comes_before_its_pictures_and_is_counted() -> None:
+    params = make_params({"prompt": "a castle", "seed": 5, "variation_seed": 0})
+    whole = params.changed(extensions={"xyz-plot": {"x_type": "Seed", "x_values": "5, 6"}})
+    pictures = [
+        Made({"infotext": infotext.format(one, model_name="m", model_hash=None), "seed": one.seed, "index": n}, data)
+        for n, (one, data) in enumerate([(params, b"five"), (params.changed(seed=6), b"six"), (whole, b"grid")])
+    ]
+    view = {"params": whole.model_dump(), "warnings": [], "started": None, "id": "1"}
+    result, order = Result(view, tuple(pictures)), Order((whole,), ())
+    answer = generation_answer(Txt2Img(), order, [result], keep_inputs=False, scripts={"xyz-plot"})
+    assert [base64.b64decode(data) for data in answer["images"]] == [b"grid", b"five", b"six"]
+    info = json.loads(answer["info"])
+    assert info["index_of_first_image"] == 1
+    assert info["all_seeds"] == [5, 5, 6]
+    assert "xyz-plot" in info["infotexts"][0]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from extensions.extension_folders import host_of, write_extension
 
 from webui.engine import Engine, denoise, expansion
 from webui.engine.control import Control
+from webui.engine.extensions import register_functions
 from webui.engine.saving.ledger import Ledger
 from webui.events import Event, Extensions, Image, Loading, Preview, Started
 from webui.names import PIXEL_UPSCALERS
@@ -48,6 +50,16 @@ PARAMS = HOOK + (
     "@hookimpl\n"
     "def params(request, values):\n"
     "    return request.changed(seed=request.seed + int(values['amount'])).without_extension('reseed')\n"
+)
+POLISH = HOOK + (
+    "@hookimpl\ndef params(request, values): return request.changed(prompt=request.prompt + ', masterpiece')\n"
+)
+NOTED = HOOK + (
+    "import pathlib\n"
+    "@hookimpl\n"
+    "def saved(picture):\n"
+    "    with open(pathlib.Path(__file__).with_name('saved.txt'), 'a') as file:\n"
+    "        file.write(str(picture.path) + chr(10))\n"
 )
 SERIES = HOOK + (
     "from PIL import Image\n"
@@ -106,6 +118,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     write_extension(root, "shift", STEP, asks="step")
     write_extension(root, "negative", DECODED, asks="decoded")
     write_extension(root, "reseed", PARAMS, asks="params")
+    write_extension(root, "polish", POLISH, asks="params")
+    write_extension(root, "noted", NOTED, asks="saved")
     write_extension(root, "series", SERIES, asks="expand")
     write_extension(root, "rounds", ROUNDS, asks="expand")
     write_extension(root, "broken-step", FAILING_STEP, asks="step")
@@ -140,6 +154,22 @@ def test_a_job_can_be_rewritten_and_what_is_recorded_makes_the_same_picture_agai
     assert recorded.seed == 10
     assert recorded.extension_values == {}
     assert rewritten.digests == bench.run(seed=10).digests
+
+
+def test_a_rewriting_is_done_once_with_a_script_and_never_by_a_replay(bench: Bench) -> None:
+    made = bench.run(extensions={"polish": {}})
+    recorded = bench.records[-1].params
+    assert (recorded.prompt.count("masterpiece"), recorded.extension_values) == (1, {})
+    assert run(bench.engine, **recorded.model_dump()).digests == made.digests
+    bench.records.clear()
+    bench.run(extensions={"polish": {}, "series": {"amount": 1}})
+    assert [one.params.prompt.count("masterpiece") for one in bench.records] == [1, 1]
+
+
+def test_an_extension_is_told_of_pictures_and_of_sheets(bench: Bench) -> None:
+    images = bench.run(seed=77, extensions={"series": {"amount": 1}}).images
+    told = (bench.paths.extensions[0] / "noted" / "saved.txt").read_text().split("\n")
+    assert {image.path for image in images} <= set(told)
 
 
 def test_a_failing_step_hook_leaves_the_picture_as_it_would_have_been_and_is_told(bench: Bench) -> None:
@@ -310,7 +340,7 @@ def test_a_users_job_goes_on_where_it_ended_and_nobody_elses(bench: Bench) -> No
         if isinstance(event, Image):
             first.append(event)
             control.interrupt()
-    assert len(first) == 1
+    assert [image.seed for image in first] == [95, 95]  # a cell, and the sheet of what was made
 
     def paths_of(user: str) -> list[str]:
         return [event.path for event in bench.engine.generate(params, user=user) if isinstance(event, Image)]
@@ -378,14 +408,30 @@ def test_an_upscaler_and_a_preprocessor_of_an_extension_work_on_pictures(tmp_pat
     try:
         red = pixels_of(bench.run(**keep).images[0]).mean(axis=(0, 1))
         grey_pixels = pixels_of(bench.run(**keep, extensions={"grey": {"amount": 100.0}}).images[0]).mean(axis=(0, 1))
+        tiled = bench.run(**keep, sd_upscale={"overlap": 8, "scale": 1.0}, extensions={"grey": {"amount": 100.0}})
+        tiles = pixels_of(tiled.images[0]).mean(axis=(0, 1))
         flat = pixels_of(bench.run(extras={"image": image, "upscaler": "flat", "scale": 2.0}).images[0])
     finally:
         bench.engine.close()
         PIXEL_UPSCALERS.remove("Flat")
     assert red[0] - red[2] > 60
     assert abs(grey_pixels[0] - grey_pixels[2]) < 40
+    assert abs(tiles[0] - tiles[2]) < 40
     assert flat.shape == (128, 128, 3)
     assert np.unique(flat.reshape(-1, 3), axis=0).shape[0] == 1
+
+
+@pytest.mark.parametrize("answer", ["5", "{'Mine': 5}"])
+def test_an_answer_that_holds_no_functions_is_a_failure_of_its_extension_alone(tmp_path: Path, answer: str) -> None:
+    more = '[[upscalers]]\nname = "Mine"\n'
+    code = HOOK + f"@hookimpl\ndef upscalers(): return {answer}\n"
+    write_extension(tmp_path, "mine", code, asks="upscalers", more=more)
+    host = host_of(tmp_path)
+    try:
+        register_functions(host, Mock())
+    finally:
+        PIXEL_UPSCALERS.remove("Mine")
+    assert "mine failed in upscalers (TypeError" in host.take_notices()[0]
 
 
 def test_samplers_and_schedules_of_an_extension_are_chosen_by_name(tmp_path: Path) -> None:

@@ -40,6 +40,11 @@ class FakeDesk:
     def vae(self, name: str) -> str:
         return f"{name}.vae"
 
+    def upscaler(self, name: str) -> str:
+        if name not in ("Latent", "Lanczos"):
+            raise ModelNotFound(f'There is no upscaler "{name}".')
+        return name
+
     def with_styles(self, params: GenerationParams, names: Sequence[str]) -> GenerationParams:
         return params.changed(prompt=f"{params.prompt}, in the style of {' and '.join(names)}")
 

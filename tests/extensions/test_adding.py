@@ -12,6 +12,7 @@ import pytest
 from extensions.extension_folders import write_extension
 from typer.testing import CliRunner
 
+from webui.cli import main
 from webui.cli.extension import commands_of, extension
 from webui.errors import NotFound, WebUIError
 from webui.events import Extensions
@@ -111,6 +112,17 @@ def test_an_extension_brings_commands_of_its_own(tmp_path: Path) -> None:
     assert app is not None
     assert CliRunner().invoke(app, ["hello", "--name", "ann"]).output == "hello ann\n"
     assert commands_of("greter", Paths.under(tmp_path)) is None
+
+
+@pytest.mark.parametrize("place", ["before", "after", "joined"])
+def test_the_commands_of_an_extension_in_another_data_folder_are_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    write_extension(tmp_path, "greeter", GREETS, asks="commands", side="front")
+    flag, line = ["--data-dir", str(tmp_path)], ["greeter", "hello", "--name", "ann"]
+    joined = [f"--data-dir={tmp_path}", *line]
+    assert main({"before": [*flag, *line], "after": [*line, *flag], "joined": joined}[place]) == 0
+    assert capsys.readouterr().out == "hello ann\n"
 
 
 def test_the_list_tells_what_the_hooks_took_in_the_server_that_ran_last(tmp_path: Path) -> None:

@@ -29,6 +29,14 @@ def test_missing_values_are_filled_in_so_that_a_queued_job_is_complete() -> None
     assert params.extension_values == {"grain": {"amount": 1.0, "kind": "fine"}}
 
 
+def test_a_panel_that_asks_is_told_that_the_seed_was_left_open() -> None:
+    drawn = PanelField(key="seed_drawn", label="Drawn", kind="bool", default=False, hidden=True)
+    panels = {"lines": Panel(title="Lines", kind="script", fields=(drawn,))}
+    for seed, told in ((-1, True), (5, False)):
+        params = make_params({"seed": seed, "extensions": {"lines": {}}})
+        assert checked(params, panels).extension_values == {"lines": {"seed_drawn": told}}
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [

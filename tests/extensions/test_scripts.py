@@ -50,6 +50,16 @@ def test_a_matrix_without_bars_or_with_too_many_is_refused() -> None:
         play(HOST, "prompt-matrix", {}, prompt="|".join("abcdefghijklm"))
 
 
+def test_commas_at_the_ends_of_parts_and_bars_of_a_choice_are_no_concern_of_the_matrix() -> None:
+    played = play(HOST, "prompt-matrix", {}, prompt="a {red|blue} [cow|sheep], | at night, | , in snow")
+    assert [p.prompt for p in played.params][-1] == "a {red|blue} [cow|sheep], at night, in snow"
+    assert len(play(HOST, "prompt-matrix", {}, prompt="a [castle | at night").params) == 2
+
+
+def test_drafts_of_a_large_matrix_do_not_take_more_time_than_its_pictures() -> None:
+    assert len(play(HOST, "prompt-matrix", {}, prompt="a|b|c|d|e").drafts) < 8
+
+
 # --- prompts from a list
 
 
@@ -104,6 +114,24 @@ def test_seeds_count_up_by_line_or_are_drawn_once_or_for_each_line() -> None:
     assert len(set(same)) == 1
 
 
+def test_an_open_seed_of_the_form_is_drawn_for_each_line_unless_they_share_it() -> None:
+    apart, again, same, counted = (
+        [p.seed for p in lines("a\nb", seed_drawn=True, **one).params]
+        for one in ({}, {}, {"same_seed": True}, {"iterate_seed": True})
+    )
+    assert len(set(apart)) == 2
+    assert apart == again
+    assert (same, counted) == ([7, 7], [7, 8])
+
+
+def test_flags_that_mean_none_or_faces_and_sides_between_cells_are_understood() -> None:
+    line = '--prompt "a dog" --restore_faces true --seed_resize_from_w -1 --seed_resize_from_h -1 --width 509'
+    [params] = lines(line).params
+    assert params.faces is not None
+    assert (params.seed_resize_width, params.seed_resize_height, params.width) == (0, 0, 504)
+    assert lines("--prompt x --restore_faces false", fields={"faces": {}}).params[0].faces is None
+
+
 @pytest.mark.parametrize(("position", "prompt"), [("none", "a dog"), ("start", "big a dog"), ("end", "a dog big")])
 def test_the_form_s_prompt_may_stand_before_or_after_each_line(position: str, prompt: str) -> None:
     assert lines("a dog", fields={"prompt": "big"}, prompt_position=position).params[0].prompt == prompt
@@ -139,6 +167,24 @@ def test_loopback_without_a_picture_draws_the_first_one_and_takes_each_picture_o
     assert {p.pictures for p in played.params} == {1}
 
 
+def test_what_is_done_to_a_picture_once_is_done_in_the_first_loop() -> None:
+    drawn = play(HOST, "loopback", {"loops": 3}, hires={}).params
+    assert [bool(p.hires) for p in drawn] == [True, False, False]
+    init = {"image": "f" * 64}
+    masked = play(HOST, "loopback", {"loops": 2}, init=init, inpaint={"mask": "1" * 64, "fill": "latent noise"}).params
+    assert [p.inpaint and (p.inpaint.mask[0], p.inpaint.fill) for p in masked] == [
+        ("1", "latent noise"),
+        ("1", "original"),
+    ]
+    enlarged = play(HOST, "loopback", {"loops": 2}, init=init, sd_upscale={}).params
+    assert [bool(p.sd_upscale) for p in enlarged] == [True, False]
+
+
+def test_loopback_with_outpainting_is_refused_before_anything_is_made() -> None:
+    with pytest.raises(InvalidParams, match="at its sides"):
+        play(HOST, "loopback", {}, init={"image": "f" * 64, "frame": {"left": 64}}, inpaint={})
+
+
 # --- dynamic prompts
 
 
@@ -150,9 +196,21 @@ def test_every_combination_of_variants_and_wildcards_is_made_once() -> None:
         f"a {colour} {beast}, __missing__" for colour in ("red", "blue") for beast in ("cat", "old dog", "young dog")
     ]
     assert not any(p.wildcards for p in played.params)
+    assert played.expansion.notes == ("There is no wildcard __missing__; it was left as it is.",)
     several = play(HOST, "dynamic-prompts", {"different_seeds": True}, prompt="{2$$ and $$a|b|c}")
     assert [p.prompt for p in several.params] == ["a and b", "a and c", "b and c"]
     assert [p.seed for p in several.params] == [7, 8, 9]
+
+
+def test_a_second_pass_has_the_choices_of_its_picture_and_every_combination_of_its_own() -> None:
+    alike = play(HOST, "dynamic-prompts", {}, prompt="a {red|blue} hut", hires={"prompt": "{red|blue}, sharp"})
+    made = [(p.prompt, p.hires.prompt) for p in alike.params if p.hires]
+    assert made == [("a red hut", "red, sharp"), ("a blue hut", "blue, sharp")]
+    apart = play(HOST, "dynamic-prompts", {}, prompt="a {red|blue} hut", hires={"negative_prompt": "{dark|soft}"})
+    assert [(p.prompt, p.hires.negative_prompt) for p in apart.params if p.hires] == [
+        *(("a red hut", "dark"), ("a red hut", "soft")),
+        *(("a blue hut", "dark"), ("a blue hut", "soft")),
+    ]
 
 
 def test_too_many_combinations_are_refused_and_cost_nothing() -> None:

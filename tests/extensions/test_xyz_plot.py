@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from typing import Any
 
 import pytest
 from extensions.shipped import FakeDesk, Played, answer, play, shipped_host
+from PIL import Image
 
+from webui.api.sdapi.scripts import read_scripts
 from webui.errors import InvalidParams
 from webui.extensions import Cell, CellResult
+from webui.extensions.door import checked, panels_of
+from webui.extensions.scripts import values_of_scripts
 from webui.params import GenerationParams, make_params
 
 HOST = shipped_host()
@@ -78,6 +83,8 @@ def test_real_numbers_have_the_same_ranges_without_rounding_errors(text: str, va
         ("Hires steps", "5", "needs one"),
         ("Initial noise multiplier", "1", "needs a picture"),
         ("RNG source", "TPU", 'no "TPU"'),
+        ("Hires upscaler", "Latent, Latnet", 'no upscaler "Latnet"'),
+        ("Prompt S/R", '"", hut', "the first value is empty"),
         ("SGM noise multiplier", "maybe", "neither on nor off"),
     ],
 )
@@ -115,6 +122,8 @@ AXES: list[tuple[str, str, str, list[Any]]] = [
     ("RNG source", "cpu, NV", "rng", ["CPU", "NV"]),
     ("Size", "16x32, 32 x 16", "height", [32, 16]),
     ("Prompt S/R", '"castle", hut, a "big" hut', "prompt", ["a castle", "a hut", 'a a "big" hut']),
+    ("Guidance end", "0.5, 1", "guidance_end", [0.5, 1.0]),
+    ("Feature reuse", "1, 2", "feature_reuse", [1, 2]),
     ("CFG rescale", "0, 0.7", "cfg_rescale", [0.0, 0.7]),
     ("Skip early CFG", "0, 0.2", "skip_early_cfg", [0.0, 0.2]),
     ("Emphasis mode", "none, No norm", "emphasis", ["None", "No norm"]),
@@ -153,10 +162,54 @@ def test_every_axis_has_a_test() -> None:
     panel = HOST.manifests[NAME].panel
     assert panel is not None
     choices = set(panel.fields[0].choices)
+    known = ["Nothing", *(axis.name for axis in sys.modules["latent_extensions.xyz_plot.axes"].AXES)]
+    assert [list(field.choices) for field in panel.fields if field.key.endswith("_type")] == [known] * 3
     tested = {name for name, *_ in AXES} | {"Nothing", "Steps", "CFG Scale", "Prompt order", "Hires steps"}
     tested |= {"Hires sampler", "Hires upscaler", "Denoising", "Initial noise multiplier", "Extra noise"}
     tested |= {"Cond. Image Mask Weight"}
     assert choices == tested
+
+
+def test_text_can_be_replaced_by_nothing() -> None:
+    played = plot(x=("Prompt S/R", 'red, "", blue,'), fields={"prompt": "a red castle"})
+    assert [params.prompt for params in played.params] == ["a red castle", "a  castle", "a blue castle"]
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        (("Sigma min", "0, 5"), ("Sigma max", "10, 3")),
+        (("Schedule min sigma", "0.1, 5"), ("Schedule max sigma", "10, 3")),
+    ],
+)
+def test_values_that_do_not_fit_together_cost_the_cells_in_which_they_meet(
+    x: tuple[str, str], y: tuple[str, str]
+) -> None:
+    played = plot(x=x, y=y, draw_legend=False)
+    assert len(played.cells) == played.expansion.pictures == 3
+    assert "1 of 4 cells are left out" in played.expansion.notes[0]
+    assert dict(played.sheets[0].notes)["Grid cells"] == "0 1 2 -"
+
+
+def test_a_value_that_fits_beside_another_axis_alone_is_none_to_refuse() -> None:
+    played = plot(x=("Schedule min sigma", "4, 5"), y=("Schedule max sigma", "10"), fields={"sigma_max": 3.0})
+    assert [params.sigma_min for params in played.params] == [4.0, 5.0]
+    prompts = plot(
+        x=("Prompt S/R", "red, blue"), y=("Prompt order", "red, old"), fields={"prompt": "a red, old castle"}
+    ).params
+    assert [params.prompt for params in prompts] == [
+        *("a red, old castle", "a blue, old castle"),
+        *("a old, red castle", "a old, blue castle"),
+    ]
+
+
+def test_the_places_are_as_large_as_the_largest_sides_of_the_pictures() -> None:
+    def make(cell: Cell) -> CellResult:
+        return CellResult([Image.new("RGB", (cell.params.width or 0, cell.params.height or 0))])
+
+    sizes = {"width": 64, "height": 64}
+    sheet = plot(make, x=("Size", "16x32, 32x16"), draw_legend=False, fields=sizes).sheets[0]
+    assert sheet.picture.size == (64, 32)
 
 
 def test_the_cells_are_all_combinations_and_the_costliest_axis_changes_least() -> None:
@@ -172,6 +225,8 @@ def test_seeds_are_fixed_follow_the_axes_or_are_drawn_from_the_request_s_own() -
     assert [p.seed for p in plot(x=("Steps", "1-3")).params] == [7, 7, 7]
     varied = plot(x=("Steps", "1, 2"), y=("CFG Scale", "4, 5"), vary_seeds_x=True, vary_seeds_y=True)
     assert [p.seed for p in varied.params] == [7, 8, 8, 9]
+    crossed = plot(x=("Steps", "1, 2"), y=("Seed", "50, 60"), vary_seeds_x=True)
+    assert [p.seed for p in crossed.params] == [50, 51, 60, 61]
     first, second = (
         [p.seed for p in plot(x=("Seed", "-1, -1"), no_fixed_seeds=True, y=("Steps", "1, 2")).params] for _ in "ab"
     )
@@ -247,10 +302,51 @@ def test_a_grid_of_a_hundred_cells_is_drawn_while_it_grows() -> None:
     assert played.drafts
 
 
-def test_clients_of_the_api_may_give_the_arguments_by_position() -> None:
-    from webui.extensions.door import panels_of
-    from webui.extensions.scripts import values_of_scripts
+@pytest.mark.parametrize(
+    ("arguments", "img2img", "found"),
+    [
+        ([4, "1-2", [], 0, "", [], 0, "", [], True, True, False, False, False, False, False, 0, False], False, "Steps"),
+        ([5, "4, 7"], True, "CFG Scale"),
+        ([5, "3"], False, "Hires steps"),
+        ([10, "", ["one", "two"]], True, "Checkpoint name"),
+        ([29, "", ["a", "b"]], False, "VAE"),
+        (["Steps", "1-2", [], 0, "", [], 0, "", [], "True", "False", "False", "False"], False, "Steps"),
+    ],
+)
+def test_axes_have_the_numbers_of_the_other_program_s_tab_and_flags_may_be_words(
+    arguments: list[Any], img2img: bool, found: str
+) -> None:
+    panels = panels_of(HOST.manifests)
+    values = read_scripts(panels, "X/Y/Z plot", arguments, {}, img2img=img2img).extensions
+    complete = checked(make_params({"extensions": values}), panels).extension_values[NAME]
+    assert complete["x_type"] == found
+    assert complete["draw_legend"] is True
 
+
+def test_of_text_and_list_that_counts_which_the_client_says() -> None:
+    panels = panels_of(HOST.manifests)
+    arguments = [30, "ink", ["a, b", "c"], *[0, "", []] * 2, *[True, True], *[False] * 5, 0]
+    of_list, of_text = (
+        read_scripts(panels, NAME, [*arguments, text], {}, img2img=False).extensions[NAME] for text in (False, True)
+    )
+    assert (of_list["x_values"], of_list["x_values_dropdown"]) == ("", '"a, b", c')
+    assert (of_text["x_values"], of_text["x_values_dropdown"]) == ("ink", "")
+
+
+def test_an_axis_that_is_not_here_and_arguments_that_ask_for_something_else_are_refused() -> None:
+    panels = panels_of(HOST.manifests)
+    assert read_scripts(panels, "loopback", [4, 0.5, "Linear", "None"], {}, img2img=True).extensions
+    assert read_scripts(panels, "prompts-from-file", [False, False, "start", "a", False], {}, img2img=True).extensions
+    with pytest.raises(InvalidParams, match="takes 3 arguments"):
+        read_scripts(panels, "loopback", [4, 0.5, "Linear", "CLIP"], {}, img2img=True)
+    with pytest.raises(InvalidParams, match="no axis number 99"):
+        read_scripts(panels, NAME, [99], {}, img2img=False)
+    face = read_scripts(panels, NAME, [32], {}, img2img=False).extensions
+    with pytest.raises(InvalidParams, match="cannot be 'Face restore'"):
+        checked(make_params({"extensions": face}), panels)
+
+
+def test_clients_of_the_api_may_give_the_arguments_by_position() -> None:
     arguments = [4, "1-2", [], 0, "", [], 0, "", [], True, True, False, False, False, False, False, 0]
     values = values_of_scripts(panels_of(HOST.manifests), script_name="x/y/z plot", script_args=arguments)
     request: GenerationParams = make_params({"extensions": values})

@@ -9,7 +9,7 @@ from PIL import Image
 
 from webui.catalog import Catalog
 from webui.inputs import InputStore
-from webui.names import AUTOMATIC
+from webui.names import AUTOMATIC, LATENT_UPSCALERS, PIXEL_UPSCALERS
 from webui.params import GenerationParams
 from webui.paths import Paths
 from webui.prompt import StyleBook, wildcard_lines
@@ -39,6 +39,14 @@ class EngineDesk:
         """The VAE selection for this name. Raises `ModelNotFound` with near matches."""
         plain = next((word for word in _NO_FILE if word.casefold() == name.strip().casefold()), None)
         return plain or self._catalog.find_vae(name).name
+
+    def upscaler(self, name: str) -> str:
+        """The name as requests have it, if there is such an upscaler. Raises `ModelNotFound` with near matches."""
+        wanted = name.strip().casefold()
+        plain = next((word for word in (*PIXEL_UPSCALERS, *LATENT_UPSCALERS) if word.casefold() == wanted), None)
+        if plain is None:
+            self._catalog.find_upscaler(name)
+        return plain or name
 
     def with_styles(self, params: GenerationParams, names: Sequence[str]) -> GenerationParams:
         """The params with these styles merged into the prompts. Raises `InvalidParams` for an unknown one."""

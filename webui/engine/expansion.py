@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from webui.engine.attempts import run_job
 from webui.engine.checkpoints.loader import import_libraries
 from webui.engine.control import Control
 from webui.engine.desk import EngineDesk
-from webui.engine.extensions import refused, rewritten
+from webui.engine.extensions import JobExtensions, completed, refused, rewritten
 from webui.engine.latents.preview import QUALITY
 from webui.engine.memory.usage import give_back
 from webui.engine.reporting import STAGES
@@ -34,6 +34,7 @@ from webui.errors import InvalidParams, WebUIError
 from webui.events import Event, Extensions, Finished, Image, Memory, Preview, Started, Step, Warning
 from webui.extensions import Cell, CellResult, Cells, Draft, Expansion, Host, Sheet
 from webui.params import WHOLE_JOB, GenerationParams
+from webui.pictures.opening import open_own
 from webui.provenance import Environment, SavedPicture, SaveHook
 
 GRIDS = "txt2img-grids"
@@ -84,7 +85,11 @@ def _run(tools: Tools, params: GenerationParams, control: Control, tell: Emit, u
     if not isinstance(expansion, Expansion):
         raise refused(host, script)
     ledger = Ledger.of(tools.paths.cache_dir, params, user)
-    cells = _Cells(tools, params, expansion, control, tell, ledger, lambda step: host.guard(script, "expand", step))
+    cells = _Cells(
+        *(tools, params, expansion, control, tell, ledger),
+        ask=lambda step: host.guard(script, "expand", step),
+        prepare=lambda cell: completed(host, cell),  # the whole was rewritten, and what a rewriting adds is added once
+    )
     cells.run()
     if cells.nothing:
         raise refused(host, script)
@@ -101,7 +106,12 @@ def _run_folder(tools: Tools, params: GenerationParams, control: Control, tell: 
 
     expansion = Expansion(cells(), pictures=len(params.sources) * _pictures_of_cell(params))
     ledger = Ledger.of(tools.paths.cache_dir, params, user)
-    _Cells(tools, params, expansion, control, tell, ledger, lambda step: step()).run()
+    cells_of_all = _Cells(
+        *(tools, params, expansion, control, tell, ledger),
+        ask=lambda step: step(),
+        prepare=lambda cell: rewritten(tools.extensions, cell),
+    )
+    cells_of_all.run()
 
 
 def _pictures_of_cell(params: GenerationParams) -> int:
@@ -147,11 +157,15 @@ class _Cells:
         control: Control,
         emit: Emit,
         ledger: Ledger,
+        *,
         ask: Callable[[Ask], Wanted],
+        prepare: Callable[[GenerationParams], GenerationParams],
     ) -> None:
-        """`ask` calls what it is given, which is a step of the expansion; None: it failed, and that was said."""
+        """`ask` calls what it is given, which is a step of the expansion; None: it failed, and that was said.
+        `prepare` makes a cell's params those that are run."""
         self._tools = tools
         self._ask = ask
+        self._prepare = prepare
         self._params = params
         self._expansion = expansion
         self._control = control
@@ -236,8 +250,7 @@ class _Cells:
         tools = dataclasses.replace(self._tools, save_hook=self._noting(capture))
         failure: WebUIError | None = None
         try:
-            params = rewritten(tools.extensions, cell.params)
-            run_job(tools, params, _Quiet(self._control), self._telling(images, cell))
+            run_job(tools, self._prepare(cell.params), _Quiet(self._control), self._telling(images, cell))
         except WebUIError as error:
             failure = error.with_traceback(None)
         self._control.batch_done()  # a skip that came while the cell was saved, or failed, is not of the next one
@@ -250,7 +263,7 @@ class _Cells:
             self._ledger.add(cell.params, images, self._tools.paths.outputs)
         if not images:
             return INTERRUPTED if self._interrupted else SKIPPED
-        return CellResult([_open(i) for i in images], [i.infotext for i in images], [i.path for i in images])
+        return self._result(images)
 
     def _told_failure(self, cell: Cell, error: WebUIError) -> CellResult:
         give_back(self._tools.device.device)
@@ -265,8 +278,12 @@ class _Cells:
             self._tell_image(image)
         self._batches_done += cell.params.batch_count
         self._batches_resumed += cell.params.batch_count
-        paths = [image.path for image in done.images]
-        return CellResult([_open(i) for i in done.images], [i.infotext for i in done.images], paths, resumed=True)
+        return self._result(done.images, resumed=True)
+
+    def _result(self, images: Sequence[Image], *, resumed: bool = False) -> CellResult:
+        """A finished cell, with its pixels where somebody looks at them: of a folder nobody does."""
+        pixels = [] if self._params.sources else [_open(image) for image in images]
+        return CellResult(pixels, [i.infotext for i in images], [i.path for i in images], resumed=resumed)
 
     def _telling(self, images: list[Image], cell: Cell) -> Emit:
         """The events of a cell, as those of the whole job."""
@@ -330,7 +347,8 @@ class _Cells:
             sample.environment if sample else Environment(product=webui.__version__),
             sample.models if sample else (),
         )
-        self._tell_image(keep_picture(self._tools, params, WHOLE_JOB, made, lambda _: None, folder=GRIDS))
+        told = JobExtensions(self._tools.extensions, params, lambda text: self._emit(Warning("extension", text)))
+        self._tell_image(keep_picture(self._tools, params, WHOLE_JOB, made, told.saved, folder=GRIDS))
 
     def _noting(self, capture: list[SavedPicture]) -> SaveHook:
         """The save hook of the whole, which also notes what was saved."""
@@ -350,6 +368,4 @@ def _checkpoint_of(sample: SavedPicture | None) -> tuple[str | None, str | None]
 
 def _open(image: Image) -> PillowImage.Image:
     """The pixels of a finished picture, from its file or, where that could not be written, from memory."""
-    source = io.BytesIO(image.png) if image.png else image.path
-    with PillowImage.open(source) as opened:
-        return opened.convert("RGB")
+    return open_own(image.png or Path(image.path), (image.width, image.height)).convert("RGB")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -13,19 +14,31 @@ from webui.engine.upscaling import Upscalers
 from webui.errors import InvalidParams
 from webui.extensions import Host
 from webui.extensions.door import checked, panels_of
+from webui.extensions.specs import PICTURE_HOOKS
 from webui.params import GenerationParams
 from webui.provenance import SavedPicture
 from webui.sampling import GuidanceHook, GuidanceStep, registry, schedules
 
 
 def rewritten(host: Host, params: GenerationParams) -> GenerationParams:
-    """The request as extensions want it. Raises `InvalidParams` for one that is not here, or for their values."""
-    params = checked(params, panels_of(host.manifests))
+    """The request as extensions want it. Raises `InvalidParams` for one that is not here, or for their values.
+
+    The values of an extension that does nothing but this are not in the answer: what is recorded holds what it made of
+    the request, and a replay must not ask it for more.
+    """
+    params = completed(host, params)
     for name in params.extension_values:
         values = params.extension_values.get(name)  # an extension before may have taken itself or others out
         if values is not None:
             params = host.rewrite("params", "request", params, {name: values})
+            if PICTURE_HOOKS & set(host.manifests[name].asks) == {"params"}:
+                params = params.without_extension(name)
     return params
+
+
+def completed(host: Host, params: GenerationParams) -> GenerationParams:
+    """The request with all values of its extensions. Raises `InvalidParams` for one that is not here, or for values."""
+    return checked(params, panels_of(host.manifests))
 
 
 class JobExtensions:
@@ -125,18 +138,27 @@ def register_functions(host: Host, upscalers: Upscalers) -> None:
 
     A function that is not there leaves its name known but refused, with the reason, when a job asks for it.
     """
-    for name, functions in host.ask("samplers"):
-        for sampler in host.manifests[name].samplers:
-            if sampler.name in functions:
-                registry.add_function(sampler.name, functions[sampler.name])
-    for name, functions in host.ask("schedules"):
-        for schedule in host.manifests[name].schedules:
-            if schedule.name in functions:
-                schedules.add_function(schedule.name, functions[schedule.name])
-    for name, functions in host.ask("upscalers"):
-        for upscaler in host.manifests[name].upscalers:
-            if upscaler.name in functions:
-                upscalers.add(upscaler.name, functions[upscaler.name])
+    for hook, add in (
+        ("samplers", registry.add_function),
+        ("schedules", schedules.add_function),
+        ("upscalers", upscalers.add),
+    ):
+        for name, answer in host.ask(hook):
+            named = [one.name for one in getattr(host.manifests[name], hook)]
+            functions = host.guard(name, hook, lambda names=named, given=answer: _functions(names, given))  # type: ignore[misc]
+            for key, function in (functions or {}).items():
+                add(key, function)
+
+
+def _functions(names: Sequence[str], given: object) -> dict[str, Callable[..., Any]]:
+    """Those of an answer that the manifest names. Raises TypeError, as a failure of the extension's hook."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"the answer is {type(given).__name__}, not names with functions")
+    functions = {name: given[name] for name in names if name in given}
+    wrong = next((name for name, function in functions.items() if not callable(function)), None)
+    if wrong is not None:
+        raise TypeError(f'"{wrong}" is no function')
+    return functions
 
 
 def refused(host: Host, name: str) -> InvalidParams:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from PIL import Image
@@ -20,14 +20,21 @@ from webui.pictures.canvas import flattened
 from webui.pictures.colours import corrected
 
 
-def enlarged_picture(tools: Tools, first: Pass, reporting: Reporting) -> Tiles | None:
-    """What SD upscale draws anew, None for every other job. Raises `Stopped`."""
+def enlarged_picture(
+    tools: Tools, first: Pass, reporting: Reporting, preprocess: Callable[[Image.Image], Image.Image]
+) -> Tiles | None:
+    """What SD upscale draws anew, None for every other job. Raises `Stopped`.
+
+    `preprocess` has its say on the given picture before anything else.
+    """
     init, upscale, params = first.params.init, first.params.sd_upscale, first.params
     if upscale is None or init is None or init.image is None:
         return None
-    image = flattened(InputStore(tools.paths.outputs).open(init.image), init.background)
+    image = flattened(preprocess(InputStore(tools.paths.outputs).open(init.image)), init.background)
     size = (whole_cells(image.width * upscale.scale), whole_cells(image.height * upscale.scale))
-    large = tools.upscalers.enlarge(image, upscale.upscaler, size, emit=reporting.emit, check=reporting.check)
+    large = tools.upscalers.enlarge(
+        image, upscale.upscaler, size, as_large=True, emit=reporting.emit, check=reporting.check
+    )
     tile = (min(params.width or 0, size[0]), min(params.height or 0, size[1]))
     return Tiles(large, Grid(size, tile, min(upscale.overlap, tile[0] // 2, tile[1] // 2)))
 

@@ -10,6 +10,8 @@ from webui.extensions.manifest import Manifest, Panel
 from webui.params import GenerationParams
 from webui.settings import Settings
 
+SEED_DRAWN = "seed_drawn"
+
 
 class Resolver(Protocol):
     """What the job service needs of the catalog."""
@@ -27,7 +29,8 @@ def panels_of(manifests: Mapping[str, Manifest]) -> dict[str, Panel]:
 def checked(params: GenerationParams, panels: Mapping[str, Panel]) -> GenerationParams:
     """The params with complete values. Raises `InvalidParams` for values of extensions that are not here or on.
 
-    At most one of them may be a script: two would each want the whole job.
+    At most one of them may be a script: two would each want the whole job. A panel with a field `seed_drawn` is told
+    by it that the seed was left open: once the job is queued, it is a number like any other.
     """
     values = params.extension_values
     if not values:
@@ -48,6 +51,8 @@ def checked(params: GenerationParams, panels: Mapping[str, Panel]) -> Generation
             complete[name] = panels[name].read(dict(given))
         except ValueError as error:
             raise InvalidParams(f"{panels[name].title}: {error}.", "Correct the value and try again.") from None
+        if params.seed == -1 and SEED_DRAWN in complete[name]:
+            complete[name][SEED_DRAWN] = True
     return params.changed(extensions=complete)
 
 

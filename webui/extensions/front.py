@@ -91,8 +91,10 @@ class FrontExtensions:
     def presets(self, user: str) -> list[Preset]:
         """The presets that all extensions offer to a user."""
         found: list[Preset] = []
-        for _, presets in self._host.ask("presets", user=user):
-            found += [preset for preset in presets if isinstance(preset, Preset)]
+        for name, presets in self._host.ask("presets", user=user):
+            # a generator works only now, and what it raises is a failure of the hook as well
+            listed = self._host.guard(name, "presets", lambda offered=presets: list(offered))  # type: ignore[misc]
+            found += [preset for preset in listed or () if isinstance(preset, Preset)]
         return found
 
 

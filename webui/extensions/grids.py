@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from webui.extensions.lettering import Font, Lettering, lettering
 
 PAPER, INK, FAINT, EMPTY, FAILED = "#ffffff", "#1d2126", "#5b6470", "#e7e9ec", "#f6dcda"
 MAX_SIDE = 32_000  # pixels of a sheet; larger ones are drawn smaller
 MAX_PIXELS = 200 * 10**6
+MAX_LABEL = 300  # characters of a label that are drawn at most
 _LEAST_FONT, _GAP = 11, 8  # pixels
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+_MAX_LINES = 6  # of the labels above the columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +69,18 @@ class Layout:
 class _Drawing:
     grid: Grid
     layout: Layout = field(init=False)
+    _lettering: Lettering = field(init=False)
     _font: Font = field(init=False)
     _title_height: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        grid = self.grid
+        grid = self.grid = self._legible(self.grid)
         columns, rows = max((len(row) for row in grid.rows), default=0), len(grid.rows)
         width, height = grid.size
         share = 1.0
         for _ in range(40):  # until the whole fits
             w, h = max(8, round(width * share)), max(8, round(height * share))
-            self._font = _font(max(_LEAST_FONT, min(28, w // 12)))
+            self._font = self._lettering.font(max(_LEAST_FONT, min(28, w // 12)))
             left = self._labels_width(w) if grid.legend and any(grid.row_labels) else 0
             self._title_height = self._height(grid.title) if grid.legend and grid.title else 0
             top = self._title_height + (self._labels_height(w) if grid.legend and any(grid.column_labels) else 0)
@@ -88,6 +90,25 @@ class _Drawing:
             share *= 0.85
         self.layout = Layout(left, top, w, h, grid.margin, columns, rows)
         self._whole = max(1, whole[0]), max(1, whole[1])
+
+    def _legible(self, grid: Grid) -> Grid:
+        """The grid with the words that are drawn: cut to what a label can show, and in letters that the font has."""
+
+        def cut(text: str) -> str:
+            return text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1].rstrip() + "…"
+
+        columns, rows = [[cut(label) for label in labels] for labels in (grid.column_labels, grid.row_labels)]
+        title = cut(grid.title)
+        squares = [[replace(square, error=cut(square.error)) for square in row] for row in grid.rows]
+        errors = {square.error for row in squares for square in row}
+        font = self._lettering = lettering([*columns, *rows, title, *errors])
+        return replace(
+            grid,
+            rows=[[replace(square, error=font.readable(square.error)) for square in row] for row in squares],
+            column_labels=[font.readable(label) for label in columns],
+            row_labels=[font.readable(label) for label in rows],
+            title=font.readable(title),
+        )
 
     def draw(self) -> Image.Image:
         grid, at = self.grid, self.layout
@@ -127,8 +148,8 @@ class _Drawing:
 
     def _text(self, pen: ImageDraw.ImageDraw, text: str, box: tuple[int, int, int, int], ink: str = INK) -> None:
         """Centred in the box, wrapped, and cut with an ellipsis where it is too long."""
-        lines = wrap(text, self._length, box[2] - box[0] - 2 * _GAP)
         room = max(1, (box[3] - box[1]) // self._line)
+        lines = wrap(text, self._length, box[2] - box[0] - 2 * _GAP, room + 1)
         if len(lines) > room:
             lines = [*lines[: room - 1], lines[room - 1].rstrip() + "…"]
         y = box[1] + (box[3] - box[1] - len(lines) * self._line) // 2
@@ -152,15 +173,18 @@ class _Drawing:
         return int(min(max(longest, 3 * self._size), max(width, 12 * self._size))) + 2 * _GAP
 
     def _labels_height(self, width: int) -> int:
-        lines = max(len(wrap(label, self._length, width - 2 * _GAP)) for label in self.grid.column_labels)
-        return min(lines, 6) * self._line + 2 * _GAP
+        lines = (len(wrap(label, self._length, width - 2 * _GAP, _MAX_LINES)) for label in self.grid.column_labels)
+        return max(lines) * self._line + 2 * _GAP
 
     def _height(self, text: str) -> int:
         return (text.count("\n") + 1) * self._line + 2 * _GAP
 
 
-def wrap(text: str, length: Callable[[str], float], width: float) -> list[str]:
-    """Lines of at most `width`, broken at spaces where possible and inside a word where not."""
+def wrap(text: str, length: Callable[[str], float], width: float, most: int | None = None) -> list[str]:
+    """Lines of at most `width`, broken at spaces where possible and inside a word where not.
+
+    With `most` it ends after so many lines; what would follow is left out.
+    """
     lines: list[str] = []
     for paragraph in text.split("\n"):
         line = ""
@@ -171,16 +195,21 @@ def wrap(text: str, length: Callable[[str], float], width: float) -> list[str]:
                 continue
             if line:
                 lines.append(line)
-            while length(word) > width and len(word) > 1:
-                cut = next((n for n in range(len(word) - 1, 0, -1) if length(word[:n]) <= width), 1)
+            while len(word) > 1 and length(word) > width and (most is None or len(lines) < most):
+                cut = _cut(word, length, width)
                 lines.append(word[:cut])
                 word = word[cut:]
             line = word
+            if most is not None and len(lines) >= most:
+                return lines[:most]
         lines.append(line)
-    return lines
+    return lines[:most]
 
 
-@lru_cache(maxsize=32)
-def _font(size: int) -> Font:
-    """Pillow's own font, so that a sheet is the same on every machine."""
-    return ImageFont.load_default(size)
+def _cut(word: str, length: Callable[[str], float], width: float) -> int:
+    """How many characters of a word that is too long fit, found by bisection; one at least, so that there is an end."""
+    fits, too_many = 1, len(word)
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        fits, too_many = (middle, too_many) if length(word[:middle]) <= width else (fits, middle)
+    return fits

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -61,9 +63,7 @@ def values_of_options(panels: Mapping[str, Panel], options: Iterable[str]) -> Va
 def _typed(field: PanelField, text: str) -> Any:
     """A value as it is typed. What it cannot be is left as text, for the field to refuse."""
     if field.kind == "bool":
-        return {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}.get(
-            text.casefold(), text
-        )
+        return _FLAGS.get(text.casefold(), text)
     if field.kind in ("int", "float"):
         try:
             return float(text) if field.kind == "float" else int(text)
@@ -86,7 +86,7 @@ def _values(panel: Panel, arguments: Any) -> dict[str, Any]:
     if arguments is None:
         return {}
     if isinstance(arguments, list):
-        if len(arguments) > len(panel.fields):
+        if any(not _is_off(value) for value in arguments[len(panel.fields) :]):
             raise InvalidParams(
                 f"{panel.title} takes {len(panel.fields)} arguments, not {len(arguments)}.",
                 f"In this order: {', '.join(field.label for field in panel.fields)}.",
@@ -103,14 +103,28 @@ def _values(panel: Panel, arguments: Any) -> dict[str, Any]:
     return {field.key: _argument(field, value) for field, value in pairs if value is not None}
 
 
+def _is_off(value: Any) -> bool:
+    """Whether an argument asks for nothing: other programs' scripts take more arguments than ours."""
+    return not value or (isinstance(value, str) and value.strip().casefold() in ("none", "false", "off", "0", ""))
+
+
 def _argument(field: PanelField, value: Any) -> Any:
-    """What clients send for a value: a choice by its number, a number or a flag for a number."""
+    """What clients send for a value: a choice by its number, a number or a word for a flag, a list for a text."""
     if field.kind == "choice" and isinstance(value, int) and not isinstance(value, bool):
         return field.choices[value] if 0 <= value < len(field.choices) else str(value)
     if field.kind == "bool" and value in (0, 1):
         return bool(value)
+    if field.kind == "bool" and isinstance(value, str):
+        return _FLAGS.get(value.strip().casefold(), value)
     if field.kind in ("text", "lines") and isinstance(value, int | float):
         return str(value)
     if field.kind == "text" and isinstance(value, list):
-        return ", ".join(str(part) for part in value)
+        return ", ".join(_quoted(str(part)) for part in value)
     return value
+
+
+def _quoted(text: str) -> str:
+    """One value of a list between commas, in quotes where it needs them."""
+    written = io.StringIO()
+    csv.writer(written, lineterminator="").writerow([text])
+    return written.getvalue()

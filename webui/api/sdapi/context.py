@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from webui.api.sdapi.from_infotext import with_infotext
+from webui.api.sdapi.from_infotext import G, with_infotext
 from webui.api.sdapi.options import CHECKPOINT, VAE, OptionBook
 from webui.api.sdapi.requests import Generation
 from webui.api.sdapi.translate import Tools
@@ -74,6 +74,11 @@ class Context:
             self.extensions.panels(),
             lambda name: find_restorer(self.catalog.face_restorers, name) is not None,
         )
+
+    def understood(self, body: G) -> G:
+        """The request with an infotext that an extension reads in the form that we do."""
+        own = self.extensions.foreign_text(body.infotext, {}) if body.infotext else None
+        return body if own is None else body.model_copy(update={"infotext": own})
 
     def overrides(self, body: Generation) -> dict[str, Any]:
         """The options of this request alone. A checkpoint or VAE that only an infotext names is dropped when it is not

@@ -31,11 +31,13 @@ def generate_routes(context: Context) -> APIRouter:
         `images` are base64, in the format that `samples_format` names; `info` is JSON as text. With `save_images` they
         are saved and part of the history, otherwise they are kept nowhere.
         """
+        body = await run_in_threadpool(context.understood, body)
         return await _answer(context, body, viewer, lambda options: txt2img(body, options, context.tools(viewer.name)))
 
     @router.post("/img2img", response_model=GenerationView)
     async def image_to_image(body: Img2Img, viewer: CurrentViewer) -> AsciiJSON:
         """Make pictures from a picture and a prompt, of all of it or of what a mask marks white."""
+        body = await run_in_threadpool(context.understood, body)
         return await _answer(
             context,
             body,
@@ -72,5 +74,6 @@ async def _answer(
         )
         if results[-1].view["state"] != "done":
             break  # interrupted: what comes after it was not asked for any more
-    answer = await run_in_threadpool(generation_answer, body, order, results, keep_inputs=keep_inputs)
+    scripts = {name for name, panel in context.extensions.panels().items() if panel.kind == "script"}
+    answer = await run_in_threadpool(generation_answer, body, order, results, keep_inputs=keep_inputs, scripts=scripts)
     return AsciiJSON(answer)

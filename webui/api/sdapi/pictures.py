@@ -45,9 +45,12 @@ def picture_routes(context: Context) -> APIRouter:
     def png_info(body: ImageBody) -> AsciiJSON:
         """The parameters text inside a picture, as text and taken apart, and its other texts."""
         data = decode_picture(body.image)
-        image = pictures.open_image(data, formats=("PNG", "JPEG", "WEBP", "AVIF", "GIF"))
-        text, other = pictures.read_text(data)
-        parsed = infotext.parse_chunks(text, other, size=image.size)
+        with pictures.opened(data, formats=("PNG", "JPEG", "WEBP", "AVIF", "GIF")) as image:
+            text, other = pictures.read_text(data, image)
+            size = image.size
+        del image  # it may be large, and the rest takes its time
+        own = context.extensions.foreign_text(text, other)
+        parsed = infotext.parse_chunks(text, other, size=size) if own is None else infotext.parse(own)
         return AsciiJSON({"info": text, "items": other, "parameters": parsed.as_a1111() if text or other else {}})
 
     @router.post("/interrogate")

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from webui.api.sdapi.xyz_arguments import SCRIPT, read_xyz_arguments
 from webui.errors import InvalidParams, near_matches, printable
 from webui.extensions.manifest import Panel, PanelField
 from webui.extensions.scripts import Values, values_of_scripts
@@ -71,6 +72,8 @@ def read_scripts(
             )
         else:
             notes.append(printable(f"The script {title[:80]} is not here; it was off."))
+    if name is not None and name.strip().casefold() in _names_of(panels, SCRIPT):
+        arguments = read_xyz_arguments(arguments, img2img=img2img)
     values = values_of_scripts(panels, script_name=name, script_args=arguments or None, alwayson_scripts=here)
     return Scripts(
         values,
@@ -79,6 +82,11 @@ def read_scripts(
         None if soft is None else {key: one for key, one in zip(_SOFT_FIELDS, soft, strict=True) if one is not None},
         tuple(notes),
     )
+
+
+def _names_of(panels: Mapping[str, Panel], extension: str) -> tuple[str, ...]:
+    """The names of an extension's script, in lower case."""
+    return (extension, panels[extension].title.casefold()) if extension in panels else ()
 
 
 def script_titles(panels: Mapping[str, Panel]) -> dict[str, list[str]]:
