@@ -1,4 +1,6 @@
-"""The order of every sampler, measured: python -m benchmarks.convergence writes docs/convergence.md and its plot.
+"""The order of every sampler, measured.
+
+    .venv/bin/python -m benchmarks.convergence   # writes docs/convergence.md and its plot
 
 The data is a mixture of Gaussians, whose denoiser is known exactly, so nothing but the sampler's own error is left. The
 probability-flow ODE is solved from sigma 80 to 0.1; the truth is a solution in 1,000 steps of the classical Runge-Kutta
@@ -149,7 +151,7 @@ def markdown(table: dict[Method, list[float]], adaptive: Sequence[tuple[float, i
     lines = [
         "# How fast the samplers converge",
         "",
-        "Made by `python -m benchmarks.convergence`; do not edit by hand.",
+        "Made by `.venv/bin/python -m benchmarks.convergence`; do not edit by hand.",
         "",
         "The data is a mixture of five Gaussians in 64 dimensions, whose denoiser is known exactly: all the error is",
         "the sampler's own. The probability-flow ODE runs from sigma 80 to 0.1 over Karras levels in float64; the",

@@ -1,6 +1,6 @@
 """One picture by every sampler at several step counts, as one sheet: docs/images/samplers.jpg.
 
-    python -m benchmarks.sampler_grid [--prompt TEXT] [--seed N] [--cfg-scale C] [--checkpoint NAME]
+    .venv/bin/python -m benchmarks.sampler_grid [--prompt TEXT] [--seed N] [--cfg-scale C] [--checkpoint NAME]
 
 The embedded model draws them all from one seed, each sampler on its own schedule. The flow samplers are left out: they
 need a flow-matching model.

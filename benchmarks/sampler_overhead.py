@@ -1,6 +1,6 @@
 """What the samplers themselves cost: the time of all mathematics beyond the network's calls, as a share of a step.
 
-    python -m benchmarks.sampler_overhead [--size 64] [--batch 1] [--step-seconds S]
+    .venv/bin/python -m benchmarks.sampler_overhead [--size 64] [--batch 1] [--step-seconds S]
 
 One step of the embedded model is timed in a real job (512x512 pixels, 64x64x4 latents, with guidance); `--step-seconds`
 puts another machine's or model's in its place. Then every sampler runs at the same size with a network that answers at

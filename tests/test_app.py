@@ -324,6 +324,27 @@ def test_a_failing_pip_becomes_a_sentence_with_the_next_step(installed: Path, ou
     assert not (installed / ".venv" / "latent-webui.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("system", "machine", "size", "platform_named"),
+    [
+        ("darwin", "x86_64", 2**63 - 1, "Macs with an Intel processor"),
+        ("win32", "AMD64", 2**31 - 1, "a 32-bit Python"),
+        ("linux", "x86_64", 2**63 - 1, ""),
+        ("darwin", "arm64", 2**63 - 1, ""),
+    ],
+)
+def test_where_torch_has_no_builds_nobody_is_sent_for_another_python(
+    system: str, machine: str, size: int, platform_named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(sys, "maxsize", size)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    said = "ERROR: Could not find a version that satisfies the requirement {} (from versions: none)"
+    told = str(diagnosis(said.format("torch<2.14,>=2.10"), 1))
+    assert (platform_named in told and "another Python" not in told) if platform_named else "another Python" in told
+    assert "another Python" in str(diagnosis(said.format("torchsde>=0.2.6"), 1))
+
+
 @posix_only
 def test_a_pip_that_was_killed_is_told_as_that(installed: Path) -> None:
     put_pip(unstamped(installed), "import os\nos.kill(os.getpid(), 9)\n")

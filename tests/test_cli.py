@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -20,7 +21,7 @@ from typer.testing import CliRunner
 import webui.server
 from webui import cli
 from webui.catalog import Catalog
-from webui.cli import check, doctor, generate, groups, history, models, serve
+from webui.cli import check, doctor, generate, groups, history, model_tools, models, serve
 from webui.cli.combinations import bad_combinations, release
 from webui.cli.flags import Folders, Machine, PrecisionFlag, load_settings
 from webui.errors import InvalidParams, NotFound, SettingsError, WebUIError
@@ -91,6 +92,23 @@ def test_an_expected_error_is_a_sentence_and_exit_code_one(capsys: pytest.Captur
     told = capsys.readouterr().err
     assert told.startswith("--share is not available: ")
     assert "Traceback" not in told
+
+
+def test_what_the_disk_refuses_is_a_sentence_with_the_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("no folder")
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    assert cli.main(["upscale", str(tmp_path / "a.png"), "--data-dir", str(tmp_path / "file" / "sub")]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(str(tmp_path / "file" / "sub"))
+    assert len(told.splitlines()) == 1
+
+
+def test_letters_that_the_terminal_does_not_have_end_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="cp1252"))
+    assert cli.main(["--version"]) == 0
+    print("/pictures/猫.png", flush=True)
+    assert written.getvalue().splitlines()[-1] == rb"/pictures/\u732b.png"
 
 
 def test_reading_the_line_of_serve_loads_neither_gradio_nor_the_params(tmp_path: Path) -> None:
@@ -198,6 +216,65 @@ def test_the_flags_of_serve_reach_the_server(served: list[Any], tmp_path: Path) 
     assert settings.device.attention is Attention.xformers
     assert paths.data_dir == tmp_path.resolve()
     assert not paths.config_file.exists()
+
+
+def test_a_password_of_the_environment_may_hold_spaces(
+    served: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LATENT_WEBUI_AUTH", "ann:correct horse battery")
+    assert cli.main(["--data-dir", str(tmp_path)]) == 0
+    assert cli.main(["--data-dir", str(tmp_path), "--auth", "bob:some other words"]) == 0
+    assert [options.auth for _, _, options in served] == [
+        (("ann", "correct horse battery"),),
+        (("bob", "some other words"),),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("pics.example.org", "pics.example.org"),
+        ("https://Pics.Example.org/", "pics.example.org"),
+        ("pics.example.org:8443", "pics.example.org"),
+        ("pics.example.org.", "pics.example.org"),
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("192.168.1.2", "192.168.1.2"),
+        ("[FE80::1]", "fe80::1"),
+    ],
+)
+def test_a_host_name_is_taken_as_it_is_compared(given: str, name: str) -> None:
+    assert serve.host_name(given) == name
+
+
+@pytest.mark.parametrize(
+    ("given", "origin"),
+    [
+        ("https://app.example.org", "https://app.example.org"),
+        ("HTTPS://App.example.org:443/", "https://app.example.org"),
+        ("http://localhost:3000/", "http://localhost:3000"),
+        ("http://[::1]:3000", "http://[::1]:3000"),
+        ("app://obsidian.md", "app://obsidian.md"),
+        ("*", "*"),
+    ],
+)
+def test_an_origin_is_taken_as_browsers_send_it(given: str, origin: str) -> None:
+    assert serve.web_origin(given) == origin
+
+
+def test_a_host_or_an_origin_that_can_never_match_is_refused() -> None:
+    for wrong in ("", "*.example.org", "a b", "example.org/path", "ann@example.org", "example.org:port"):
+        with pytest.raises(SettingsError):
+            serve.host_name(wrong)
+    for wrong in (
+        "",
+        "app.example.org",
+        "https://",
+        "https://app.example.org/page",
+        "https://a:b",
+        "//app.example.org",
+    ):
+        with pytest.raises(SettingsError):
+            serve.web_origin(wrong)
 
 
 def test_the_port_of_the_settings_holds_until_a_flag_says_otherwise(served: list[Any], tmp_path: Path) -> None:
@@ -430,6 +507,21 @@ def test_no_models_at_all_is_told_with_the_place_to_put_them(tmp_path: Path, mon
     assert "models/Stable-diffusion" in run("models", "--data-dir", str(tmp_path)).stdout
 
 
+def test_a_data_folder_named_before_the_tool_holds_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Path] = []
+
+    def target(_: str, paths: Paths) -> Path:
+        seen.append(paths.data_dir)
+        raise InvalidParams("That is enough.")
+
+    monkeypatch.setattr(model_tools, "_target", target)
+    first, second = (tmp_path / "first").resolve(), (tmp_path / "second").resolve()
+    before, tool = ["models", "--data-dir", str(first)], ["prune", "any", "-o", "new"]
+    assert cli.main([*before, *tool]) == 1
+    assert cli.main([*before, *tool, "--data-dir", str(second)]) == 1
+    assert seen == [first, second]
+
+
 # --- doctor ----------------------------------------------------------------------------------------------------------
 
 
@@ -468,6 +560,58 @@ def test_a_torch_that_crashes_costs_one_section_and_not_the_report(
     assert not healthy
     assert "was ended by the system" in text
     assert EMBEDDED_CHECKPOINT.stem in text
+
+
+FACTS = {
+    "torch_version": "2.13.0+cpu",
+    "threads": 2,
+    "device": "cpu",
+    "name": "a CPU",
+    "total_memory": 2**30,
+    "precision": "fp32",
+    "vae_precision": "fp32",
+    "reason": "No GPU.",
+    "memory_mode": "normal",
+    "backends": [],
+    "kernels": {"name": "ours", "available": True},
+}
+
+
+@pytest.mark.parametrize(
+    ("gpu_build", "card", "use_cpu", "told"),
+    [(False, True, False, True), (True, True, False, False), (False, False, False, False), (False, True, True, False)],
+)
+def test_doctor_tells_that_torch_cannot_use_the_card_that_is_there(
+    gpu_build: bool, card: bool, use_cpu: bool, told: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(doctor, "ask_engine", lambda *_: {**FACTS, "gpu_build": gpu_build})
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: name if card and name == "nvidia-smi" else None)
+    _, faults = doctor.engine_section(changed(Settings(), {"device.use_cpu": use_cpu}), Paths.under(tmp_path))
+    assert any("PIP_EXTRA_INDEX_URL=https://" in fault for fault in faults) is told
+
+
+@pytest.mark.parametrize(
+    ("home", "text", "shown"),
+    [
+        ("/home/ann", "in /home/ann/models, /home/ann.", "in ~/models, ~."),
+        ("/home/ann", "/home/anna /mnt/home/ann file:///home/ann/x", "/home/anna /mnt/home/ann file://~/x"),
+        ("/", "/data/outputs: 1/2", "/data/outputs: 1/2"),
+    ],
+)
+@posix_only
+def test_the_home_folder_is_left_out_of_the_report_where_a_path_begins_with_it(
+    home: str, text: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", home)
+    assert doctor.homeless(text) == shown
+
+
+def test_a_home_folder_that_nobody_knows_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(doctor.Path, "home", nobody)
+    assert doctor.homeless("/data") == "/data"
 
 
 def test_doctor_names_a_package_that_is_missing_or_too_old(monkeypatch: pytest.MonkeyPatch) -> None:

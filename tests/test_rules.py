@@ -113,6 +113,20 @@ NOWHERE = {  # what would run code from a file, or reach the network
 BUT_IN = {"http.client": {"client"}}
 CALLS_NOWHERE = {"eval", "exec", "__import__", "os.system", "os.popen", "os.spawnl", "urlopen", "breakpoint"}
 WRITES = {"write_text", "write_bytes"}
+NEWER_THAN_310 = {  # "" is the module itself
+    "typing": {
+        *("Self", "Never", "LiteralString", "NotRequired", "Required", "Unpack", "TypeVarTuple", "assert_never"),
+        *("assert_type", "reveal_type", "override", "dataclass_transform", "TypeAliasType", "get_overloads"),
+        *("clear_overloads", "TypeIs", "ReadOnly", "NoDefault", "get_protocol_members", "is_protocol"),
+    },
+    "enum": {"StrEnum", "ReprEnum", "EnumCheck", "FlagBoundary"},
+    "datetime": {"UTC"},
+    "asyncio": {"TaskGroup", "timeout", "timeout_at", "Runner", "Barrier"},
+    "contextlib": {"chdir"},
+    "itertools": {"batched"},
+    "tomllib": {""},
+    "builtins": {"ExceptionGroup", "BaseExceptionGroup"},
+}
 OPTIONAL = {"spandrel", "spandrel_extra_arches", "triton"}  # used where the user, or torch for CUDA, has installed it
 PACKAGE_OF = {"PIL": "pillow", "yaml": "pyyaml"}
 
@@ -367,6 +381,48 @@ def test_every_file_compiles_on_every_supported_python(version: str) -> None:
     assert done.returncode == 0, done.stderr[-1000:]
 
 
+def newer_names(path: Path) -> Iterator[str]:
+    """What Python 3.10 does not have, outside of an `if` about the version: a file with it compiles, and fails."""
+    names = "|".join(name or module for module, names in NEWER_THAN_310.items() for name in names)
+    if not re.search(rf"\b({names})\b", path.read_text(encoding="utf-8")):
+        return  # reading it whole would take longer
+    aside = {
+        id(node)
+        for test in ast.walk(tree(path))
+        if isinstance(test, ast.If) and "sys.version_info" in ast.unparse(test.test)
+        for node in ast.walk(test)
+    }
+    for node in ast.walk(tree(path)):
+        used: list[tuple[str, str]] = []
+        if isinstance(node, ast.Import):
+            used = [(alias.name, "") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            used = [(node.module or "", name) for name in ("", *(alias.name for alias in node.names))]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            used = [(node.value.id, node.attr)]
+        elif isinstance(node, ast.Name):
+            used = [("builtins", node.id)]
+        for module, name in used:
+            if id(node) not in aside and name in NEWER_THAN_310.get(module, ()):
+                yield f"{where(path, node.lineno)}: Python 3.10 has no {module}{'.' * bool(name)}{name}"
+
+
+def test_nothing_is_used_that_the_oldest_python_does_not_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = [*SOURCES, *sorted((REPO_ROOT / "extensions").rglob("*.py"))]
+    assert not (wrong := [line for path in shipped for line in newer_names(path)]), "\n".join(wrong)
+    monkeypatch.setattr(sys.modules[__name__], "REPO_ROOT", tmp_path)
+    newer = (
+        "from typing import Any, Self",
+        "import tomllib",
+        "import enum; enum.StrEnum",
+        "raise ExceptionGroup('', [])",
+    )
+    for number, text in enumerate(newer):
+        path = tmp_path / f"newer_{number}.py"
+        path.write_text(text)
+        assert list(newer_names(path)), text
+
+
 def test_no_test_imports_a_conftest() -> None:
     """There are several files of that name; which of them would be found depends on the order of the tests."""
     tests = sorted((REPO_ROOT / "tests").rglob("*.py"))
@@ -374,6 +430,33 @@ def test_no_test_imports_a_conftest() -> None:
         where(path, line) for path in tests for line, module in imports(path) if module.split(".")[0] == "conftest"
     ]
     assert not found, found
+
+
+BESIDE_VENV = re.compile(r"(?<![\w./\\-])python3? -m (?!venv\b)|(?<!-m )\bpip3? (?:un)?install\b")
+
+
+def test_no_command_in_the_texts_or_in_an_advice_is_for_a_python_beside_venv() -> None:
+    """All that is installed lies in .venv, so a bare python would not find it, and a bare pip would miss it."""
+    assert BESIDE_VENV.search("$ python -m training.own")
+    assert BESIDE_VENV.search("(pip install x)")
+    assert not BESIDE_VENV.search(".venv/bin/python -m pip install x; python3 app.py")
+    texts = [REPO_ROOT / "README.md", REPO_ROOT / "training" / "README.md", *sorted((REPO_ROOT / "docs").glob("*.md"))]
+    wrong = [
+        f"{where(path, number)}: {line.strip()}"
+        for path in texts
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if BESIDE_VENV.search(line)
+    ]
+    for path in SOURCES:
+        if "pip " in path.read_text(encoding="utf-8"):
+            documentation = {id(node.value) for node in ast.walk(tree(path)) if isinstance(node, ast.Expr)}
+            wrong += [
+                f"{where(path, node.lineno)}: {node.value[:80]}"
+                for node in ast.walk(tree(path))
+                if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation
+                if BESIDE_VENV.search(node.value)
+            ]
+    assert not wrong, "\n".join(wrong)
 
 
 # --- packages --------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import math
 import os
 import signal
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +85,29 @@ def test_any_value_for_any_setting_is_accepted_within_its_bounds_or_refused(key:
 @pytest.mark.parametrize("value", [10**400, math.inf, math.nan, "???", "${oc.env:HOME}", "\ud800", "a\nb"])
 @pytest.mark.parametrize("key", ["preview.every_seconds", "model.checkpoint", "device.precision"])
 def test_values_that_break_parsers_are_refused(key: str, value: Any) -> None:
-    if key == "model.checkpoint" and value in (10**400, math.inf):
+    if key == "model.checkpoint" and value == 10**400:
         assert get(changed(Settings(), {key: value}), key) == str(value)  # a file may have a number for a name
         return
     with pytest.raises(SettingsError):
         changed(Settings(), {key: value})
+
+
+def test_a_hash_that_yaml_takes_for_a_number_is_told_to_need_quotes(file: Path) -> None:
+    file.write_text("model: {checkpoint: 1234567e10}\n")
+    found, problems = load(file)
+    assert found == Settings()
+    assert "in quotes" in problems[0]
+    file.write_text("model: {checkpoint: '1234567e10', vae: 1234567890}\n")
+    found, problems = load(file)
+    assert (found.model.checkpoint, found.model.vae, problems) == ("1234567e10", "1234567890", [])
+
+
+def test_a_folder_that_may_not_be_looked_into_is_told(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(path: Path, **_: Any) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", closed)
+    assert load(file) == (Settings(), ["config.yaml could not be read: Permission denied."])
 
 
 def test_an_unknown_setting_is_answered_with_the_near_ones() -> None:
@@ -245,3 +264,21 @@ def test_what_a_flag_set_for_this_run_is_in_force_but_not_saved(file: Path) -> N
     assert store.current.device.use_cpu
     assert store.current.page.theme.value == "dark"
     assert load(file) == (changed(Settings(), {"saving.quality": 80, "page.theme": "dark"}), [])
+
+
+@pytest.mark.parametrize("key", keys())
+def test_every_setting_stands_in_the_documentation_as_it_is(key: str) -> None:
+    value = get(Settings(), key)
+    group, _, name = key.partition(".")
+    kind = type(getattr(getattr(Settings(), group), name))
+    if kind is bool:
+        shown, allowed = str(value).lower(), "`true`, `false`"
+    elif issubclass(kind, Enum):
+        shown, allowed = value, ", ".join(f"`{choice.value}`" for choice in kind)
+    elif kind is str:
+        shown, allowed = value or '""', "text"
+    else:
+        low, high = BOUNDS[key]
+        shown, allowed = value, f"{low} to {high}"
+    documented = (paths.REPO_ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert f"\n| `{key}` | `{shown}` | {allowed} | " in documented

@@ -134,11 +134,15 @@ class Client:
         password: str = "",
         timeout: float = 60.0,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError:  # a port that is no number, a bracket that is left open
+            host = None
+        if host is None or parts.scheme not in ("http", "https"):
             raise InvalidParams(f"{url[:200]!r} is not an address.", "Write it like http://127.0.0.1:7860.")
         self._secure = parts.scheme == "https"
-        self._host, self._port = parts.hostname, parts.port
+        self._host, self._port = host, port
         self._base = parts.path.rstrip("/")
         self._timeout = timeout
         self._headers: dict[str, str] = {}

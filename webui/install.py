@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
+import platform
 import queue
 import re
 import shutil
@@ -232,6 +233,15 @@ _FULL = re.compile(r"No space left on device|\[Errno 28\]|WinError 112|Disk quot
 _AGAIN = "run it again: it goes on where it stopped"
 
 
+def _without_torch() -> str:
+    """What this Python runs on where PyTorch, of the versions that we need, has no builds at all; "" elsewhere."""
+    if sys.maxsize < 2**32:
+        return "a 32-bit Python"
+    if sys.platform == "darwin" and platform.machine() == "x86_64":
+        return "Macs with an Intel processor (or a Python made for one)"
+    return ""
+
+
 def diagnosis(output: str, code: int) -> InstallError:
     """What pip's output means, and what to do next."""
     if _FULL.search(output):
@@ -246,6 +256,11 @@ def diagnosis(output: str, code: int) -> InstallError:
             "The package registry cannot be reached.", f"Check the network (and PIP_PROXY behind a proxy) and {_AGAIN}."
         )
     if found := re.search(r"satisfies the requirement (\S+)", output):
+        if re.match(r"torch\b", found[1]) and (never := _without_torch()):
+            return InstallError(
+                f"PyTorch has no builds for {never}.",
+                "It has for 64-bit Python on Linux and Windows, and for Macs with an Apple chip.",
+            )
         return InstallError(
             f"There is no build of {found[1]} for Python {sys.version_info[0]}.{sys.version_info[1]} on this platform.",
             "Try another Python from 3.10 to 3.13: delete the folder .venv and run that one with app.py.",

@@ -6,6 +6,7 @@ other (`webui.client`), with that client's rights. The package `mcp` is optional
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from webui.client import Client
@@ -33,7 +34,7 @@ def build(client: Client) -> MCPServer[Any]:
         from mcp.server.mcpserver.exceptions import ToolError
     except ImportError:
         raise McpMissing(
-            "The package mcp is not installed.", "Run: .venv/bin/python -m pip install -r requirements-mcp.txt"
+            "The package mcp is not installed.", f"Run: {sys.executable} -m pip install -r requirements-mcp.txt"
         ) from None
 
     server: MCPServer[Any] = MCPServer("latent-webui", title="Latent WebUI", instructions=INSTRUCTIONS)

@@ -184,13 +184,17 @@ def changed(settings: Settings, values: dict[str, Any]) -> Settings:
 def load(path: Path) -> tuple[Settings, list[str]]:
     """The settings in `path` and a sentence for each entry that was set aside. Never raises for a bad file."""
     settings = Settings()
-    if not path.exists():
-        return settings, []
     problems: list[str] = []
     backup = path.with_name(path.name + ".bak")
-    entries = _read(path, problems, torn=backup.exists() and path.stat().st_size == 0)  # `save` writes at least a line
-    if entries is None:
-        entries = (_read(backup, problems) if backup.exists() else None) or {}
+    try:
+        if not path.exists():
+            return settings, []
+        torn = backup.exists() and path.stat().st_size == 0  # `save` writes at least a line
+        entries = _read(path, problems, torn)
+        if entries is None:
+            entries = (_read(backup, problems) if backup.exists() else None) or {}
+    except OSError as error:  # nobody may look into that folder
+        return settings, [f"{path.name} could not be read: {error.strerror or error}."]
     known = keys()
     config = OmegaConf.structured(settings)
     for key, value in _flat(entries):
@@ -272,6 +276,8 @@ def _set(config: Any, key: str, value: Any) -> None:
     if isinstance(value, float) and value != value:
         raise SettingsError(f'"{key}" is not a number.')
     current = OmegaConf.select(config, key)
+    if isinstance(current, str) and isinstance(value, float):  # YAML took a name such as 1234567e10 for a number
+        raise SettingsError(f'"{key}" cannot be the number {value!r:.60}: put what stands there in quotes.')
     if isinstance(current, bool) != isinstance(value, bool) or isinstance(value, dict | list):
         raise SettingsError(f'"{key}" cannot be {value!r:.60}.')
     try:

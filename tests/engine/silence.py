@@ -10,7 +10,7 @@ from __future__ import annotations
 import traceback
 from collections import Counter
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +38,7 @@ class Silence:
         """Operations on tensors so far, each a call from Python."""
         return self._operations.count
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Silence:
         for mode in self._modes:
             mode.__enter__()
         return self

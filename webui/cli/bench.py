@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
-from enum import Enum, StrEnum
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +28,9 @@ class CaseKind(Enum):
     picture = "picture"
 
 
-class PeerKind(StrEnum):
+class PeerKind(str, Enum):
+    __str__ = str.__str__
+
     diffusers = "diffusers"
     tuned = "tuned"
     openvino = "openvino"  # UNet steps and decodes alone
@@ -45,7 +47,9 @@ LIBRARIES = {PeerKind.openvino: "openvino", PeerKind.sdcpp: "stable_diffusion_cp
 ASKED_FOR = (PeerKind.int8, PeerKind.float8)  # measured only where they are named
 
 
-class RandomModel(StrEnum):
+class RandomModel(str, Enum):
+    __str__ = str.__str__
+
     sd15 = "sd15"
     sd2 = "sd2"
     sdxl = "sdxl"

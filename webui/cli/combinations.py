@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 
+_PIP = f"{sys.executable} -m pip"
 WATCHED = (
     "torch",
     "torchvision",
@@ -41,11 +43,11 @@ def bad_combinations(versions: Mapping[str, str], environment: Mapping[str, str]
     if torch and release(torch) >= (2, 14):
         found.append(
             f"torch {torch} is newer than what was tried (below 2.14) and asks for a CUDA that most drivers do not "
-            'have yet. Install what requirements.txt says: pip install "torch>=2.10,<2.14"'
+            f'have yet. Install what requirements.txt says: {_PIP} install "torch>=2.10,<2.14"'
         )
     if torch and xformers and release(torch) >= (2, 10) and release(xformers) < (0, 0, 35):
         found.append(
-            f"xformers {xformers} was not built for torch {torch}. Update it (pip install -U xformers) or remove it."
+            f"xformers {xformers} was not built for torch {torch}. Update it ({_PIP} install -U xformers) or remove it."
         )
     opencv = sorted(name for name in versions if name.startswith("opencv-"))
     if len(opencv) > 1:
@@ -54,7 +56,7 @@ def bad_combinations(versions: Mapping[str, str], environment: Mapping[str, str]
             "opencv-python-headless alone, if something needs it."
         )
     if "pynvml" in versions:
-        found.append("pynvml is a deprecated copy of nvidia-ml-py, and hides it. Remove it: pip uninstall pynvml")
+        found.append(f"pynvml is a deprecated copy of nvidia-ml-py, and hides it. Remove it: {_PIP} uninstall pynvml")
     if "celery" in versions and release(versions.get("python-dateutil", "")) < (3,):
         found.append(
             f"celery {versions['celery']} holds python-dateutil at an old version that others here have outgrown. "

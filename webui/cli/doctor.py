@@ -9,6 +9,7 @@ import dataclasses
 import multiprocessing
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,11 @@ from webui.launcher import Home, check_torchvision
 from webui.paths import REPO_ROOT, Paths
 from webui.settings import Settings
 
+CPU_BUILD = (
+    "There is an NVIDIA card, and torch is the build for CPUs. Set the environment variable "
+    "PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cu130 (cu126 for cards before the RTX 20 series), delete the "
+    "folder .venv and start app.py again."
+)
 ENGINE_SECONDS = 180.0  # a first import of torch from a slow disk takes a while
 Section = tuple[str, list[str]]
 
@@ -69,7 +75,18 @@ def report(settings: Settings, paths: Paths, problems: Iterable[str] = ()) -> tu
         ("To look at", faults or ["nothing"]),
     ]
     text = "\n\n".join("\n".join([title, *(f"  {line}" for line in lines)]) for title, lines in sections)
-    return text.replace(str(Path.home()), "~"), not faults
+    return homeless(text), not faults
+
+
+def homeless(text: str) -> str:
+    """The text with the home folder as "~" where a path begins with it. A root as home (a container's) says nothing."""
+    try:
+        home = Path.home()
+    except RuntimeError:  # nobody knows it: no HOME, and a user without an entry
+        return text
+    if home == home.parent:
+        return text
+    return re.sub(rf"(?<![\w.-]){re.escape(str(home))}(?!\w|[.-]\w)", "~", text)
 
 
 def machine_lines() -> Iterator[str]:
@@ -80,7 +97,8 @@ def machine_lines() -> Iterator[str]:
 
 
 def engine_section(settings: Settings, paths: Paths) -> tuple[list[str], list[str]]:
-    """What the engine says about the device and its attention kernels; and a fault when it says nothing."""
+    """What the engine says about the device and its attention kernels; and a fault when it says nothing or cannot use
+    the card that is there."""
     facts = ask_engine(settings, paths)
     if isinstance(facts, str):
         return [f"torch does not work here: {facts}"], [f"The engine cannot run: {facts}"]
@@ -97,6 +115,8 @@ def engine_section(settings: Settings, paths: Paths) -> tuple[list[str], list[st
         lines.append(f"attention  {backend['name']}: {state}{chosen}{reason}")
     kernels = facts["kernels"]
     lines.append(f"kernels    {kernels['name']}: {'in use' if kernels['available'] else kernels['reason']}")
+    if not facts["gpu_build"] and not settings.device.use_cpu and shutil.which("nvidia-smi"):
+        return lines, [CPU_BUILD]
     return lines, []
 
 
@@ -144,9 +164,9 @@ def folder_lines(paths: Paths) -> list[str]:
         try:
             there = next(place for place in (folder, *folder.parents) if place.exists())
             free = f"{size(shutil.disk_usage(there).free)} free"
+            writable = "" if os.access(there, os.W_OK) else ", not writable"
         except OSError as error:
-            free = error.strerror or str(error)
-        writable = "" if os.access(there, os.W_OK) else ", not writable"
+            free, writable = error.strerror or str(error), ""
         lines.append(f"{name:<8} {folder}: {free}{writable}")
     return lines
 

@@ -43,7 +43,7 @@ class FormatFlag(str, Enum):
     fp32 = "fp32"
 
 
-_Name = Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint's name, title or hash, or a file's path.")]
+_Name = Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint's name, title or hash.")]
 _Output = Annotated[
     str,
     typer.Option(

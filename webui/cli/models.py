@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterable
 from typing import Annotated
@@ -34,7 +35,9 @@ def list_models(
     ] = False,
 ) -> None:
     """List checkpoints, VAEs and the other model files, with family, size and hash."""
-    if context.invoked_subcommand is not None:
+    if context.invoked_subcommand is not None:  # folders named before it hold for it, too
+        given = {field.name: getattr(folders, field.name) for field in dataclasses.fields(folders)}
+        context.default_map = {context.invoked_subcommand: {name: value for name, value in given.items() if value}}
         return
     catalog = Catalog(folders.paths())
     try:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import sys
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -14,6 +16,8 @@ from webui.errors import SettingsError
 from webui.settings import Theme
 
 _PAGE = "Page"
+_HOST_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+_USUAL_PORTS = {"http": 80, "https": 443}  # a browser leaves them out
 TOKEN_VARIABLE, AUTH_VARIABLE = "LATENT_WEBUI_TOKEN", "LATENT_WEBUI_AUTH"
 
 
@@ -56,9 +60,8 @@ def serve(
         list[str] | None,
         _option(
             "--auth",
-            "An administrator for this run; see `app.py users` for lasting ones.",
+            f"An administrator for this run (or one in {AUTH_VARIABLE}); see `app.py users` for lasting ones.",
             metavar="NAME:PASSWORD",
-            envvar=AUTH_VARIABLE,
         ),
     ] = None,
     no_auth: Annotated[
@@ -88,6 +91,8 @@ def serve(
     from webui.server import ServeOptions
     from webui.server import serve as run_server
 
+    given = os.environ.get(AUTH_VARIABLE, "")  # by hand: as a list's variable it would be cut at its spaces
+    credentials = auth or ([given] if given else [])
     paths = folders.paths()
     settings, problems = load_settings(paths, machine.overrides())
     console = Console(paths.log_dir)
@@ -98,10 +103,10 @@ def serve(
         port=settings.server.port if port is None else port,
         open_browser=settings.server.open_browser and not no_browser and has_display(),
         theme=theme.value if theme else "",
-        cors_origins=tuple(cors_origin or ()),
-        allowed_hosts=tuple(allow_host or ()),
+        cors_origins=tuple(map(web_origin, cors_origin or ())),
+        allowed_hosts=tuple(map(host_name, allow_host or ())),
         access_token=access_token,
-        auth=tuple(map(credential, auth or ())),
+        auth=tuple(map(credential, credentials)),
         no_auth=no_auth,
         root_path=sub_path(root_path),
         trusted_proxies=tuple(map(network, trusted_proxy or ())),
@@ -126,6 +131,47 @@ def credential(text: str) -> tuple[str, str]:
     if not colon:
         raise SettingsError("--auth needs a name and a password.", "Write it like this: --auth ann:a-long-password")
     return name, password
+
+
+def host_name(text: str) -> str:
+    """ "pics.example.org" of "https://Pics.Example.org:8443/": a name as it is compared. Raises `SettingsError`."""
+    try:
+        return str(ipaddress.ip_address(text.strip("[]")))
+    except ValueError:
+        name = _lower_name(text if "//" in text else f"//{text}", ("http", "https", ""))
+    if not name:
+        raise SettingsError(f'--allow-host: "{text[:80]}" is no host name.', "Such as pics.example.org.")
+    return name
+
+
+def web_origin(text: str) -> str:
+    """ "https://app.example.org" of "https://App.example.org:443/", as browsers send it. Raises `SettingsError`."""
+    if text in ("*", "null"):
+        return text
+    name = _lower_name(text)
+    scheme = urlsplit(text).scheme if name else ""
+    if not scheme:
+        raise SettingsError(
+            f'--cors-origin: "{text[:80]}" is no web origin.', "Such as https://app.example.org, without a path."
+        )
+    port = urlsplit(text).port
+    shown = f":{port}" if port and port != _USUAL_PORTS.get(scheme) else ""
+    return f"{scheme}://{f'[{name}]' if ':' in name else name}{shown}"
+
+
+def _lower_name(url: str, schemes: tuple[str, ...] = ()) -> str:
+    """The host of an address that consists of nothing else but a scheme and a port; "" for any other text."""
+    try:
+        parts = urlsplit(url)
+        name, _ = (parts.hostname or "").rstrip("."), parts.port
+        if not name.isascii():
+            name = name.encode("idna").decode()  # as it stands in requests
+    except ValueError:
+        return ""
+    more = parts.path.strip("/") or parts.query or parts.fragment or parts.username is not None
+    if more or (schemes and parts.scheme.lower() not in schemes):
+        return ""
+    return name if ":" in name or _HOST_NAME.fullmatch(name) else ""
 
 
 def network(text: str) -> str:

@@ -168,6 +168,7 @@ class Engine:
             attention=self.attention.name,
             backends=self.attention.statuses,
             kernels=self._kernels,
+            gpu_build=bool(torch.version.cuda or torch.version.hip),
         )
 
     def close(self) -> None:

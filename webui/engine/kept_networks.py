@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,12 +20,13 @@ from webui.settings import Settings
 KEPT = 2  # networks of a kind; the largest common upscaler has 67 MB, a face restorer 350
 
 Emit = Callable[[Event], None]
+N = TypeVar("N")
 
 
 class Network(Protocol):
     """What is asked of such a network. How it is called is its user's affair."""
 
-    def to(self, device: torch.device) -> Self: ...
+    def to(self: N, device: torch.device) -> N: ...
 
     def parameters(self) -> Iterator[Tensor]: ...
 

@@ -77,6 +77,7 @@ class DeviceReport:
     attention: str  # the backend in use
     kernels: BackendStatus  # of our own
     backends: tuple[BackendStatus, ...] = field(default=())
+    gpu_build: bool = True  # whether torch was built for any GPU
 
 
 def dtype_name(dtype: torch.dtype) -> str:
