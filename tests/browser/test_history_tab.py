@@ -197,6 +197,15 @@ def test_the_trash_shows_what_is_in_it_and_gives_it_back(page: Any) -> None:
     count(page, "11 pictures")
     page.get_by_role("button", name="Trash").click()
     count(page, "1 picture in the trash")
+    late: list[Any] = []
+    page.route("**/history/trash/empty", lambda route: late.append(route.request.post_data_json) or route.abort())
+    search(page, "lighthouse")
+    page.get_by_role("button", name="Delete what is found").click()
+    page.get_by_role("button", name="Delete for good").click()
+    until(lambda: page.wait_for_timeout(10) or late)
+    assert late == [{"ids": [12]}], "under a search only what it finds is deleted"
+    search(page, "")
+    page.get_by_role("button", name="Empty the trash").wait_for()
     pick(page, 0)
     page.get_by_role("button", name="Restore").click()
     page.get_by_role("heading", name="The trash is empty").wait_for()

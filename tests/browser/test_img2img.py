@@ -126,6 +126,19 @@ def test_the_picture_that_was_chosen_last_is_the_one_to_start_from(page: Any) ->
     page.wait_for_timeout(300)
     assert page.evaluate("latent.canvas.width") == 64
     assert page.evaluate("latent.form.values['init.image']") == reference
+    page.evaluate(
+        """() => { window.widths = []; const { load } = latent.canvas;
+        latent.canvas.load = function (image, width, height) { widths.push(width); return load.call(this, image, width, height); }; }"""  # noqa: E501
+    )
+    choose(page, picture(96, 64))
+    page.wait_for_function("r => latent.form.values['init.image'] !== r", arg=reference)
+    page.wait_for_timeout(300)
+    assert page.evaluate("widths") == [96], "the picture before it never comes back"
+    fitted = page.evaluate("async () => (await latent.tabs.img2img()).fittingSize({ width: 2048, height: 3072 }, 1e9)")
+    assert (fitted["width"], fitted["height"]) == (1368, 2048)
+    page.get_by_role("button", name="Reset all values").click()
+    page.locator("#toasts").get_by_role("button", name="Undo").wait_for()
+    page.wait_for_function("!latent.form.values['init.image'] && !document.documentElement.dataset.picture")
 
 
 def test_the_stage_sends_its_picture_with_its_parameters(page: Any, made: dict[str, Any]) -> None:

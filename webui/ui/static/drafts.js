@@ -9,7 +9,12 @@ latent.drafts = (() => {
   const FORM = "txt2img", AFTER = 700; // ms after the last change
   let timer = 0, sent = null, ready = false;
 
-  const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+  /* Field by field: the server gives them in another order, and seeds, which are text here, as numbers. */
+  const plain = (value) => (typeof value === "object" ? JSON.stringify(value) : String(value));
+  const same = (a, b) => {
+    if (!a || !b) return a === b;
+    return [...new Set([...Object.keys(a), ...Object.keys(b)])].every((key) => plain(a[key]) === plain(b[key]));
+  };
   const kept = (values) => Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
 
   /* Whether the server's draft replaces what this browser has. Times in unix seconds; `typed`: of what was not sent. */

@@ -15,8 +15,7 @@ latent.formActions = (() => {
     "reset-all": async () => {
       const before = { ...form.values };
       await form.reset(form.spec.keys);
-      say("Every value is back at its default.");
-      return before;
+      say("Every value is back at its default.", "", { label: "Undo", run: () => form.set(before, true) });
     },
   };
   document.addEventListener("click", (event) => {

@@ -8,6 +8,7 @@ latent.form = (() => {
     spec: window.latentBoot.form,
     values: {},
     pending: {},
+    saving: 0, // the timer of a change that is not kept yet
     env: null,
     ready: false,
     listeners: [],
@@ -91,11 +92,16 @@ latent.form = (() => {
     /* The newest value of a field, also one that is on its way into its widget. */
     latest(name) { return name in this.pending ? this.pending[name] : this.values[name]; },
 
-    save() { if (this.ready) store.set("form", Object.fromEntries(Object.entries(this.values).filter(([, value]) => value !== undefined))); },
+    save() {
+      clearTimeout(this.saving);
+      this.saving = 0;
+      if (this.ready) store.set("form", Object.fromEntries(Object.entries(this.values).filter(([, value]) => value !== undefined)));
+    },
     tell() { this.listeners.forEach((listener) => listener(this.values)); },
     nameOf(id) { return this.spec.keys.find((name) => this.spec.fields[name].id === id); },
 
-    /* Put values into the form from anywhere; resolves when Gradio's widgets have them. Says what did not fit. */
+    /* Put values into the form from anywhere; resolves when Gradio's widgets have them, to the notes of what did not fit.
+       Says them, unless `quietly`. */
     async set(values, quietly = false) {
       const [fitted, notes] = this.fitAll(values);
       Object.assign(this.pending, fitted);
@@ -103,6 +109,7 @@ latent.form = (() => {
       if (notes.length && !quietly) say(notes.join(" "), "bad");
       for (let turn = 0; turn < 50 && Object.keys(this.pending).length; turn++) await sleep(10);
       await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+      return notes;
     },
     /* Values that pieces of the page fill in as a job is submitted, such as a mask that is still on its way. */
     fillers: [],
@@ -119,7 +126,8 @@ latent.form = (() => {
       return this.set(follows ? { checkpoint: name, width: after, height: after } : { checkpoint: name });
     },
   };
-  window.addEventListener("pagehide", () => { if (form.ready) form.save(); });
+  /* The last change, as the page goes. Without one, what another tab has kept since is newer. */
+  window.addEventListener("pagehide", () => { if (form.saving) form.save(); });
 
   /* Params of a job as the form's widgets have them (ui/common.py: values_from_params). What is in a group of the params
      is named by its path; a switch says whether its group is there. */

@@ -25,7 +25,8 @@
       switcher.setAttribute("aria-label", words);
       switcher.title = words;
     };
-    switcher.addEventListener("click", () => { theme.next(); label(); });
+    switcher.addEventListener("click", () => theme.next());
+    theme.listeners.push(label);
     label();
 
     const meter = find("#meter", element), fill = find("#meter i", element), amount = find("#meter span", element);

@@ -2,7 +2,7 @@
    listens to `marked` (something about them changed) and `moved` (they came or went). */
 "use strict";
 latent.history.actions = (() => {
-  const { call, say, complain, plural, copyText, copyPicture, widgetValues } = latent.tools;
+  const { call, say, sayTaken, complain, plural, copyText, copyPicture, widgetValues } = latent.tools;
   const MOST_UNDO = 50;
   const LONGEST_ADDRESS = 8000; // characters; more ids than that go in a body
   const undone = [];
@@ -19,37 +19,50 @@ latent.history.actions = (() => {
     return entry;
   };
   const forget = (entry) => { if (undone.includes(entry)) undone.splice(undone.indexOf(entry), 1); };
-  async function undo(entry = undone.at(-1)) {
+  async function undo(entry = undone.findLast((one) => !one.busy)) {
     if (!entry) { say("There is nothing to undo."); return; }
-    forget(entry);
-    try { await entry.run(); } catch (error) { complain(error); }
+    if (entry.busy || !undone.includes(entry)) return;
+    entry.busy = true;
+    try {
+      await entry.run();
+      forget(entry);
+    } catch (error) { complain(error); } // it can be tried again
+    entry.busy = false;
   }
   const offer = (text, entry) => say(text, "", { label: "Undo", run: () => undo(entry) });
 
   // --- marks: the page shows them at once, and takes them back when the server refuses ---
 
+  /* Gives the ids of those that were not so before: only they are changed back. */
   async function setFavourite(ids, favourite) {
     tell("marked", ids, { favourite });
-    try { await post("history/favourite", { ids, favourite }); } catch (error) {
+    try { return (await post("history/favourite", { ids, favourite })).ids; } catch (error) {
       tell("marked", ids, { favourite: !favourite });
-      complain(error);
+      throw error;
     }
   }
-  function favourite(ids, value) {
-    remember({ run: () => setFavourite(ids, !value) });
-    if (ids.length > 1) say(value ? `${pictures(ids.length)} marked as favourites.` : `${pictures(ids.length)} no longer favourites.`);
-    return setFavourite(ids, value);
+  async function favourite(ids, value) {
+    try {
+      const changed = await setFavourite(ids, value);
+      if (changed.length) remember({ run: () => setFavourite(changed, !value) });
+      if (ids.length > 1) say(value ? `${pictures(ids.length)} marked as favourites.` : `${pictures(ids.length)} no longer favourites.`);
+    } catch (error) { complain(error); }
   }
 
   async function changeTags(ids, add, remove) {
-    await post("history/tags", { ids, add, remove });
+    const changed = await post("history/tags", { ids, add, remove });
     await tell("marked", ids, { tags: true });
+    return changed;
   }
+  /* Whether it was done. */
   async function tag(ids, add = [], remove = []) {
     try {
-      await changeTags(ids, add, remove);
-      remember({ run: () => changeTags(ids, remove, add) });
+      const { added, removed } = await changeTags(ids, add, remove);
+      const back = [...Object.entries(added).map(([name, of]) => [of, [], [name]]), ...Object.entries(removed).map(([name, of]) => [of, [name], []])].filter(([of]) => of.length);
+      if (back.length) remember({ run: async () => { for (const change of back) await changeTags(...change); } });
+      return true;
     } catch (error) { complain(error); }
+    return false;
   }
 
   async function saveNotes(id, notes) { return post(`history/${id}/notes`, { notes }); }
@@ -65,11 +78,11 @@ latent.history.actions = (() => {
       else say(`${pictures(answer.ids.length)} ${words}.`);
     } catch (error) {
       await tell("moved", ids, "unsure"); // some may have gone before the one that could not
-      complain(error);
+      throw error;
     }
   }
-  const trash = (ids) => send("history/delete", ids, "moved to the trash", (gone) => send("history/restore", gone, "restored", null));
-  const restore = (ids) => send("history/restore", ids, "restored", (back) => send("history/delete", back, "moved to the trash", null));
+  const trash = (ids) => send("history/delete", ids, "moved to the trash", (gone) => send("history/restore", gone, "restored", null)).catch(complain);
+  const restore = (ids) => send("history/restore", ids, "restored", (back) => send("history/delete", back, "moved to the trash", null)).catch(complain);
   async function purge(ids) { // null: all of the trash
     try {
       const { changed } = await post("history/trash/empty", { ids });
@@ -114,8 +127,8 @@ latent.history.actions = (() => {
     const values = widgetValues(known);
     latent.tabs.goFor(values);
     scrollTo({ top: 0 });
-    await latent.form.set({ ...values, ...(picture.seed === null ? {} : { seed: seedText(picture) }) });
-    say("All fields taken from the picture.");
+    const notes = await latent.form.set({ ...values, ...(picture.seed === null ? {} : { seed: seedText(picture) }) }, true);
+    sayTaken(`${notes.length ? "The" : "All"} fields were taken from the picture.`, notes);
   }
 
   return { on, undo, favourite, tag, saveNotes, trash, restore, purge, download, linkTo, copyLink, copyImage, use, pictures, seedText };

@@ -5,6 +5,7 @@ latent.history.details = (() => {
   const { el, icon, button, iconButton, call, say, complain, copyText, bytes, duration, redraw, setText } = latent.tools;
   const { actions, replay } = latent.history;
   const fields = latentBoot.form.fields;
+  const SIDE = { min: 16, max: 16384, step: 8 }; // pixels, as a job takes them (params.py: Side)
   const KNOWN_TAGS = "history-known-tags";
 
   const short = (hash) => (hash ? ` [${hash.slice(0, 10)}]` : "");
@@ -65,12 +66,16 @@ latent.history.details = (() => {
     };
     const draw = () => redraw(host, ...picture.tags.map(tagNode), input, known);
     const change = async (add, remove) => {
-      picture.tags = [...picture.tags.filter((tag) => !remove.includes(tag) && !add.includes(tag)), ...add];
+      const before = picture.tags, typed = input.value;
+      picture.tags = [...before.filter((tag) => !remove.includes(tag) && !add.includes(tag)), ...add];
       input.value = "";
       draw();
       if (remove.length) input.focus();
-      await actions.tag([picture.id], add, remove);
-      changed();
+      if (await actions.tag([picture.id], add, remove)) { changed(); return; }
+      const [gone, back] = [add.filter((tag) => !before.includes(tag)), remove.filter((tag) => before.includes(tag))];
+      picture.tags = [...picture.tags.filter((tag) => !gone.includes(tag) && !back.includes(tag)), ...back];
+      input.value ||= typed;
+      draw();
     };
     const take = () => {
       const added = input.value.split(",").map((tag) => tag.trim().replace(/\s+/g, " ")).filter(Boolean);
@@ -88,20 +93,23 @@ latent.history.details = (() => {
   function notesEditor(picture) {
     const area = el("textarea", { rows: 2, maxlength: 20000, placeholder: "Notes; the search finds them", "aria-label": "Notes" });
     const state = el("p", { class: "muted saved", role: "status" });
-    let timer = 0, saved = picture.notes;
+    let timer = 0, saved = picture.notes, busy = false;
     area.value = picture.notes;
     const fit = () => { area.style.height = "auto"; area.style.height = `${Math.min(area.scrollHeight + 2, 320)}px`; };
     const save = async () => {
       clearTimeout(timer);
-      const text = area.value;
-      if (text === saved) return;
-      saved = text;
+      if (busy || area.value === saved) return;
+      busy = true; // one on its way at a time, so that none overtakes another
       try {
-        await actions.saveNotes(picture.id, text);
-        picture.notes = text;
+        while (area.value !== saved) {
+          const text = area.value;
+          await actions.saveNotes(picture.id, text);
+          saved = picture.notes = text;
+        }
         setText(state, "Saved.");
         setTimeout(() => setText(state, ""), 2000);
       } catch (error) { saved = null; setText(state, `Not saved. ${error.message}`); }
+      busy = false;
     };
     area.addEventListener("input", () => { fit(); clearTimeout(timer); timer = setTimeout(save, 800); });
     area.addEventListener("blur", save);
@@ -195,8 +203,8 @@ latent.history.details = (() => {
       seed: el("input", { type: "text", inputmode: "numeric", id: "with-seed", autocomplete: "off" }),
       checkpoint: el("select", { id: "with-checkpoint" }, ...(now.checkpoint ? [] : [option("", picture.checkpoint?.name ?? "")]), ...models.map((model) => option(model.name, model.name.replace(/\.[^.]+$/, "")))),
       sampler: el("select", { id: "with-sampler" }, ...fields.sampler.choices.map((name) => option(name))),
-      width: el("input", { type: "number", id: "with-width", min: 64, max: 2048, step: 8 }),
-      height: el("input", { type: "number", id: "with-height", min: 64, max: 2048, step: 8, "aria-label": "Height" }),
+      width: el("input", { type: "number", id: "with-width", ...SIDE }),
+      height: el("input", { type: "number", id: "with-height", ...SIDE, "aria-label": "Height" }),
     };
     for (const [name, input] of Object.entries(inputs)) input.value = now[name];
     const problem = el("p", { class: "bad", role: "alert", hidden: true });

@@ -8,7 +8,7 @@
   const SIZES = ["small", "medium", "large"];
 
   let root = null, grid = null, box = null, settling = Promise.resolve();
-  let trash = false, mark = null, hunting = 0; // `mark`: where a selection with Shift begins
+  let trash = false, mark = null, hunting = 0; // `mark`: { id, index } of the picture where a selection with Shift begins
   let tags = [], people = [];
   own.settled = () => settling;
   const part = (name) => find(`[data-part=${name}]`, root);
@@ -86,13 +86,13 @@
     const host = find(".selection", root), n = grid.selected.size;
     grid.host.classList.toggle("choosing", n > 0);
     host.hidden = n === 0 && !(trash && grid.total);
-    const key = `${n} ${trash}`; // what is drawn of the selection; the rest is read as a button is pressed
+    const key = `${n} ${trash} ${narrowed()}`; // what is drawn of the selection; the rest is read as a button is pressed
     if (host.dataset.key === key) return;
     host.dataset.key = key;
     const ids = () => [...grid.selected];
     const act = (name, label, icon, onclick, props = {}) => button(label, icon, onclick, { "data-act": name, ...props });
     if (!n) {
-      redraw(host, ...(trash ? [act("empty", "Empty the trash", "trash", async () => { if (await ask(`Delete ${plural(grid.total, "picture", "pictures")} for good? The files go as well.`, "Delete for good")) actions.purge(null); })] : []));
+      redraw(host, ...(trash ? [act("empty", narrowed() ? "Delete what is found" : "Empty the trash", "trash", emptyTrash)] : []));
     } else {
       const head = el("b", {}, `${n.toLocaleString()} selected`);
       redraw(host, head, ...(trash ? [
@@ -121,21 +121,24 @@
     mark = null;
     selectionChanged();
   }
+  /* Where it stands by now: others may have come before it. */
+  const marked = () => (mark === null ? null : grid.indexOf(mark.id) ?? mark.index);
   async function select(index, range) {
-    if (range && mark !== null) {
-      for (const id of await grid.idsBetween(mark, index)) grid.selected.add(id);
+    const from = range ? marked() : null;
+    if (from !== null) {
+      for (const id of await grid.idsBetween(from, index)) grid.selected.add(id);
     } else {
       const card = await grid.cardAt(index);
       if (!card) return;
       if (!grid.selected.delete(card.id)) grid.selected.add(card.id);
-      mark = index;
+      mark = { id: card.id, index };
     }
     selectionChanged();
   }
   /* Shift and an arrow: the run from where it began to here. */
   async function extend(from, to) {
-    if (mark === null) mark = from;
-    const ids = await grid.idsBetween(mark, to);
+    mark ??= { id: grid.card(from)?.id, index: from };
+    const ids = await grid.idsBetween(marked(), to);
     grid.selected = new Set(ids);
     selectionChanged();
   }
@@ -175,6 +178,15 @@
     const shown = [...grid.cards.values()].filter((card) => ids.includes(card.id));
     return actions.favourite(ids, !shown.length || shown.some((card) => !card.favourite));
   }
+  /* All of the trash; under a search, which whose pictures they are is a part of, only what it finds. */
+  const narrowed = () => Boolean(box.value.trim());
+  async function emptyTrash() {
+    try {
+      const ids = narrowed() ? await found() : null, number = ids ? ids.length : grid.total;
+      if (narrowed() && !ids) return; // something else is searched for now
+      if (await ask(`Delete ${plural(number, "picture", "pictures")} for good? The files go as well.`, "Delete for good")) actions.purge(ids);
+    } catch (error) { complain(error); }
+  }
   async function purge(ids) {
     if (await ask(`Delete ${plural(ids.length, "picture", "pictures")} for good? The files go as well.`, "Delete for good")) actions.purge(ids);
   }
@@ -185,7 +197,7 @@
       const named = input.value.split(",").map((tag) => tag.trim()).filter(Boolean);
       if (!named.length) { input.focus(); return; }
       tagDialog.close();
-      actions.tag(ids, add ? named : [], add ? [] : named).then(() => say(`${actions.pictures(ids.length)} ${add ? "tagged" : "changed"}.`));
+      actions.tag(ids, add ? named : [], add ? [] : named).then((done) => { if (done) say(`${actions.pictures(ids.length)} ${add ? "tagged" : "changed"}.`); });
     };
     tagDialog.replaceChildren(el("form", { onsubmit: (event) => { event.preventDefault(); take(true); } },
       el("label", { for: "tag-many" }, `Tags for ${actions.pictures(ids.length)}`), input,
@@ -374,6 +386,7 @@
     let timer = 0;
     host.addEventListener("touchstart", (event) => {
       const cell = event.target.closest("[data-index]");
+      timer = 0;
       if (cell) timer = setTimeout(() => { select(Number(cell.dataset.index), false); navigator.vibrate?.(10); timer = -1; }, 450);
     }, { passive: true });
     for (const name of ["touchmove", "touchcancel"]) host.addEventListener(name, () => clearTimeout(timer), { passive: true });

@@ -7,18 +7,20 @@ import { batch } from "./img2img-batch.js";
 import { alphaOf, greyPng, maskFromAlpha, maskFromPicture } from "./mask-png.js";
 
 const { latent } = window;
-const { el, button, call, find, say, complain, setText, store, isShown } = latent.tools;
+const { el, button, call, find, say, complain, setText, sleep, store, isShown } = latent.tools;
 const { form, tabs, send } = latent;
 
 const MODES = [["img2img", "img2img"], ["sketch", "Sketch"], ["inpaint", "Inpaint"], ["inpaint sketch", "Inpaint sketch"], ["inpaint upload", "Upload mask"], ["batch", "Batch"]];
 const MASKED = ["inpaint", "inpaint sketch", "inpaint upload"];
 const KINDS = { sketch: "sketch", inpaint: "mask", "inpaint sketch": "sketch", "inpaint upload": "mask" };
 const SIDE = 8, REST = 600; // ms until what was painted is kept in the form
+const MASK_TRIES = 8, MASK_AGAIN = 500; // how often a mask is asked for, and ms between
 const TYPES = /^image\/(png|jpeg|webp|avif)$/;
 const root = document.documentElement;
 
 let mode = tabs.mode, picture = null, canvas = null, parts = {}, files = null;
 let sending = Promise.resolve(null), sent = { surface: null, reference: "" }, turn = 0, resting = 0;
+let restoring = null; // the mask that is on its way from the server
 let chosen = 0; // counts the pictures that were chosen: an earlier one that comes late is not shown
 
 // --- the picture ---
@@ -30,10 +32,11 @@ const loaded = (src) => new Promise((done, failed) => {
   image.src = src;
 });
 
-/* Whether it is shown: not where another one was chosen meanwhile. */
-async function show(found, { fit = true } = {}) {
+/* Whether it is shown: not where another one was chosen meanwhile, nor where it is not `wanted` any more. `values()` go
+   into the form in the same tick, so that whoever hears of the form never finds the one without the other. */
+async function show(found, { values = null, wanted = () => true } = {}) {
   const mine = chosen, image = await loaded(`inputs/${found.reference}`);
-  if (mine !== chosen) return false;
+  if (mine !== chosen || !wanted()) return false;
   picture = { ...found, image };
   sent = { surface: null, reference: "" };
   canvas.load(image, found.width, found.height);
@@ -43,12 +46,13 @@ async function show(found, { fit = true } = {}) {
   parts.drop.hidden = true;
   parts.canvas.hidden = false;
   canvas.arrange();
+  const filled = values && form.set({ ...values(), "init.image": found.reference, "inpaint.mask": "" }, true);
   update();
-  if (fit) await fitSize();
+  await filled;
   return mine === chosen;
 }
 
-function forget() {
+function putAway() {
   chosen++;
   picture = null;
   sent = { surface: null, reference: "" };
@@ -56,18 +60,23 @@ function forget() {
   parts.drop.hidden = false;
   parts.canvas.hidden = true;
   update();
+}
+function forget() {
+  putAway();
   return form.set({ "init.image": "", "inpaint.mask": "" }, true);
 }
 
-/* The size to draw at: the picture's, or for one far above what the checkpoint was made for, its native area. */
+/* The size to draw at: the picture's, or for one far above what the checkpoint was made for, its native area. No side is
+   longer than the form can hold; both are made smaller by the same factor. */
 export function fittingSize({ width, height }, native) {
-  const area = width * height, scale = area > 4 * native * native ? Math.sqrt((native * native) / area) : 1;
+  const area = width * height, most = form.spec.fields.width.high;
+  const scale = Math.min(area > 4 * native * native ? Math.sqrt((native * native) / area) : 1, most / Math.max(width, height));
   const side = (length) => Math.max(64, Math.round((length * scale) / SIDE) * SIDE);
   return { width: side(width), height: side(height), reduced: scale < 1 };
 }
-function fitSize() {
-  const { width, height, reduced } = fittingSize(picture, latent.models.nativeSize(form.values.checkpoint));
-  return form.set({ width, height, ...(reduced && MASKED.includes(mode) ? { "inpaint.only_masked": true } : {}) }, true);
+function sizeFor(found, native = latent.models.nativeSize(form.latest("checkpoint"))) {
+  const { width, height, reduced } = fittingSize(found, native);
+  return { width, height, ...(reduced && MASKED.includes(mode) ? { "inpaint.only_masked": true } : {}) };
 }
 
 async function take(blob) {
@@ -76,7 +85,7 @@ async function take(blob) {
   const mine = ++chosen;
   try {
     const found = await call("inputs", { method: "POST", body: blob });
-    if (mine === chosen && (await show(found))) await form.set({ "init.image": found.reference, "inpaint.mask": "" }, true);
+    if (mine === chosen) await show(found, { values: () => sizeFor(found) });
   } catch (error) { complain(error); }
   parts.drop.classList.remove("busy");
 }
@@ -86,9 +95,7 @@ const taker = (wanted) => async (found, from, parameters) => {
   tabs.go("img2img");
   setMode(wanted);
   chosen++;
-  if (!(await show(found, { fit: false }))) return;
-  const { width, height, reduced } = fittingSize(found, from.params ? Infinity : latent.models.nativeSize(form.values.checkpoint));
-  await form.set({ ...parameters, mode, width, height, "init.image": found.reference, "inpaint.mask": "", ...(reduced ? { "inpaint.only_masked": true } : {}) }, true);
+  await show(found, { values: () => ({ ...parameters, mode, ...sizeFor(found, from.params ? Infinity : undefined) }) });
 };
 
 // --- the mask and the sketch on their way to the server ---
@@ -123,21 +130,46 @@ async function sketched() {
 function painted() {
   upload();
   clearTimeout(resting);
-  if (canvas.kind === "mask") resting = setTimeout(() => sending.then((reference) => form.set({ "inpaint.mask": reference }, true)), REST);
+  if (canvas.kind === "mask") resting = setTimeout(keepMask, REST);
   update();
 }
+const keepMask = () => sending.then((reference) => form.set({ "inpaint.mask": reference }, true), () => {}); // told already
 
-async function restoreMask(reference) {
-  if (!picture || canvas.kind !== "mask" || sent.reference === reference) return;
-  try {
-    const image = await loaded(`inputs/${reference}`);
-    canvas.surface.put(maskFromPicture(image, picture.width, picture.height));
-    sent = { surface: canvas.surface, reference };
-    sending = Promise.resolve(reference);
-    canvas.show(canvas.surface.whole());
-    canvas.tools.update();
-    update();
-  } catch { form.set({ "inpaint.mask": "" }, true); }
+/* The mask that the form names. What is painted while it comes is painted on it; where another picture or another kind
+   of painting was chosen meanwhile, it is not shown. Only a mask that the server has no more is forgotten. */
+function restoreMask(reference) {
+  if (!picture || canvas.kind !== "mask" || sent.reference === reference) return undefined;
+  sent = { surface: canvas.surface, reference };
+  sending = Promise.resolve(reference);
+  return (restoring = restored(reference));
+}
+async function restored(reference) {
+  const { surface } = canvas, mine = chosen, before = turn;
+  const gone = () => canvas.surface !== surface || mine !== chosen;
+  const image = await readMask(reference, gone);
+  while (surface.stroke && !gone()) await sleep(20); // it is put below whole strokes
+  if (gone() || !image) return;
+  const mask = maskFromPicture(image, picture.width, picture.height), meanwhile = turn !== before;
+  surface.put(meanwhile ? mask.map((value, at) => Math.max(value, surface.data[at])) : mask);
+  canvas.show(surface.whole());
+  canvas.tools.update();
+  meanwhile ? painted() : update();
+}
+async function readMask(reference, gone) {
+  for (let tries = 0; tries < MASK_TRIES && !gone(); tries++) {
+    if (tries) await sleep(MASK_AGAIN);
+    const answer = await fetch(`inputs/${reference}`).catch(() => null);
+    if (gone()) return null;
+    if (answer?.status === 404) {
+      if (sent.reference === reference) { sent = { surface: canvas.surface, reference: "" }; sending = Promise.resolve(""); }
+      if (form.latest("inpaint.mask") === reference) form.set({ "inpaint.mask": "" }, true);
+      return null;
+    }
+    const address = answer?.ok && URL.createObjectURL(await answer.blob().catch(() => new Blob()));
+    try { if (address) return await loaded(address); } catch { /* it was cut: once more */ } finally { URL.revokeObjectURL(address); }
+  }
+  if (!gone()) say("The mask could not be read. It is still used; switch to another mode and back to see it.", "bad");
+  return null;
 }
 async function takeMask(file) {
   if (!picture) { say("Choose the picture first, then its mask.", "bad"); return; }
@@ -157,12 +189,25 @@ async function complete() {
   if (tabs.making !== "img2img") return {};
   if (mode === "batch") return { "init.image": "", "inpaint.mask": "", sources: JSON.stringify(files.sources) };
   const filled = { "init.image": picture?.reference ?? "" };
-  try {
-    const reference = canvas?.surface && sent.surface !== canvas.surface ? await upload() : await sending;
-    if (canvas?.kind === "sketch" && reference) filled["init.image"] = reference;
-    if (MASKED.includes(mode)) filled["inpaint.mask"] = (canvas?.kind === "sketch" ? sent.mask : reference) ?? "";
-  } catch { /* told already; the server will say what is missing */ }
+  if (!picture) return { ...filled, "inpaint.mask": "" };
+  await restoring;
+  const reference = await arrived();
+  if (canvas?.kind === "sketch" && reference) filled["init.image"] = reference;
+  if (MASKED.includes(mode)) filled["inpaint.mask"] = (canvas?.kind === "sketch" ? sent.mask : reference) ?? "";
   return filled;
+}
+/* The reference of all that is painted. What did not arrive is sent once more; without it no job is made. */
+async function arrived() {
+  if (!canvas?.surface || sent.surface === canvas.surface) {
+    try { return await sending; } catch { /* once more */ }
+  }
+  try {
+    const reference = await upload();
+    if (canvas.kind === "mask") keepMask();
+    return reference;
+  } catch (error) {
+    throw Object.assign(new Error("What is painted did not reach the server, so no job was made."), { advice: error.advice || error.message });
+  }
 }
 
 // --- modes ---
@@ -276,23 +321,23 @@ async function follow(values) {
   if (!form.ready || !canvas) return;
   const frame = frameOf(values);
   if (MASKED.includes(mode) && JSON.stringify(frame) !== JSON.stringify(canvas.frame)) canvas.setFrame(frame);
-  const reference = values["init.image"];
+  const reference = form.latest("init.image"), wanted = () => form.latest("init.image") === reference;
   if (reference && reference !== picture?.reference && reference !== looking) {
     looking = reference;
     try {
       const mine = chosen, found = await call(`inputs/${reference}/info`);
-      if (mine === chosen && (await show(found, { fit: false })) && values["inpaint.mask"]) await restoreMask(values["inpaint.mask"]);
-    } catch (error) { if (error.status) form.set({ "init.image": "", "inpaint.mask": "" }, true); }
-    looking = "";
-  }
+      if (mine === chosen && wanted() && (await show(found, { wanted })) && form.latest("inpaint.mask")) await restoreMask(form.latest("inpaint.mask"));
+    } catch (error) { if (error.status && wanted()) forget(); }
+    if (looking === reference) looking = "";
+  } else if (!reference && picture) putAway();
   update();
 }
 tabs.listeners.push((id) => { if (id === "img2img") requestAnimationFrame(() => canvas?.arrange()); });
 form.fillers.push(complete);
 latent.formActions["picture-size"] = () => {
   if (!picture) { say("There is no picture to start from."); return undefined; }
-  const side = (length) => Math.max(64, Math.round(length / SIDE) * SIDE);
-  return form.set({ width: side(picture.width), height: side(picture.height) });
+  const { width, height } = fittingSize(picture, Infinity);
+  return form.set({ width, height });
 };
 send.taker("img2img", taker("img2img"));
 send.taker("inpaint", taker("inpaint"));

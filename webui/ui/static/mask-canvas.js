@@ -68,6 +68,8 @@ export class PaintCanvas {
   }
   reset() {
     this.pen = null;
+    this.share = 0;
+    clearTimeout(this.measuring);
     this.element.dataset.kind = this.kind;
     this.surface = this.width && this.kind !== "view" ? new Surface(this.width, this.height, this.kind === "sketch" ? 4 : 1) : null;
     const scale = this.width ? Math.min(1, Math.sqrt(SHOWN_PIXELS / (this.width * this.height))) : 0;

@@ -5,34 +5,42 @@
 
   /* `action`: { label, run } makes a button of the message, and keeps it longer. One whose button is being pressed, or has
      the focus, stays until it is left. */
+  const topDialog = () => [...document.querySelectorAll("dialog[open]")].at(-1); // a modal one covers everything outside it
   const inUse = (toast) => toast.matches(":has(button:hover), :focus-within");
   function say(text, kind = "", action = null) {
     let host = find("#toasts");
     if (!host) host = el("div", { id: "toasts", role: "status", "aria-live": "polite" });
     const act = () => { toast.remove(); action.run(); };
     const toast = el("div", { class: `toast ${kind}` }, text, action ? el("button", { type: "button", onclick: act }, action.label) : null);
-    const top = [...document.querySelectorAll("dialog[open]")].at(-1); // a modal dialog covers everything outside it
+    const top = topDialog();
     if (host.parentElement !== (top ?? document.body)) (top ?? document.body).append(host);
     for (const other of [...host.children]) if (!inUse(other)) other.remove();
     host.prepend(toast); // above one that stays, which does not move
     const leave = () => { inUse(toast) ? setTimeout(leave, 1000) : toast.remove(); };
     setTimeout(leave, kind === "bad" || action ? 8000 : 3000);
   }
+  /* Values were taken into the form; `notes` say what of them did not fit. */
+  const sayTaken = (text, notes, action = null) => say([text, ...notes].join(" "), notes.length ? "bad" : "", action);
   const complain = (error) => say(`${error.message} ${error.advice || ""}`.trim(), "bad");
 
   async function copyText(text, what) {
-    try {
-      await navigator.clipboard.writeText(text);
-    } catch { // no clipboard on plain http across a network: the old way
-      const area = el("textarea", { class: "off-screen", "aria-hidden": "true" });
-      area.value = text;
-      document.body.append(area);
-      area.select();
-      document.execCommand("copy");
-      area.remove();
-    }
-    say(`${what} copied.`);
+    let copied = true;
+    try { await navigator.clipboard.writeText(text); } catch { copied = copySelected(text); }
+    copied ? say(`${what} copied.`) : say(`${what} not copied: the browser does not allow it here. Select it and copy it by the keyboard.`, "bad");
+  }
+  /* The old way, for plain http across a network, where there is no clipboard. Outside of a modal dialog nothing can be
+     selected while one is open. */
+  function copySelected(text) {
+    const area = el("textarea", { class: "off-screen", "aria-hidden": "true" }), before = document.activeElement;
+    area.value = text;
+    (topDialog() ?? document.body).append(area);
+    area.focus({ preventScroll: true });
+    area.select();
+    const copied = document.activeElement === area && document.execCommand("copy");
+    area.remove();
+    before?.focus?.({ preventScroll: true });
+    return copied;
   }
 
-  Object.assign(latent.tools, { say, complain, copyText });
+  Object.assign(latent.tools, { say, sayTaken, complain, copyText });
 })();

@@ -9,7 +9,12 @@
     /* A group was opened for the first time: its widgets may be drawn. */
     drawn() { requestAnimationFrame(() => requestAnimationFrame(() => tips.describe())); return { __type__: "update", visible: true }; },
     take(...list) { return form.take(list); },
-    ready(...list) { return form.complete(list); },
+    async ready(...list) {
+      try { return await form.complete(list); } catch (error) {
+        stage.refused({ message: error.message, advice: error.advice ?? "" });
+        throw error; // nothing is submitted
+      }
+    },
     submitFailed() { stage.refused({ message: "The server did not take the job.", advice: "Look at the terminal it runs in, then try again." }); },
   });
 })();

@@ -50,6 +50,8 @@ latent.panels = (() => {
       const whole = field.kind === "int";
       input = el("input", { type: "number", min: field.low, max: field.high, step: field.step ?? (whole ? 1 : "any"), inputmode: whole ? "numeric" : "decimal", ...common });
       input.value = value;
+      const inside = () => input.value.trim() !== "" && Number(input.value) >= field.low && Number(input.value) <= field.high && (!whole || Number.isInteger(Number(input.value)));
+      input.addEventListener("input", () => { if (inside()) put(panel, field.key, Number(input.value)); }); // Ctrl+Enter takes what is typed
       input.addEventListener("change", () => {
         const typed = input.value.trim() === "" ? field.default : Number(input.value);
         const within = Math.min(Math.max(Number.isFinite(typed) ? typed : field.default, field.low), field.high);
@@ -59,7 +61,7 @@ latent.panels = (() => {
     } else {
       input = field.kind === "lines" ? el("textarea", { rows: 4, spellcheck: "false", ...common }) : el("input", { type: "text", autocomplete: "off", spellcheck: "false", ...common });
       input.value = value;
-      input.addEventListener("change", () => put(panel, field.key, input.value));
+      input.addEventListener("input", () => put(panel, field.key, input.value));
     }
     const top = field.kind === "lines" ? el("div", { class: "label-row" }, label, fromFile(panel, field, input)) : label;
     return el("div", { class: `panel-field${field.kind === "lines" ? " wide" : ""}` }, top, input, field.tip ? el("small", { class: "muted", id: `${id}-tip` }, field.tip) : null);
@@ -120,6 +122,7 @@ latent.panels = (() => {
     draw();
     form.listeners.push(() => { if ((form.latest("extensions") ?? "") !== drawn) draw(); });
   }
+  form.fillers.push(() => ({ extensions: form.latest("extensions") ?? "" })); // what was typed last may still be on its way
   latent.piece("panels", mount);
   return { refresh, values, defaults, isScript: (name) => panels.some((panel) => panel.name === name && isScript(panel)) };
 })();

@@ -2,7 +2,7 @@
    checkpoint come first; one's own are made of what differs from the defaults, and are kept on the server. */
 "use strict";
 latent.presets = (() => {
-  const { el, button, iconButton, call, say, complain, dialog, find, redraw, setText, widgetValues, readJson, writeJson } = latent.tools;
+  const { el, button, iconButton, call, say, sayTaken, complain, dialog, find, redraw, setText, widgetValues, readJson, writeJson } = latent.tools;
   const { form, models } = latent;
   const NEVER = new Set(["prompt", "negative_prompt", "styles", "seed", "variation_seed", "checkpoint", "vae", "refiner", "hires.checkpoint", "hires.prompt", "hires.negative_prompt"]); // what a preset is not about
   const KINDS = new Set(["mode", "picture", "sources"]); // nor these
@@ -16,8 +16,8 @@ latent.presets = (() => {
   async function take(preset) {
     const before = { ...form.values };
     box.close();
-    await form.set(widgetValues(preset.fields));
-    say(`Preset "${preset.name}" taken.`, "", { label: "Undo", run: () => form.set(before, true) });
+    const notes = await form.set(widgetValues(preset.fields), true);
+    sayTaken(`Preset "${preset.name}" taken.`, notes, { label: "Undo", run: () => form.set(before, true) });
   }
   const list = el("ul", { "aria-label": "Presets" });
   const note = el("p", { class: "muted", role: "status" });

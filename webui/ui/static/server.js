@@ -39,6 +39,7 @@ latent.connection = (() => {
   /* And back: a seed that is text becomes a number again. Inside of a text its quotes have backslashes. */
   const writeJson = (value, indent) => JSON.stringify(value, null, indent).replace(/("(?:variation_)?seed": ?)"(-?\d{1,19})"/g, "$1$2");
 
+  const AWAY = new Set([502, 504]);
   async function call(path, { method = "GET", json, body, type } = {}) {
     const options = { method, cache: "no-store" };
     if (json !== undefined) Object.assign(options, { body: writeJson(json), headers: { "content-type": "application/json" } });
@@ -51,7 +52,14 @@ latent.connection = (() => {
       throw new Failure("The server does not answer.", "Look at the terminal it was started in. The page tries again by itself.");
     }
     if (response.status === 401) { location.reload(); }
-    const data = response.status === 204 ? null : await response.text().then(readJson).catch(() => ({}));
+    let data = null, cut = false;
+    if (response.status !== 204) {
+      try { data = readJson(await response.text()); } catch { data = {}; cut = response.ok || AWAY.has(response.status); }
+    }
+    if (cut) { // half an answer, or a proxy's word that the server behind it is away
+      connection.lost();
+      throw new Failure("The server's answer did not arrive.", "The page tries again by itself.");
+    }
     if (response.status === 503 && data.error === "Starting") {
       connection.starting();
       throw new Failure(data.message, data.advice);

@@ -33,17 +33,24 @@
       const write = (value) => { entry.kind === "bool" ? (control.checked = value) : (control.value = value); };
       const reset = iconButton(`Reset ${entry.label}`, "reset", () => { write(entry.default); save(); });
       const mark = () => { reset.hidden = read() === entry.default; };
-      let saves = 0;
+      let busy = false, again = false;
       const save = async () => {
-        const turn = ++saves, sent = read();
-        let answer;
-        try { answer = await this.server.save_setting({ key: entry.key, value: sent }); } catch { answer = { error: "The server does not answer. Nothing was saved." }; }
-        if (turn !== saves) return; // another value is on its way
+        again = true;
+        if (busy) return; // one on its way at a time, so that none overtakes another
+        busy = true;
+        let answer, sent;
+        while (again) {
+          again = false;
+          sent = read();
+          try { answer = await this.server.save_setting({ key: entry.key, value: sent }); } catch { answer = { error: "The server does not answer. Nothing was saved." }; }
+        }
+        busy = false;
         error.hidden = !answer.error;
         setText(error, answer.error ?? "");
         control.setAttribute("aria-invalid", String(Boolean(answer.error)));
         setText(note, answer.error ? "" : { now: "Saved.", worker: "Saved. The engine starts anew when it is idle.", restart: "Saved. In force after a restart." }[entry.effect]);
         if (!answer.error && read() === sent) write(answer.value); // else something is being typed
+        if (!answer.error) this.apply(entry.key, answer.value);
         mark();
         setTimeout(() => setText(note, ""), 6000);
       };
@@ -53,6 +60,10 @@
       return el("div", { class: "setting", "data-words": words, "data-key": entry.key },
         el("div", { class: "about" }, el("label", { for: id }, entry.label), el("p", { class: "muted", id: `${id}-tip` }, entry.tip, { worker: " Starts the engine anew.", restart: " Needs a restart." }[entry.effect] ?? "")),
         el("div", { class: "control" }, control, reset, entry.suggestions.length ? el("datalist", { id: `${id}-list` }, ...entry.suggestions.map((value) => el("option", { value }))) : null), error, note);
+    },
+    /* What this page has of the settings follows at once. */
+    apply(key, value) {
+      if (key === "page.theme") latent.theme.offer(value);
     },
     control(entry, id) {
       const common = { id, "aria-describedby": `${id}-tip ${id}-error` };

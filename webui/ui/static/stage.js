@@ -3,7 +3,7 @@
 latent.stage = (() => {
   const {
     OVER, button, bytes, call, complain, copyFolder, copyPicture, copyText, duration, el, find, icon, look, outputUrl, plural, redraw, reuseSeed,
-    say, setText, sleep, store, tabStore, widgetValues,
+    say, sayTaken, setText, sleep, store, tabStore, widgetValues,
   } = latent.tools;
   const { form, models, status, tabs } = latent;
   const EARLIER = 24;
@@ -97,7 +97,7 @@ latent.stage = (() => {
       tabStore.set("jobs", this.mine);
       store.set("last", id);
       status.hurry();
-      if (!this.view || OVER.has(this.view.state)) this.follow(id);
+      if (!this.view || OVER.has(this.view.state)) this.follow(this.mine[0]);
       else this.drawFacts();
     },
 
@@ -127,6 +127,7 @@ latent.stage = (() => {
             this.problem("The job is gone", "The server no longer knows it.", "It may have been started with another data folder. Make the picture again.");
             break;
           }
+          if (error.status === undefined) reportError(error); // no answer of the server's: a fault of the page
           pause = Math.min(pause * 2, 4000);
         }
         await sleep(pause);
@@ -135,11 +136,12 @@ latent.stage = (() => {
     },
 
     ended(id) {
+      const own = this.mine.includes(id); // another one was asked for, and stays
       this.mine = this.mine.filter((other) => other !== id);
       tabStore.set("jobs", this.mine);
       status.hurry();
       title.rest();
-      if (this.mine.length) setTimeout(() => this.follow(this.mine[0]), 400);
+      if (own && this.mine.length) setTimeout(() => { if (this.view?.id === id) this.follow(this.mine[0]); }, 400);
     },
 
     // What the stage shows for the job's view.
@@ -355,7 +357,7 @@ latent.stage = (() => {
           button("Copy parameters", "text", on((p) => copyText(p.infotext, "Parameters"))),
           button("Copy folder path", "folder", on(copyFolder)),
           button("PNG info", "info", on((p) => latent.pngInfo.open(p.src, p.file))),
-          button("Reuse parameters", "reuse", on((p) => { const values = widgetValues(p.params); tabs.goFor(values); form.set(values); say("Parameters taken."); })),
+          button("Reuse parameters", "reuse", on((p) => { const values = widgetValues(p.params); tabs.goFor(values); form.set(values, true).then((notes) => sayTaken("Parameters taken.", notes)); })),
           button("Reuse seed", "recycle", on((p) => reuseSeed(p))),
           ...latent.send.buttons(() => this.picture()),
         ];

@@ -2,7 +2,7 @@
    click takes it, another takes it back. */
 "use strict";
 (() => {
-  const { el, call, say, setText } = latent.tools;
+  const { el, call, sayTaken, setText } = latent.tools;
   const { form, models } = latent;
   const WAIT = 300; // ms of rest before the server is asked about names that are being typed
 
@@ -16,8 +16,8 @@
 
     async function take() {
       const before = { ...form.values };
-      await form.set(wanted());
-      say(`Settings for ${known.kind} taken.`, "", { label: "Undo", run: () => form.set(before, true) });
+      const notes = await form.set(wanted(), true);
+      sayTaken(`Settings for ${known.kind} taken.`, notes, { label: "Undo", run: () => form.set(before, true) });
     }
     function show() {
       known = ofLora ?? models.checkpoint(form.values.checkpoint || models.list.default_checkpoint)?.suggestion ?? null;

@@ -5,12 +5,19 @@ latent.theme = (() => {
 
   const theme = {
     order: ["system", "light", "dark"],
+    listeners: [],
     dark: matchMedia("(prefers-color-scheme: dark)"),
     get choice() { return store.get("theme", window.latentBoot.theme); },
+    /* The settings' theme, for a browser that has not chosen one. */
+    offer(choice) {
+      window.latentBoot.theme = choice;
+      this.apply();
+    },
     apply() {
       const dark = this.choice === "dark" || (this.choice === "system" && this.dark.matches);
       document.documentElement.dataset.theme = dark ? "dark" : "light";
       document.body?.classList.toggle("dark", dark);
+      this.listeners.forEach((listener) => listener());
     },
     next() {
       const choice = this.order[(this.order.indexOf(this.choice) + 1) % this.order.length];

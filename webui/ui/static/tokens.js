@@ -3,6 +3,7 @@
 (() => {
   const { call, find, plural, setText } = latent.tools;
   const { form, models } = latent;
+  const AGAIN = 2000; // ms
 
   function tokenCounter(element, name) {
     const output = find("output", element);
@@ -17,7 +18,11 @@
         if (key !== shown) return; // of an earlier text
         setText(output, `${count}/${limit}`);
         output.title = `${plural(count, "token", "tokens")}; ${plural(Math.max(1, limit / 75), "chunk", "chunks")} of 75`;
-      } catch { if (key === shown) setText(output, ""); }
+      } catch (error) {
+        if (key !== shown) return;
+        setText(output, "");
+        if (!error.status) timer = setTimeout(() => count(json, key), AGAIN); // a hiccup: nobody may type for a while
+      }
     };
     const show = (values) => {
       const json = asked(values), key = JSON.stringify(json);

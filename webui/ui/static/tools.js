@@ -65,7 +65,15 @@ latent.tools = (() => {
 
   const dialog = (id, label, ...children) => {
     const node = el("dialog", { id, "aria-label": label }, ...children);
-    node.addEventListener("click", (event) => { if (event.target === node) node.close(); });
+    // A press beside it closes it: one that begins and ends there, for a selection of text may well end outside. A dialog
+    // that fills the window is closed by a press on its own ground.
+    const beside = ({ target, clientX: x, clientY: y }) => {
+      const { left, top, right, bottom } = node.getBoundingClientRect();
+      return target === node && (x < left || x >= right || y < top || y >= bottom || right - left >= innerWidth);
+    };
+    let began = false;
+    node.addEventListener("pointerdown", (event) => { began = beside(event); });
+    node.addEventListener("click", (event) => { if (began && beside(event)) node.close(); });
     document.addEventListener("DOMContentLoaded", () => document.body.append(node));
     return node;
   };
