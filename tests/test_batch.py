@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 
 from webui import cli, infotext, pictures
 from webui.cli import batch, groups
+from webui.engine.saving import save
 from webui.errors import NotFound
 from webui.history import History
 from webui.inputs import InputStore
@@ -67,6 +69,25 @@ def test_the_pictures_of_a_folder_are_found_by_name_and_nothing_else(folder: Pat
             batch.pictures_in([nothing])
 
 
+def test_a_pattern_that_no_shell_has_expanded_names_the_pictures_it_fits(folder: Path) -> None:
+    assert [path.name for path in batch.pictures_in([folder / "*"])] == ["0.png", "1.png", "2.png"]
+    assert [path.name for path in batch.pictures_in([folder / "[12].p?g"])] == ["1.png", "2.png"]
+    (folder / "[0].png").write_bytes((folder / "0.png").read_bytes())
+    assert [path.name for path in batch.pictures_in([folder / "[0].png"])] == ["[0].png"], "a file of that very name"
+    with pytest.raises(NotFound):
+        batch.pictures_in([folder / "*.webp"])
+
+
+@pytest.mark.parametrize(("options", "needed"), [(["--faces-2", "CodeFormer"], "--faces"), (["--fit"], "--size")])
+def test_an_option_of_upscale_that_would_have_no_effect_is_refused(
+    folder: Path, tmp_path: Path, options: list[str], needed: str
+) -> None:
+    line = ["upscale", str(folder), "-u", "Lanczos", *options, "--data-dir", str(tmp_path / "data")]
+    refused = CliRunner().invoke(cli.command_line("upscale"), line)
+    assert refused.exit_code != 0
+    assert f"Give {needed} as well" in str(refused.exception)
+
+
 def test_a_damaged_file_is_told_and_the_others_are_made(folder: Path, paths: Paths, capsys: Any) -> None:
     (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:40])
     saved, code = run_all(items(folder, paths), paths)
@@ -84,6 +105,22 @@ def test_the_same_command_again_makes_only_what_is_missing(folder: Path, paths: 
     assert run_all(items(folder, paths), paths) == ([], 0)
     again, _ = run_all(items(folder, paths), paths, again=True)
     assert len(again) == 3
+
+
+def test_the_same_command_again_makes_what_a_full_disk_refused_and_what_was_deleted(
+    folder: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(save, "write_new", full)
+        assert run_all(items(folder, paths), paths) == ([], 1)
+    made, code = run_all(items(folder, paths), paths)
+    assert (len(made), code) == (3, 0)
+    Path(made[1]).unlink()
+    again, code = run_all(items(folder, paths), paths)
+    assert (len(again), code) == (1, 0)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")

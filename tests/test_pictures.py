@@ -265,6 +265,13 @@ def test_hidden_chunks_of_novelai_are_chunks() -> None:
     assert pictures.read_text(hide(hidden, b"stealth_pngcomp", "A")) == ("", chunks)
 
 
+def test_a_picture_that_is_open_is_not_decoded_for_its_text_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = hide(b"a cat", b"stealth_pnginfo", "A")
+    image = pictures.open_image(data)
+    monkeypatch.setattr("webui.pictures.stealth.open_image", lambda _: pytest.fail("decoded again"))
+    assert pictures.read_text(data, image) == ("a cat", {})
+
+
 def test_what_is_no_picture_is_refused_for_reading_too() -> None:
     with pytest.raises(BadPicture):
         pictures.read_text(b"<svg/>")
@@ -407,6 +414,16 @@ def test_H067_unusual_png_modes_open(mode: str) -> None:
     image = Image.new("RGBA", (8, 8), (255, 0, 0, 128)).convert("L" if mode == "I;16" else mode)
     data = save(image.convert("I;16") if mode == "I;16" else image, "PNG")
     assert pictures.open_image(data).convert("RGB").size == (8, 8)
+
+
+def test_grey_of_16_bits_keeps_its_shades() -> None:
+    ramp = np.tile(np.arange(0, 65536, 257, dtype=np.uint16), (4, 1))  # 0, 257, 514 ... 65535
+    opened = pictures.open_image(save(Image.fromarray(ramp), "PNG"))
+    assert opened.mode == "L"
+    assert np.asarray(opened)[2].tolist() == list(range(256))
+    clear = pictures.open_image(save(Image.fromarray(ramp), "PNG", transparency=257 * 3))
+    assert (clear.mode, clear.info) == ("LA", {})
+    assert [clear.getpixel((x, 0)) for x in (2, 3, 4)] == [(2, 255), (3, 0), (4, 255)]
 
 
 def test_H067_a_transparent_palette_stays_transparent_and_a_profile_is_dropped() -> None:

@@ -1,7 +1,7 @@
 """A LoRA and an embedding for a finished checkpoint, as the files that the web UI reads.
 
-    python -m training.adapters --work WORK --checkpoint CHECKPOINT --lora models/Lora/NAME.safetensors
-    python -m training.adapters --work WORK --checkpoint CHECKPOINT --embedding models/embeddings/NAME.safetensors
+    .venv/bin/python -m training.adapters --work WORK --checkpoint FILE --lora models/Lora/NAME.safetensors
+    .venv/bin/python -m training.adapters --work WORK --checkpoint FILE --embedding models/embeddings/NAME.safetensors
 
 The LoRA (Hu et al. 2021) draws pixel art: scenes that are in WORK, in blocks of eight pixels. It is stored in kohya's
 layout. The embedding (Gal et al. 2022) is two vectors that stand for "golden, in front of black"; they begin as

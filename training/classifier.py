@@ -1,6 +1,6 @@
 """A judge that names emoji: a small network trained on the emoji pictures alone, never on what the model drew.
 
-    python -m training.classifier --work WORK --minutes 4
+    .venv/bin/python -m training.classifier --work WORK --minutes 4
 
 It looks at 64x64 pixels and knows every concept. Writes WORK/classifier.pt.
 """

@@ -1,6 +1,6 @@
 """Command 3: every scene through the VAE's encoder, once.
 
-    python -m training.encode --work WORK [--like CHECKPOINT] [--device auto]
+    .venv/bin/python -m training.encode --work WORK [--like CHECKPOINT] [--device auto]
 
 Writes WORK/latents.npy (N, 4, h, w) float16, as the UNet sees them, and WORK/latents.ready, the number of rows that are
 done: the UNet's training may begin before all are.

@@ -1,6 +1,6 @@
 """Command 7: how good a finished checkpoint is. Everything is drawn from the file itself.
 
-    python -m training.evaluate --work WORK --checkpoint models/Stable-diffusion/NAME.safetensors
+    .venv/bin/python -m training.evaluate --work WORK --checkpoint models/Stable-diffusion/NAME.safetensors
 
 Four tests at 20 steps of DPM++ 2M Karras and CFG 5: single things named by the classifier, colours and shapes, counts,
 and two things side by side. Held-out combinations are reported apart. The same judges on drawn scenes tell what a

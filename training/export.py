@@ -1,7 +1,7 @@
 """Command 5: what was trained as the files that the web UI reads.
 
-    python -m training.export --work WORK --out models/Stable-diffusion/NAME.safetensors
-    python -m training.export --work WORK --vae-out models/VAE/NAME.safetensors
+    .venv/bin/python -m training.export --work WORK --out models/Stable-diffusion/NAME.safetensors
+    .venv/bin/python -m training.export --work WORK --vae-out models/VAE/NAME.safetensors
 
 A checkpoint is one .safetensors in the key layout of the CompVis code, float16, with a .yaml beside it. Its metadata
 hold the dimensions, the native size and the matrix for quick previews. The token table, two thirds of which are one

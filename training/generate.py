@@ -1,6 +1,6 @@
 """Pictures from a finished checkpoint, many prompts at a time: for sample sheets and for evaluation.
 
-    python -m training.generate --checkpoint FILE --out SHEET.png [--prompts contact.txt]
+    .venv/bin/python -m training.generate --checkpoint FILE --out SHEET.png [--prompts contact.txt]
 
 The web UI draws one picture after the other, so that none depends on its neighbours. Here speed counts; mathematics and
 weights are the same (`webui.sampling`, and the engine's loader).

@@ -1,6 +1,6 @@
 """Command 1: fetch the packages, plan the scenes, draw them.
 
-    python -m training.prepare --work WORK [--concepts 300] [--times 1]
+    .venv/bin/python -m training.prepare --work WORK [--concepts 300] [--times 1]
 
 Writes WORK/scenes.json, WORK/images.npy (N, side, side, 3) uint8 and WORK/held_out.npy, the same for combinations that
 training never sees.

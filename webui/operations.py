@@ -26,6 +26,7 @@ Fill = Literal["fill", "original", "latent noise", "latent nothing"]
 
 MAX_PROMPT_LENGTH = 200_000  # characters
 MAX_FRAME = 4096  # pixels added at one side
+MAX_RESULT_PIXELS = 200 * 10**6  # of an enlarged picture; the sheets of scripts (extensions.grids) have the same bound
 MAX_SOURCES = 2000  # pictures of one folder
 
 
@@ -210,6 +211,19 @@ class Extras(Plain):
         if bool(self.width) != bool(self.height):
             raise ValueError("a target size needs both a width and a height")
         return self
+
+    def sizes(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(width, height) that a picture of that size is enlarged to, and what is left of it in the middle."""
+        if not self.width:
+            size = max(1, int(width * self.scale)), max(1, int(height * self.scale))
+            return size, size
+        scales = self.width / width, self.height / height
+        if self.crop:
+            cover = max(scales)
+            inner = max(self.width, round(width * cover)), max(self.height, round(height * cover))
+            return inner, (self.width, self.height)
+        size = max(1, round(width * min(scales))), max(1, round(height * min(scales)))
+        return size, size
 
 
 class FaceRestoration(Plain):

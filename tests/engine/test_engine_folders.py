@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import pytest
 import torch
 from engine_runs import run, run_until
@@ -59,6 +60,24 @@ def test_extras_of_a_folder_skip_and_name_a_file_that_was_damaged(engine: Engine
     assert [(image.index, image.width) for image in done.images] == [(0, 96), (2, 96)]
     assert [warning.text.partition(":")[0] for warning in done.warnings] == ["second.png"]
     assert done.finished.pictures == 2
+
+
+def test_results_above_pillows_limit_end_neither_the_folder_nor_its_second_run(
+    engine: Engine, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 1000)  # in place of 89 million
+    sources = [{"image": keep(root / "outputs", scene(24, 24, 50 + i)), "name": f"{i}.png"} for i in range(2)]
+    fields: dict[str, Any] = {"extras": {"upscaler": "Nearest", "scale": 2.0}, "sources": tuple(sources)}
+
+    def stop(event: Event, control: Control) -> None:
+        if isinstance(event, Image):
+            control.interrupt()
+
+    cut = run_until(engine, stop, **fields)
+    assert (len(cut.images), cut.finished.interrupted) == (1, True)
+    whole = run(engine, **fields)
+    assert [image.index for image in whole.images] == [0, 1]
+    assert whole.images[0].path == cut.images[0].path
 
 
 def test_a_picture_for_which_memory_does_not_suffice_does_not_stop_the_others(

@@ -17,7 +17,7 @@ from PIL import Image
 
 from webui import events, pictures
 from webui.errors import BadPicture, NotFound, SaveError
-from webui.history import History, deletion, zips
+from webui.history import History, deletion, thumbnails, zips
 from webui.history.reconcile import Origin, origins_of, picture_files, reconcile
 from webui.history.records import Record, State
 from webui.history.replay import exact_params
@@ -301,6 +301,17 @@ def test_a_picture_that_was_never_saved_can_be_deleted_and_restored(studio: Stud
 
 
 # --- thumbnails ------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_larger_than_a_picture_from_outside_may_be_has_a_thumbnail(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow's, in place of 89 million
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(thumbnails, "MAX_RESULT_PIXELS", 100_000)
+    for mode in ("RGB", "L", "RGBA"):
+        sheet = pictures.encode(Image.new(mode, (400, 250)))
+        assert pictures.upright_size(thumbnails.shrink(sheet)) == (320, 200)
+    with pytest.raises(BadPicture):
+        thumbnails.shrink(pictures.encode(Image.new("L", (401, 250))))
 
 
 def test_a_thumbnail_is_made_once_and_outlives_its_picture(studio: Studio, history: History) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from history_studio import CHECKPOINT, Studio, ids
 
-from webui import events
+from webui import events, infotext
 from webui.errors import HistoryUnavailable
 from webui.history import History, Recorder
 from webui.history.recorder import history_file
@@ -98,6 +98,29 @@ def test_a_job_adds_its_user_its_time_and_its_memory(studio: Studio, history: Hi
         assert (record.seconds, record.peak_memory) == ({"sample": 1.5, "total": 2.0}, 123_456)
     studio.save()
     assert len(ids(history, user="")) == 1  # after the job, pictures are nobody's again
+
+
+def test_a_jobs_pictures_are_counted_once_each_without_those_that_are_half_drawn_or_gone(
+    studio: Studio, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params, whole = studio.params(batch_count=4), infotext.format
+    saved: list[Path] = []
+
+    def job(stopped: bool) -> Iterator[events.Event]:
+        saved.extend(studio.save(params, index) for index in range(2))
+        if stopped:
+            with monkeypatch.context() as patch:
+                patch.setattr(infotext, "format", lambda *a, **k: whole(*a, **k) + ", Stopped at step: 3")
+                studio.save(params, 2)
+        yield from ()
+
+    list(studio.recorder.following(job(stopped=True), job="j1"))
+    assert history.finished_of("j1") == 2
+    list(studio.recorder.following(job(stopped=False), job="j1"))
+    assert history.finished_of("j1") == 2, "the same two once more"
+    saved[0].unlink()
+    saved[2].unlink()
+    assert (history.finished_of("j1"), history.finished_of("j2"), history.finished_of("")) == (1, 0, 0)
 
 
 def test_closing_the_events_closes_the_engine_too(studio: Studio) -> None:

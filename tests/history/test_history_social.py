@@ -50,6 +50,18 @@ def test_nothing_is_shared_by_itself_and_tokens_cannot_be_guessed_or_read_from_t
     assert not any(token.encode() in content for token in tokens)
 
 
+def test_links_that_have_ended_count_no_more(studio: Studio, history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webui.history.shares.MAX_SHARES", 2)
+    studio.save(seed=1)
+    kept = history.share("", 1)
+    history.share("", 1, days=1e-9)
+    time.sleep(0.001)
+    assert history.share("", 1).token
+    with pytest.raises(InvalidParams):
+        history.share("", 1)
+    assert history.shared(kept.token)
+
+
 def test_a_link_ends_with_its_time_or_its_picture(
     studio: Studio, history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -247,3 +248,32 @@ def test_automatic1111s_face_restoration_is_taken_over() -> None:
     faces = read("Face restoration: CodeFormer").params["faces"]
     assert (faces["model"], faces["visibility"], faces["model_2"]) == ("CodeFormer", 1.0, "None")
     assert read("Tiling: True").params["faces"] is None
+
+
+CHUNKS = {
+    "NovelAI": {
+        "Software": "NovelAI",
+        "Description": "a castle",
+        "Comment": json.dumps({"steps": 28, "sampler": "k_euler", "seed": 77, "scale": 11.0, "uc": "bad"}),
+    },
+    "InvokeAI": {
+        "invokeai_metadata": json.dumps(
+            {"app_version": "4.0", "positive_prompt": "a castle", "seed": 77, "steps": 28, "scheduler": "euler"}
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("dialect", CHUNKS)
+@pytest.mark.parametrize("size", [{}, {"width": 640, "height": 480}])
+def test_what_was_done_later_hides_no_parameters_that_another_program_keeps_elsewhere(
+    dialect: str, size: dict[str, int]
+) -> None:
+    request = make_params({"extras": {"image": "a" * 64, "upscaler": "Lanczos", **size}, "faces": {}})
+    assert request.extras is not None
+    text = infotext.extended("", request.extras, request.faces)
+    read = infotext.parse_chunks(text, {**CHUNKS[dialect], "postprocessing": text})
+    assert (read.dialect, read.prompt, read.params["steps"], read.params["seed"]) == (dialect, "a castle", 28, 77)
+    assert make_params({"extras": read.params["extras"]}).extras == request.extras
+    assert make_params({"faces": read.params["faces"]}).faces == request.faces
+    assert infotext.parse_chunks(text, {}).params["extras"] == read.params["extras"]

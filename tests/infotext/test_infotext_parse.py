@@ -348,3 +348,16 @@ def test_any_settings_line_gives_params_within_their_bounds(pairs: list[tuple[st
     parsed = infotext.parse(f"{head}\n{line}")
     make_params(parsed.params)
     assert all(isinstance(value, str) for value in parsed.fields.values())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"positive_prompt": "\\ud83d cat", "steps": 5, "seed": 1}',
+        f'a cat\n{SETTINGS}, Wildcard prompt: "a \\udc00, b"',
+    ],
+)
+def test_half_a_character_in_json_is_replaced(text: str) -> None:
+    found = infotext.parse(text)
+    assert "cat" in found.params["prompt"]
+    json.dumps([found.params, found.as_a1111()], ensure_ascii=False).encode()

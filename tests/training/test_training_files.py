@@ -164,9 +164,66 @@ def test_captions_come_from_the_text_beside_a_picture_or_from_its_name(tmp_path:
     assert own.caption_of(tmp_path / "7.png") == "7"
 
 
-def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no pictures"):
-        own.read_pictures(tmp_path)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_caption_is_read_in_each_encoding_that_editors_write(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "b.txt").write_bytes("ein grüner Drache\r\n".encode(encoding))
+    assert own.caption_of(tmp_path / "b.png") == "ein grüner Drache"
+
+
+def test_what_cannot_be_read_is_named_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b", "c"):
+        Image.fromarray(disc(80, (200, 40, 40))).save(tmp_path / f"{name}.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:200])
+    (tmp_path / "c.txt").write_bytes("grün".encode("cp1252"))
+    (tmp_path / "._a.png").write_bytes(b"\0\5\x16\7")
+    ramp = np.tile(np.arange(0, 65536, 257, dtype=np.uint16), (64, 1))
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    found = list(own.read_pictures(tmp_path))
+    assert [caption for _, caption in found] == ["a", "ramp"]
+    assert np.asarray(found[1][0])[0, :, 0].tolist() == list(range(256)), "16 bits a pixel"
+    told = capsys.readouterr().out
+    assert "b.png is left out" in told
+    assert "c.txt is not UTF-8" in told
+    assert "._a" not in told
+
+
+def test_a_folder_without_pictures_and_a_name_that_is_taken_are_refused_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(*options: str) -> str:
+        with pytest.raises(SystemExit):
+            own.parse(["--name", "mine", "--out", str(tmp_path), *options])
+        return capsys.readouterr().err
+
+    folder = ("--pictures", str(tmp_path))
+    assert "there is no folder" in told("--pictures", str(tmp_path / "nothing"))
+    assert "there are no pictures" in told(*folder)
+    Image.fromarray(disc(80, (200, 40, 40))).save(tmp_path / "a.png")
+    (tmp_path / "mine.safetensors").write_bytes(b"a model that took a night")
+    assert "--again" in told(*folder)
+    assert own.parse(["--name", "mine", "--out", str(tmp_path), *folder, "--again"]).again
+    assert "choose another --name" in told(*folder, "--out", str(own.MODELS), "--name", own.EMBEDDED.stem, "--again")
+
+
+def test_ctrl_c_ends_a_training_and_what_there_is_of_the_model_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(disc(80, (200, 40, 40))).save(tmp_path / "IMG_1234.png")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    written: list[str] = []
+
+    def write(work: Path, out: Path, *_: object) -> None:
+        written.append(f"{out.name} at step {torch.load(work / 'unet.pt', weights_only=True)['step']}")
+
+    monkeypatch.setattr(own, "run", interrupted)
+    monkeypatch.setattr(own, "write_checkpoint", write)
+    command = ["--pictures", str(tmp_path), "--name", "mine", "--out", str(tmp_path), "--side", "64", "--threads", "1"]
+    own.main(command)
+    assert written == ["mine.safetensors at step 0"]
+    assert "1 of them have no words of their own" in capsys.readouterr().out
 
 
 def test_a_model_of_ones_own_pictures_in_one_command(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from webui.catalog.inspection import needs_pickle
 from webui.catalog.models import ModelFile
 from webui.catalog.vae_choice import NONE, canonical_selection, find_vae
-from webui.errors import InvalidParams, UnsupportedModel
+from webui.errors import BadPicture, InvalidParams, NotFound, UnsupportedModel
 from webui.inputs import InputStore
 from webui.names import AUTOMATIC, LATENT_UPSCALERS, NO_MODEL, PIXEL_UPSCALERS
-from webui.operations import Extras, Hires, SdUpscale
+from webui.operations import MAX_RESULT_PIXELS, Extras, Hires, SdUpscale
 from webui.params import SIDE_MULTIPLE, GenerationParams
 from webui.settings import Settings
 
@@ -33,9 +33,16 @@ class Completion:
 
     def of(self, params: GenerationParams) -> GenerationParams:
         """See `Catalog.resolve`."""
+        complete = self._of(params)
+        if not params.sources:
+            self._require_room(complete)
+        return complete
+
+    def _of(self, params: GenerationParams) -> GenerationParams:
         self._inputs.require(params)
         if params.sources:
-            one = self.of(params.for_source(0))
+            self._require_room_for_one(params)
+            one = self._of(params.for_source(0))
             extras = one.extras and {**one.extras.model_dump(), "image": None}
             own = {"sources": params.sources, "init": params.init, "width": params.width, "height": params.height}
             return one.changed(**own, extras=extras)
@@ -75,6 +82,40 @@ class Completion:
         if complete.hires is not None:
             complete.second_pass()  # refused here when it is too large
         return complete
+
+    def _require_room(self, params: GenerationParams) -> None:
+        """Raises `InvalidParams` where extras or SD upscale would make a picture too large to be kept and opened."""
+        group, given = params.extras or params.sd_upscale, params.extras or params.init
+        if group is None or given is None or given.image is None:
+            return
+        size = self._inputs.size_of(given.image)
+        if size is None:
+            return  # it is told when it is opened
+        if isinstance(group, Extras):
+            (width, height), _ = group.sizes(*size)
+        else:
+            width, height = int(size[0] * group.scale), int(size[1] * group.scale)
+        if width * height > MAX_RESULT_PIXELS:
+            raise InvalidParams(
+                f"The picture would be enlarged to {width}x{height} pixels, more than the"
+                f" {MAX_RESULT_PIXELS // 10**6} megapixels that can be kept.",
+                "Choose a smaller scale or size.",
+            )
+
+    def _require_room_for_one(self, params: GenerationParams) -> None:
+        """The same of a folder, where nothing could be made; else each picture is told when its turn comes."""
+        refusal: InvalidParams | None = None
+        for number in range(len(params.sources)):
+            try:
+                self._require_room(params.for_source(number))
+            except InvalidParams as error:
+                refusal = error
+            except (BadPicture, NotFound):
+                continue
+            else:
+                return
+        if refusal is not None:
+            raise refusal
 
     def _hires(self, params: GenerationParams) -> dict[str, Any] | None:
         """The second pass with its checkpoint and upscaler under the catalog's own names."""

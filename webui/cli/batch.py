@@ -1,11 +1,14 @@
 """Many pictures, one job each, in this process: how far it is, and where to go on after it was stopped.
 
 Each job has an id that follows from its request, and the history keeps it with the pictures. So the same command again
-makes only what is missing, whatever ended it the last time; nothing else remembers where it was.
+makes only what is missing, half drawn, or was not saved, whatever ended it the last time; nothing else remembers where
+it was.
 """
 
 from __future__ import annotations
 
+import glob
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -33,9 +36,12 @@ class Item:
 
 
 def pictures_in(places: Sequence[Path]) -> list[Path]:
-    """The named files, and the pictures of the named folders by their names. Raises `NotFound`."""
+    """The named files, and the pictures of the named folders by their names. Raises `NotFound`.
+
+    A name with "*" or "?" that is no file is a pattern: on Windows no shell has made files of it.
+    """
     found: list[Path] = []
-    for place in places:
+    for place in itertools.chain.from_iterable(map(_matching, places)):
         if place.is_dir():
             found += sorted(path for path in place.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
         elif place.is_file():
@@ -45,6 +51,12 @@ def pictures_in(places: Sequence[Path]) -> list[Path]:
     if not found:
         raise NotFound("There is no picture to work on.", "Name PNG, JPEG, WEBP or AVIF files, or a folder of them.")
     return list(dict.fromkeys(found))[:MAX_FILES]
+
+
+def _matching(place: Path) -> list[Path]:
+    """The files that a pattern fits, by name; else the place itself."""
+    fits = [] if place.exists() else [Path(name) for name in sorted(glob.glob(str(place)))]  # noqa: PTH207 - Path's takes no absolute one
+    return [path for path in fits if path.is_dir() or path.suffix.lower() in SUFFIXES] or [place]
 
 
 def job_of(params: GenerationParams) -> str:
@@ -90,7 +102,7 @@ def run_all(
             try:
                 params = item.request()
                 job = job_of(params)
-                if not again and len(history.of_job(None, job)) >= params.pictures:
+                if not again and history.finished_of(job) >= params.pictures:
                     skipped += 1
                     continue
                 console.say(f"{number} of {count}: {item.file.name}")
@@ -99,9 +111,9 @@ def run_all(
                 console.warn(f"{item.file.name}: {error}")
                 code = 1
                 continue
-            made, failed = _followed(recorder.following(engine.generate(resolved, control), job=job), console.show)
-            saved += made
-            code, done = code or int(failed), done + int(not failed and bool(made))
+            told = _followed(recorder.following(engine.generate(resolved, control), job=job), console.show)
+            saved += told.saved
+            code, done = code or int(told.failed), done + int(told.whole)
         if skipped:
             console.say(f"{skipped} of {count} were made before and left out; --again makes them once more.")
         if control.interrupted and skipped + done < count:
@@ -110,14 +122,27 @@ def run_all(
     return saved, code
 
 
-def _followed(stream: Iterator[events.Event], show: Callable[[events.Event], None]) -> tuple[list[str], bool]:
-    """(saved paths, whether it failed) of one job."""
-    saved: list[str] = []
-    failed = False
+@dataclass
+class _Told:
+    """What the events of one job said."""
+
+    saved: list[str]
+    failed: bool = False
+    stopped: bool = False  # by Ctrl+C: what was saved may be half drawn
+
+    @property
+    def whole(self) -> bool:
+        return bool(self.saved) and not self.failed and not self.stopped
+
+
+def _followed(stream: Iterator[events.Event], show: Callable[[events.Event], None]) -> _Told:
+    told = _Told([])
     for event in stream:
         show(event)
         if isinstance(event, events.Image):
-            saved += [event.path] if event.path else []
-            failed |= bool(event.error)
-        failed |= isinstance(event, events.Failed)
-    return saved, failed
+            told.saved += [event.path] if event.path else []
+            told.failed |= bool(event.error)
+        elif isinstance(event, events.Finished):
+            told.stopped = event.interrupted
+        told.failed |= isinstance(event, events.Failed)
+    return told

@@ -58,6 +58,10 @@ def upscale(
 
     Stopped, the same command goes on where it was.
     """
+    if faces_2 != NO_MODEL and not faces:
+        raise InvalidParams("--faces-2 comes after a first face restoration.", "Give --faces as well.")
+    if fit and not size:
+        raise InvalidParams("--fit says how a picture is brought to a size.", "Give --size as well, or leave it out.")
     paths = dataclasses.replace(folders, outputs_dir=output or folders.outputs_dir).paths()
     settings, problems = load_settings(paths, machine.overrides())
     paths.make_folders()

@@ -53,7 +53,7 @@ class ExtrasJob:
             raise ValueError("the request names no picture for extras")
         data = InputStore(tools.paths.outputs).read(extras.image)
         image = pictures.open_image(data)
-        size = target_size(image.size, extras)
+        inner, size = extras.sizes(*image.size)
         names = upscalers_of(extras)
         self._steps = len(names) + (params.faces is not None)
         if not self._told:
@@ -62,7 +62,7 @@ class ExtrasJob:
         seconds = {"load": time.perf_counter() - started}
         began = time.perf_counter()
         try:
-            large = self._enlarged(image, extras, size, names)
+            large = self._enlarged(image, extras, inner, size, names)
             seconds["upscale"] = time.perf_counter() - began
             began = time.perf_counter()
             large = self._with_faces_restored(large, params.faces)
@@ -79,14 +79,14 @@ class ExtrasJob:
         interrupted = large is None and self._control.interrupted
         self._emit(Finished(int(large is not None), seconds, self._meter.peak, interrupted))
 
-    def _enlarged(self, image: Image.Image, extras: Extras, size: Size, names: list[str]) -> Image.Image:
-        """The picture at its new size, transparency included. Raises `Stopped`."""
-        inner = _covering(image.size, size) if extras.width and extras.crop else size
+    def _enlarged(self, image: Image.Image, extras: Extras, inner: Size, size: Size, names: list[str]) -> Image.Image:
+        """The picture, enlarged to `inner` and cut to `size`, transparency included. Raises `Stopped`."""
         flat = _colours(image)
         began = time.perf_counter()
         made = []
         for done, name in enumerate(names, start=1):
-            made.append(self._tools.upscalers.enlarge(flat, name, inner, emit=self._emit, check=self._check))
+            large = self._tools.upscalers.enlarge(flat, name, inner, as_large=True, emit=self._emit, check=self._check)
+            made.append(large)
             self._tell_step(done, began)
         large = made[0] if len(made) == 1 else Image.blend(made[0], made[1], extras.upscaler_2_visibility)
         if "A" in image.getbands() or "transparency" in image.info:
@@ -138,25 +138,10 @@ def job_for(params: GenerationParams) -> type[Job] | type[ExtrasJob]:
     return Job if params.extras is None else ExtrasJob
 
 
-def target_size(size: Size, extras: Extras) -> Size:
-    """The size of the result: by a factor, or to width x height, cut or fitted inside."""
-    if not extras.width:
-        return max(1, int(size[0] * extras.scale)), max(1, int(size[1] * extras.scale))
-    if extras.crop:
-        return extras.width, extras.height
-    scale = min(extras.width / size[0], extras.height / size[1])
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
 def upscalers_of(extras: Extras) -> list[str]:
     """The upscalers that have an effect, in the order they are run."""
     both = extras.upscaler_2 != NO_UPSCALER and extras.upscaler_2_visibility > 0
     return [extras.upscaler, extras.upscaler_2] if both else [extras.upscaler]
-
-
-def _covering(size: Size, wanted: Size) -> Size:
-    scale = max(wanted[0] / size[0], wanted[1] / size[1])
-    return max(wanted[0], round(size[0] * scale)), max(wanted[1], round(size[1] * scale))
 
 
 def _colours(image: Image.Image) -> Image.Image:

@@ -150,6 +150,20 @@ class History:
             cards = search.page(db, user, parse_query(f'job:"{quoted}"'), limit=search.MAX_PAGE).cards if quoted else ()
         return sorted(cards, key=lambda card: (card.picture_index, card.id))
 
+    def finished_of(self, job: str) -> int:
+        """How many different pictures a job has made that are still there: no half-drawn one, none whose file is gone.
+
+        Whoever deleted a file or had no room for one wants it made again. For the command line: it asks for no user.
+        """
+        finished = (
+            "SELECT p.picture_index, f.path AS folder, p.path FROM pictures p"
+            " JOIN details d ON d.picture = p.id JOIN folders f ON f.id = p.folder"
+            " WHERE p.job = ? AND p.job <> '' AND p.state = 'present' AND instr(d.infotext, 'Stopped at step: ') = 0"
+        )
+        with self._database.read() as db:
+            found = db.execute(finished, (job,)).fetchall()
+        return len({row["picture_index"] for row in found if (self.outputs / row["folder"] / row["path"]).is_file()})
+
     def similar(self, user: str | None, picture_id: int, limit: int = 60) -> list[search.Card]:
         """More like this: pictures with a similar prompt. Raises `NotFound`."""
         with self._database.read() as db:
@@ -227,6 +241,21 @@ class History:
                 rows.add_tags(db, picture_id, added)
                 clean_tags(rows.tags_of(db, picture_id))  # raises above the bound; nothing was changed then
             return len(chosen)
+
+    def favourites_among(self, user: str | None, picture_ids: Sequence[int]) -> list[int]:
+        """Those of the user's pictures that are favourites."""
+        with self._database.read() as db:
+            chosen = own_ids(db, user, picture_ids)
+            marked = "SELECT favourite FROM pictures WHERE id=?"
+            return [one for one in chosen if db.execute(marked, (one,)).fetchone()["favourite"]]
+
+    def tagged_among(self, user: str | None, picture_ids: Sequence[int], tag: str) -> list[int]:
+        """Those of the user's pictures that have the tag, however it is written."""
+        names = [fold(name) for name in clean_tags([tag])]
+        with self._database.read() as db:
+            chosen = own_ids(db, user, picture_ids)
+            has = "SELECT 1 FROM tags WHERE picture=? AND search=?"
+            return [one for one in chosen if any(db.execute(has, (one, name)).fetchone() for name in names)]
 
     def set_notes(self, user: str | None, picture_id: int, notes: str) -> None:
         """Replace the notes. Raises `NotFound`, `InvalidParams` above 20,000 characters."""

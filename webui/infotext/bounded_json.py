@@ -1,14 +1,16 @@
-"""JSON from outside: bounded in size and depth, no NaN, no numbers of a million digits."""
+"""JSON from outside: bounded in size and depth, no NaN, no numbers of a million digits, no half characters."""
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 MAX_LENGTH = 4 * 2**20  # characters
 MAX_DEPTH = 64
 MAX_NODES = 300_000
 _MAX_DIGITS = 40
+_MAY_BE_HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")  # JSON may hold what no encoding can
 
 
 def load(text: str) -> Any:
@@ -23,10 +25,10 @@ def load_prefix(text: str, start: int) -> Any:
     if start >= len(text) or text[start] not in "[{":
         return None
     try:
-        value, _ = _decoder().raw_decode(text[start : start + MAX_LENGTH])
+        value, end = _decoder().raw_decode(text[start : start + MAX_LENGTH])
     except (ValueError, RecursionError):
         return None
-    return value if _within_bounds(value) else None
+    return _bounded(value, text[start : start + end])
 
 
 def _decoder() -> json.JSONDecoder:
@@ -41,7 +43,26 @@ def _checked(decoder: json.JSONDecoder, text: str) -> Any:
         value = decoder.decode(text)
     except (ValueError, RecursionError):
         return None
-    return value if _within_bounds(value) else None
+    return _bounded(value, text)
+
+
+def _bounded(value: Any, text: str) -> Any:
+    if not _within_bounds(value):
+        return None
+    return _whole(value) if _MAY_BE_HALF.search(text) else value
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, str):
+        return whole(value)
+    if isinstance(value, dict):
+        return {whole(key): _whole(item) for key, item in value.items()}
+    return [_whole(item) for item in value] if isinstance(value, list) else value
+
+
+def whole(text: str) -> str:
+    """The text with every lone surrogate, half of a character, replaced."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _within_bounds(value: Any) -> bool:

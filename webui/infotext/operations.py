@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from webui.errors import InvalidParams
 from webui.infotext.a1111 import read_a1111
 from webui.infotext.keys import flag, integer, real
+from webui.infotext.model import Reading
 from webui.infotext.quoting import quote
 from webui.infotext.versions import old_hires_schedule
 from webui.operations import Extras, FaceRestoration, Frame, Hires, Init, Inpaint, Plain, SdUpscale, SoftInpainting
@@ -133,7 +134,13 @@ _MASK_BLUR_Y, _SOFT_ENABLED = "Mask blur y", "Soft inpainting enabled"
 _HIRES_RESIZE, _EXTRAS_SIZE = "Hires resize", "Postprocess upscale to"
 # Without these a text of AUTOMATIC1111 speaks of no inpainting; it leaves out what has its default.
 _INPAINT_SIGNS = ("Mask blur", "Mask mode", "Masked content", "Inpaint area", "Masked area padding", _SOFT_ENABLED)
+_LATER = {part.key for part in (*EXTRAS, *FACES)} | {f"{_EXTRAS_SIZE}-{side}" for side in (1, 2)}
 _HIRES_SIGNS = ("Hires upscale", _HIRES_RESIZE, "Hires upscaler", "Hires steps")
+
+
+def says_only_what_was_done_later(reading: Reading) -> bool:
+    """Whether a text is that of `extended` alone: it was added to a picture whose own parameters are elsewhere."""
+    return bool(reading.fields) and not reading.prompt and not reading.negative_prompt and set(reading.fields) <= _LATER
 
 
 def written(params: GenerationParams) -> dict[str, object]:

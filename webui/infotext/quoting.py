@@ -10,6 +10,8 @@ import json
 import re
 from typing import NamedTuple
 
+from webui.infotext.bounded_json import whole
+
 _QUOTED = re.compile(r'"(?:\\.|[^\\"])+"(?=,|\Z)')
 _MAX_KEY = 256  # characters
 _SIZE = re.compile(r"(\d{1,20})x(\d{1,20})", re.ASCII)
@@ -36,7 +38,7 @@ def unquote(text: str) -> str:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return text
-    return value if isinstance(value, str) else text
+    return whole(value) if isinstance(value, str) else text
 
 
 def split_pairs(line: str, limit: int) -> list[Pair]:

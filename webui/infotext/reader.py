@@ -9,6 +9,7 @@ from webui.infotext import bounded_json
 from webui.infotext.a1111 import read_a1111
 from webui.infotext.dialects import civitai, comfyui, easydiffusion, fooocus, invokeai, novelai, plain_json, swarmui
 from webui.infotext.model import NotUnderstood, ParsedInfotext, Reading
+from webui.infotext.operations import says_only_what_was_done_later
 from webui.infotext.typed import finish
 
 MAX_TEXT = bounded_json.MAX_LENGTH  # characters
@@ -39,8 +40,11 @@ def parse_chunks(
     """
     chunks = chunks or {}
     reading = _read(infotext) if infotext.strip() else None
-    if reading is None or not reading.complete:
+    later = reading.fields if reading is not None and says_only_what_was_done_later(reading) else {}
+    if reading is None or not reading.complete or later:
         found = _read_chunks(chunks, size)
+        if found is not None:
+            found.fields |= later
         reading = found or reading or Reading("none", complete=False)
     return finish(reading)
 

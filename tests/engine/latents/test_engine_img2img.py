@@ -151,11 +151,19 @@ def test_a_frame_is_drawn_around_the_picture_and_the_picture_stays(engine: Engin
     assert made[:, :32].std() > 0
 
 
-def test_a_black_mask_is_said_and_the_whole_picture_is_drawn(engine: Engine, root: Path, picture: str) -> None:
+@pytest.mark.parametrize(
+    ("only_masked", "said"), [(True, "so the whole picture was drawn"), (False, "so the picture is as it was given")]
+)
+def test_a_black_mask_is_said_and_what_became_of_the_picture(
+    engine: Engine, root: Path, picture: str, only_masked: bool, said: str
+) -> None:
     black = keep(root / "outputs", Image.new("L", (128, 128)))
-    done = img2img(engine, picture, inpaint={"mask": black, "only_masked": True})
-    assert [w.code for w in done.warnings] == ["mask"]
-    assert changed(pixels_of(done.images[0]), array(scene())).mean() > 0.9
+    done = img2img(engine, picture, inpaint={"mask": black, "only_masked": only_masked})
+    [warning] = done.warnings
+    assert warning.code == "mask"
+    assert said in warning.text
+    drawn = changed(pixels_of(done.images[0]), array(scene()))
+    assert drawn.mean() > 0.9 if only_masked else not drawn.any()
 
 
 def test_soft_inpainting_keeps_what_is_far_from_the_mask_and_differs_from_hard(

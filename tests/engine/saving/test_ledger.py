@@ -84,6 +84,16 @@ def test_a_picture_whose_file_was_damaged_is_not_there(tmp_path: Path) -> None:
     assert [ledger.find(cell, tmp_path / "outputs") is not None for cell in CELLS] == [False, True]
 
 
+def test_a_picture_above_pillows_limit_is_found_and_one_of_another_size_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, images = written(tmp_path)
+    monkeypatch.setattr(PillowImage, "MAX_IMAGE_PIXELS", 1000)
+    PillowImage.new("RGB", (3000, 10)).save(images[1].path)
+    ledger = Ledger.of(tmp_path, REQUEST)
+    assert [ledger.find(cell, tmp_path / "outputs") is not None for cell in CELLS] == [True, False]
+
+
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"[]\n", b'{"cell": "a", "images": ["b"]}\n', b"{", b"\x80" * 99])
 def test_a_file_that_is_no_ledger_is_one_without_cells(tmp_path: Path, content: bytes) -> None:
     path, _ = written(tmp_path)

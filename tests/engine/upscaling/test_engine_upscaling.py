@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine_runs import make_engine, run_until
+from engine_runs import make_engine, pixels_of, run, run_until
 from picture_inputs import keep, scene
 from PIL import Image
 from safetensors.torch import save_file
@@ -76,6 +76,16 @@ def test_the_scale_follows_from_the_tensors(doublings: int, unshuffle: int, scal
     found = network_of(tensors_of(rrdb(doublings, unshuffle), basicsr), "x")
     assert found.scale == scale
     assert found(X).shape == (1, 3, 16 * scale, 20 * scale)
+
+
+@pytest.mark.parametrize("unshuffle", [2, 4])
+def test_a_network_that_folds_pixels_takes_a_picture_of_any_size(unshuffle: int) -> None:
+    network = rrdb(2, unshuffle)
+    odd = X[..., :15, :17]
+    whole = torch.nn.functional.pad(odd, (0, -17 % unshuffle, 0, 1), mode="replicate")
+    assert network(odd).shape[-2:] == (15 * network.scale, 17 * network.scale)
+    assert torch.equal(network(odd), network(whole)[..., : 15 * network.scale, : 17 * network.scale])
+    assert enlarged(network, scene(63, 47), 40).shape == (47 * network.scale, 63 * network.scale, 3)
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4])
@@ -174,6 +184,20 @@ def test_a_network_is_applied_until_the_size_is_reached(engine: Any) -> None:
         assert upscalers.enlarge(image, "Lanczos", (48, 32)).tobytes() == image.resize((48, 32), 1).tobytes()
         assert upscalers.enlarge(image, "Nearest", (48, 32)).tobytes() == image.resize((48, 32), 0).tobytes()
     assert upscalers.scale("small x2") == 2
+
+
+def test_a_network_runs_once_at_the_same_size_where_it_is_asked_to_and_never_to_shrink(engine: Any) -> None:
+    image, upscalers = scene(24, 16), engine._tools.upscalers
+    with torch.inference_mode():
+        large = upscalers.enlarge(image, "small x2", (48, 32))
+        once = upscalers.enlarge(image, "small x2", (24, 16), as_large=True)
+        assert once.tobytes() == large.resize((24, 16), Image.Resampling.LANCZOS).tobytes()
+        assert upscalers.enlarge(image, "small x2", (24, 16)).tobytes() == image.tobytes(), "as hires does at scale 1"
+        small = upscalers.enlarge(image, "small x2", (12, 8), as_large=True)
+    assert small.tobytes() == image.resize((12, 8), Image.Resampling.LANCZOS).tobytes()
+    reference = keep(engine._tools.paths.outputs, image)
+    done = run(engine, extras={"image": reference, "upscaler": "small x2", "scale": 1.0})
+    assert pixels_of(done.images[0]).tobytes() == once.tobytes()
 
 
 def test_each_tile_is_told_so_that_a_slow_machine_is_not_taken_for_one_that_hangs(engine: Any) -> None:

@@ -60,7 +60,8 @@ class Beginning:
     def notes(self) -> tuple[Warning, ...]:
         if not self.canvas.blank:
             return ()
-        return (Warning("mask", "The mask is black: there was nothing to inpaint, so the whole picture was drawn."),)
+        became = "the whole picture was drawn" if self.canvas.base is None else "the picture is as it was given"
+        return (Warning("mask", f"The mask is black: there was nothing to inpaint, so {became}."),)
 
     def start(self, noise: Callable[[], Tensor]) -> Start:
         """For one batch. `noise` draws plain noise (B, C, h, w) of its pictures' seeds."""

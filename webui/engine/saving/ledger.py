@@ -16,11 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image as PillowImage
-
 from webui.events import Image
 from webui.params import GenerationParams
 from webui.paths import append_line
+from webui.pictures.opening import open_own
 
 FOLDER = "resumable"
 KEPT = 50  # requests; the ones touched longest ago go
@@ -57,7 +56,7 @@ class Ledger:
         if noted is None:
             return None
         images = [dataclasses.replace(image, path=str(outputs / image.path)) for image in noted]
-        whole = all(_same_pixels(Path(image.path), image.pixels_sha256) for image in images)
+        whole = all(map(_same_pixels, images))
         return DoneCell(tuple(images)) if whole else None
 
     def add(self, params: GenerationParams, images: Sequence[Image], outputs: Path) -> None:
@@ -100,13 +99,14 @@ def _read(path: Path) -> dict[str, list[Image]]:
     return cells
 
 
-def _same_pixels(path: Path, digest: str) -> bool:
+def _same_pixels(image: Image) -> bool:
+    """Whether the file of a finished picture holds what it held; of a lossy one, whether it can be read."""
+    path = Path(image.path)
     try:
-        with PillowImage.open(path) as picture:
-            pixels = picture.convert("RGB").tobytes()
-            return path.suffix != ".png" or hashlib.sha256(pixels).hexdigest() == digest
-    except (OSError, SyntaxError):  # the latter is Pillow's word for a damaged chunk
+        pixels = open_own(path, (image.width, image.height)).convert("RGB").tobytes()
+    except OSError:
         return False
+    return path.suffix != ".png" or hashlib.sha256(pixels).hexdigest() == image.pixels_sha256
 
 
 def _make_room(folder: Path) -> None:

@@ -48,11 +48,14 @@ class Upscalers:
         name: str,
         size: Size,
         *,
+        as_large: bool = False,
         emit: Emit = lambda _event: None,
         check: Callable[[], None] = lambda: None,
     ) -> Image.Image:
         """The picture (RGB) at that size. Networks enlarge by their own factor until it is reached; Lanczos does the
         rest, and all of it where the picture becomes no larger.
+
+        `as_large`: a network runs once where the size stays what it is, too: there are some that only take out noise.
 
         Raises `ModelNotFound`, `UnsupportedModel` or `BadModelFile` for an upscaler that cannot be used.
         """
@@ -63,9 +66,9 @@ class Upscalers:
         elif name not in PIXEL_UPSCALERS and name not in LATENT_UPSCALERS:
             file = self._catalog.find_upscaler(name)
             network = self.networks.get(file, emit)
-            for _ in range(MAX_ROUNDS):
+            for done in range(MAX_ROUNDS):
                 before = image.size
-                if image.width >= size[0] and image.height >= size[1]:
+                if before[0] >= size[0] and before[1] >= size[1] and not (as_large and not done and before == size):
                     break
                 image = self._run(network, image, emit, check)
                 if image.size == before:

@@ -45,7 +45,8 @@ class ResidualInResidual(nn.Module):
 class RRDBNet(nn.Module):
     """(B, 3, H, W) in 0..1 to (B, 3, scale H, scale W). Each of the `doublings` enlarges by 2.
 
-    `unshuffle` above 1 folds that many pixels a side into channels first, so the whole enlarges by less.
+    `unshuffle` above 1 folds that many pixels a side into channels first, so the whole enlarges by less. A side that
+    is no multiple of it is continued by its last pixels for that, and the result is cut again.
     """
 
     def __init__(self, *, channels: int, growth: int, blocks: int, doublings: int, unshuffle: int) -> None:
@@ -65,9 +66,11 @@ class RRDBNet(nn.Module):
         return (15 * len(self.body) + 2 + self.doublings) * self.unshuffle + 2
 
     def forward(self, x: Tensor) -> Tensor:
-        features: Tensor = self.conv_first(functional.pixel_unshuffle(x, self.unshuffle))
+        height, width = x.shape[-2:]
+        padded = functional.pad(x, (0, -width % self.unshuffle, 0, -height % self.unshuffle), mode="replicate")
+        features: Tensor = self.conv_first(functional.pixel_unshuffle(padded, self.unshuffle))
         features = features + self.conv_body(self.body(features))
         for conv in self.conv_up:
             features = functional.leaky_relu(conv(functional.interpolate(features, scale_factor=2.0)), SLOPE)
         large: Tensor = self.conv_last(functional.leaky_relu(self.conv_hr(features), SLOPE))
-        return large
+        return large[..., : height * self.scale, : width * self.scale]
