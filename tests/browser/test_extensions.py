@@ -83,7 +83,7 @@ def test_two_values_that_are_typed_one_after_the_other_are_both_kept(page: Any) 
         """() => { for (const [key, value] of [['x_values', '2, 3'], ['y_values', '8, 9']]) {
           const input = document.querySelector(`#panel-xyz-plot-${key}`);
           input.value = value;
-          input.dispatchEvent(new Event('change'));
+          input.dispatchEvent(new Event('input'));
         } }"""
     )
     page.wait_for_function("latent.panels.values()['xyz-plot'].y_values === '8, 9'")

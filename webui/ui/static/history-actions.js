@@ -42,11 +42,12 @@ latent.history.actions = (() => {
     }
   }
   async function favourite(ids, value) {
+    const done = setFavourite(ids, value);
+    const entry = remember({ run: async () => { const changed = await done.catch(() => []); if (changed.length) await setFavourite(changed, !value); } });
     try {
-      const changed = await setFavourite(ids, value);
-      if (changed.length) remember({ run: () => setFavourite(changed, !value) });
+      if (!(await done).length) forget(entry);
       if (ids.length > 1) say(value ? `${pictures(ids.length)} marked as favourites.` : `${pictures(ids.length)} no longer favourites.`);
-    } catch (error) { complain(error); }
+    } catch (error) { forget(entry); complain(error); }
   }
 
   async function changeTags(ids, add, remove) {
@@ -56,12 +57,13 @@ latent.history.actions = (() => {
   }
   /* Whether it was done. */
   async function tag(ids, add = [], remove = []) {
+    const backOf = ({ added, removed }) => [...Object.entries(added).map(([name, of]) => [of, [], [name]]), ...Object.entries(removed).map(([name, of]) => [of, [name], []])].filter(([of]) => of.length);
+    const back = changeTags(ids, add, remove).then(backOf);
+    const entry = remember({ run: async () => { for (const change of await back.catch(() => [])) await changeTags(...change); } });
     try {
-      const { added, removed } = await changeTags(ids, add, remove);
-      const back = [...Object.entries(added).map(([name, of]) => [of, [], [name]]), ...Object.entries(removed).map(([name, of]) => [of, [name], []])].filter(([of]) => of.length);
-      if (back.length) remember({ run: async () => { for (const change of back) await changeTags(...change); } });
+      if (!(await back).length) forget(entry);
       return true;
-    } catch (error) { complain(error); }
+    } catch (error) { forget(entry); complain(error); }
     return false;
   }
 
