@@ -51,7 +51,7 @@ from webui.server.frontend import preloads
 from webui.server.links import OneTimeLinks
 from webui.server.network import Network
 from webui.server.options import ServeOptions
-from webui.server.page_events import MAX_UPLOAD, PageEvents
+from webui.server.page_events import CLOSED, PageEvents
 from webui.server.static_files import FOR_EVER, TYPES
 from webui.settings import SettingsStore
 from webui.ui import page
@@ -228,12 +228,7 @@ def mount_page(app: FastAPI, demo: gr.Blocks) -> FastAPI:
         app,
         demo,
         path="/",
-        run_history=False,
-        footer_links=[],
-        max_file_size=MAX_UPLOAD,
-        show_error=False,
-        ssr_mode=False,
-        mcp_server=False,
+        **CLOSED,
         theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
     )
     # Mounting leaves this False, and then Gradio copies any file a client names into its served cache.

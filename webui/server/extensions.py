@@ -13,7 +13,7 @@ from webui.errors import NotFound
 from webui.extensions import Tab
 from webui.extensions.front import FrontExtensions
 from webui.server.asgi import App, Receive, Scope, Send, refuse
-from webui.server.page_events import MAX_UPLOAD, PageEvents
+from webui.server.page_events import CLOSED, PageEvents
 from webui.ui.extensions import FramedTab
 
 _log = logging.getLogger(__name__)
@@ -49,12 +49,7 @@ def mount_extension_tabs(app: FastAPI, extensions: FrontExtensions, root_path: s
             blocks,
             path=path,
             root_path=root_path + path if root_path else None,
-            run_history=False,
-            footer_links=[],
-            max_file_size=MAX_UPLOAD,
-            show_error=False,
-            ssr_mode=False,
-            mcp_server=False,
+            **CLOSED,
         )
         blocks.has_launched = True  # see `webui.server.app.mount_page`
         mount = next(one for one in reversed(app.routes) if isinstance(one, Mount) and one.path == path)

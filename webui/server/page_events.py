@@ -28,7 +28,15 @@ ANY_PAGE = (
     *OWN_PAGE, "queue/join", "queue/data", "cancel", "reset", "heartbeat/", "upload", "upload_progress", "file=",
     "stream/", "custom_component/", "app_id",
 )  # fmt: skip
-MAX_UPLOAD = "64mb"
+# How Blocks are mounted: without what nobody here asks for.
+CLOSED: dict[str, Any] = {
+    "run_history": False,
+    "footer_links": [],
+    "max_file_size": "64mb",
+    "show_error": False,
+    "ssr_mode": False,
+    "mcp_server": False,
+}
 MAX_EVENT = 4 * 2**20  # bytes: two prompts, written as JSON
 MAX_SESSION = 100  # characters
 
