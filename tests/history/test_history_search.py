@@ -353,8 +353,8 @@ def test_nobody_finds_what_is_somebody_elses(studio: Studio, history: History) -
     ):
         with pytest.raises(NotFound):
             call()
-    assert history.set_favourite("anna", [bens], True) == 0
-    assert history.change_tags("anna", [bens], add=["x"]) == 0
+    assert history.set_favourite("anna", [bens], True).count == 0
+    assert history.change_tags("anna", [bens], add=["x"]).count == 0
     assert history.delete("anna", [bens]) == []
     assert history.empty_trash("anna") == 0
     assert list(history.export("anna", "user:ben")) == []

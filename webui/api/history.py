@@ -175,25 +175,14 @@ def _selections(history: History) -> APIRouter:
     @router.post("/favourite")
     def favourite(body: FavouriteChange, viewer: CurrentViewer) -> Favourites:
         """Mark pictures as favourites, or no longer. The answer's ids, changed back, undo it."""
-        before = set(history.favourites_among(viewer.scope, body.ids))
-        changed = history.set_favourite(viewer.scope, body.ids, body.favourite)
-        return Favourites(changed=changed, ids=sorted(before ^ set(history.favourites_among(viewer.scope, body.ids))))
+        done = history.set_favourite(viewer.scope, body.ids, body.favourite)
+        return Favourites(changed=done.count, ids=done.changed)
 
     @router.post("/tags")
     def change_tags(body: TagChange, viewer: CurrentViewer) -> Tagged:
         """Add and remove tags. The answer says of which pictures each is to be taken off or put back to undo it."""
-
-        def have() -> dict[str, set[int]]:
-            return {tag: set(history.tagged_among(viewer.scope, body.ids, tag)) for tag in (*body.add, *body.remove)}
-
-        before = have()
-        changed = history.change_tags(viewer.scope, body.ids, add=body.add, remove=body.remove)
-        after = have()
-        return Tagged(
-            changed=changed,
-            added={tag: sorted(after[tag] - before[tag]) for tag in body.add},
-            removed={tag: sorted(before[tag] - after[tag]) for tag in body.remove},
-        )
+        done = history.change_tags(viewer.scope, body.ids, add=body.add, remove=body.remove)
+        return Tagged(changed=done.count, added=done.added, removed=done.removed)
 
     @router.post("/delete")
     def delete(body: Selected, viewer: CurrentViewer) -> Ids:

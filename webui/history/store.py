@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,23 @@ from webui.paths import Paths
 
 MAX_COMPARED = 10
 PROBE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """Pictures that were marked: how many of the chosen ones were the user's, and the ids of those that changed."""
+
+    count: int
+    changed: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Retagged:
+    """Pictures whose tags were changed: how many, and by tag the ids of those that it came to, or went from."""
+
+    count: int
+    added: dict[str, list[int]]
+    removed: dict[str, list[int]]
 
 
 class History:
@@ -220,42 +238,39 @@ class History:
 
     # Changing
 
-    def set_favourite(self, user: str | None, picture_ids: Sequence[int], favourite: bool) -> int:
-        """Mark or unmark; gives how many pictures it was done to."""
+    def set_favourite(self, user: str | None, picture_ids: Sequence[int], favourite: bool) -> Marked:
+        """Mark or unmark."""
         with self._database.write() as db:
             chosen = own_ids(db, user, picture_ids)
-            db.executemany("UPDATE pictures SET favourite=? WHERE id=?", [(favourite, one) for one in chosen])
-            return len(chosen)
+            other = "SELECT 1 FROM pictures WHERE id=? AND favourite<>?"
+            changed = [one for one in chosen if db.execute(other, (one, favourite)).fetchone()]
+            db.executemany("UPDATE pictures SET favourite=? WHERE id=?", [(favourite, one) for one in changed])
+            return Marked(len(chosen), changed)
 
     def change_tags(
         self, user: str | None, picture_ids: Sequence[int], *, add: Sequence[str] = (), remove: Sequence[str] = ()
-    ) -> int:
-        """Add and remove tags; gives how many pictures it was done to. Raises `InvalidParams` for too many tags."""
+    ) -> Retagged:
+        """Add and remove tags, however they are written. Raises `InvalidParams` for too many tags."""
         added, removed = clean_tags(list(add)), clean_tags(list(remove))
         with self._database.write() as db:
             chosen = own_ids(db, user, picture_ids)
+
+            def tagged(tag: str) -> set[int]:
+                has = "SELECT 1 FROM tags WHERE picture=? AND search=?"
+                return {one for one in chosen if db.execute(has, (one, fold(tag))).fetchone()}
+
+            before = {tag: tagged(tag) for tag in (*added, *removed)}
             for picture_id in chosen:
                 db.executemany(
                     "DELETE FROM tags WHERE picture=? AND search=?", [(picture_id, fold(tag)) for tag in removed]
                 )
                 rows.add_tags(db, picture_id, added)
                 clean_tags(rows.tags_of(db, picture_id))  # raises above the bound; nothing was changed then
-            return len(chosen)
-
-    def favourites_among(self, user: str | None, picture_ids: Sequence[int]) -> list[int]:
-        """Those of the user's pictures that are favourites."""
-        with self._database.read() as db:
-            chosen = own_ids(db, user, picture_ids)
-            marked = "SELECT favourite FROM pictures WHERE id=?"
-            return [one for one in chosen if db.execute(marked, (one,)).fetchone()["favourite"]]
-
-    def tagged_among(self, user: str | None, picture_ids: Sequence[int], tag: str) -> list[int]:
-        """Those of the user's pictures that have the tag, however it is written."""
-        names = [fold(name) for name in clean_tags([tag])]
-        with self._database.read() as db:
-            chosen = own_ids(db, user, picture_ids)
-            has = "SELECT 1 FROM tags WHERE picture=? AND search=?"
-            return [one for one in chosen if any(db.execute(has, (one, name)).fetchone() for name in names)]
+            return Retagged(
+                len(chosen),
+                added={tag: sorted(tagged(tag) - before[tag]) for tag in added},
+                removed={tag: sorted(before[tag] - tagged(tag)) for tag in removed},
+            )
 
     def set_notes(self, user: str | None, picture_id: int, notes: str) -> None:
         """Replace the notes. Raises `NotFound`, `InvalidParams` above 20,000 characters."""
