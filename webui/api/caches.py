@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Response
 
-from webui.api.common import ERRORS
+from webui.api.common import ERRORS, NO_STORE
 from webui.api.responses import CacheList, CachesCleared, CacheView
 from webui.api.viewer import AdminOnly
 
 if TYPE_CHECKING:
     from webui.jobs.service import JobService
-
-NO_STORE = {"cache-control": "no-store"}
 
 
 def cache_routes(jobs: JobService) -> APIRouter:

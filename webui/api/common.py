@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from webui.api.responses import ErrorView
 from webui.errors import InvalidParams, QueueFull, WebUIError
 
+NO_STORE = {"cache-control": "no-store"}  # for what may be another answer the next time
 MAX_JSON = 2 * 2**20  # bytes; a prompt has at most 200,000 characters
 
 ERRORS: dict[int | str, dict[str, Any]] = {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Response
 
-from webui.api.common import ERRORS
+from webui.api.common import ERRORS, NO_STORE
 from webui.api.responses import ExtensionList, ExtensionView, PanelList, PresetList, PresetView
 from webui.api.viewer import AdminOnly, CurrentViewer
 from webui.names import SAMPLER_NAMES, SCHEDULE_NAMES
@@ -18,8 +18,6 @@ from webui.names import SAMPLER_NAMES, SCHEDULE_NAMES
 if TYPE_CHECKING:
     from webui.catalog import Catalog
     from webui.extensions.front import FrontExtensions
-
-NO_STORE = {"cache-control": "no-store"}
 
 
 def extension_routes(extensions: FrontExtensions, catalog: Catalog) -> APIRouter:

@@ -1,4 +1,5 @@
-"""The history over HTTP: find, look, mark, delete and undo, make again, compare, share, take out and in.
+"""The history over HTTP: find, look, mark, delete and undo, make again, compare, take out and in. Links to pictures are
+in `sharing`.
 
 Every route acts for a `Viewer`; what is somebody else's is answered like what does not exist. Pictures are addressed by
 their id alone: no path ever comes from a request.
@@ -10,16 +11,13 @@ import contextlib
 import io
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi import Path as InPath
 from fastapi.responses import FileResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from webui import pictures
-from webui.api.common import ERRORS
+from webui.api.common import ERRORS, NO_STORE
 from webui.api.history_responses import (
     CardView,
     Changed,
@@ -36,6 +34,7 @@ from webui.api.history_responses import (
     Notes,
     OutlineView,
     PageView,
+    PictureId,
     PictureView,
     PlanView,
     PromptList,
@@ -45,10 +44,6 @@ from webui.api.history_responses import (
     ReplayStarted,
     RowView,
     Selected,
-    SharedView,
-    ShareMade,
-    ShareRequest,
-    ShareView,
     TagChange,
     Tagged,
     TagView,
@@ -57,17 +52,16 @@ from webui.api.history_responses import (
     card_view,
     family_view,
     page_view,
-    params_of,
     picture_view,
     plan_view,
 )
-from webui.api.pictures import MEDIA_TYPES
+from webui.api.pictures import PICTURE, picture_response
+from webui.api.sharing import sharing_routes
 from webui.api.viewer import CurrentViewer, ViewerOf, identify_by, only_viewer
-from webui.errors import HistoryUnavailable, InvalidParams, NotFound
+from webui.errors import HistoryUnavailable, InvalidParams
 from webui.history.query import MAX_QUERY
 from webui.history.search import MAX_PAGE
 from webui.history.store import History
-from webui.history.thumbnails import read_picture
 from webui.identity import Viewer
 
 if TYPE_CHECKING:
@@ -75,20 +69,17 @@ if TYPE_CHECKING:
     from webui.inputs import InputRights
     from webui.jobs.service import JobService
 
-NO_STORE = {"cache-control": "no-store"}
 KEEP = {"cache-control": "private, max-age=31536000, immutable"}  # for addresses that change with their content
 MAX_IMPORT = 64 * 2**20  # bytes
 
 # What is answered that is not JSON.
 THUMBNAIL: dict[int | str, dict[str, Any]] = {200: {"content": {"image/webp": {}}}}
-PICTURE: dict[int | str, dict[str, Any]] = {200: {"content": {kind: {} for kind in sorted(set(MEDIA_TYPES.values()))}}}
 ZIP: dict[int | str, dict[str, Any]] = {200: {"content": {"application/zip": {}}}}
 LINES: dict[int | str, dict[str, Any]] = {200: {"content": {"application/x-ndjson": {}}}}
 
 Search = Annotated[str, Query(max_length=MAX_QUERY)]
 Cursor = Annotated[str, Query(max_length=40)]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
-PictureId = Annotated[int, InPath(ge=1, lt=2**63)]
 IdList = Annotated[str, Query(max_length=60_000, pattern=r"^\d{1,19}(,\d{1,19})*$")]
 
 
@@ -107,7 +98,7 @@ def history_routes(
     router.include_router(_typing(history))
     router.include_router(_one_picture(history))
     router.include_router(_again(history, jobs, catalog, rights))
-    router.include_router(_sharing(history))
+    router.include_router(sharing_routes(history))
     return router
 
 
@@ -314,7 +305,7 @@ def _one_picture(history: History) -> APIRouter:
     @router.get("/file", response_class=FileResponse, responses=PICTURE)
     def file(picture_id: PictureId, viewer: CurrentViewer, download: bool = False) -> FileResponse:
         """The picture, exactly as it lies on the disk."""
-        return _file(history.file(viewer.scope, picture_id), download=download)
+        return picture_response(history.file(viewer.scope, picture_id), download=download)
 
     @router.post("/notes")
     def notes(picture_id: PictureId, body: Notes, viewer: CurrentViewer) -> PictureView:
@@ -376,55 +367,6 @@ def _again(history: History, jobs: JobService, catalog: Catalog, rights: InputRi
     return router
 
 
-def _sharing(history: History) -> APIRouter:
-    router = APIRouter()
-
-    @router.post("/history/{picture_id}/share", status_code=201)
-    def share(picture_id: PictureId, body: ShareRequest, viewer: CurrentViewer) -> ShareMade:
-        """Make a link to the picture that works without an account, until it is ended."""
-        made = history.share(viewer.scope, picture_id, days=body.days, with_parameters=body.with_parameters)
-        return ShareMade(id=made.id, path=f"shared/{made.token}", expires=made.expires)
-
-    @router.get("/history/{picture_id}/shares")
-    def shares(picture_id: PictureId, response: Response, viewer: CurrentViewer) -> list[ShareView]:
-        """The picture's links that are in force."""
-        response.headers.update(NO_STORE)
-        return [ShareView(**asdict(one)) for one in history.shares(viewer.scope, picture_id)]
-
-    @router.post("/history/shares/{share_id}/revoke")
-    def revoke(share_id: PictureId, viewer: CurrentViewer) -> Changed:
-        """End a link."""
-        history.revoke(viewer.scope, share_id)
-        return Changed(changed=1)
-
-    @router.get("/shared/{token}")
-    def shared(token: str, response: Response) -> SharedView:
-        """What a link shows. Needs no account: the token is the right to see it."""
-        response.headers.update(NO_STORE)
-        picture, with_parameters = history.shared(token)
-        record = picture.record
-        return SharedView(
-            picture=f"shared/{token}/picture",
-            width=record.width,
-            height=record.height,
-            created=record.created,
-            infotext=record.infotext if with_parameters else "",
-            params=params_of(picture) if with_parameters else None,
-        )
-
-    @router.get("/shared/{token}/picture", response_class=Response, responses=PICTURE)
-    def shared_picture(token: str) -> Response:
-        """The shared picture; without the text inside it when the parameters were not shared."""
-        path, with_parameters = history.shared_file(token)
-        if with_parameters:
-            response = _file(path)
-            response.headers.update(NO_STORE)
-            return response
-        return Response(_without_text(path), media_type="image/png", headers=NO_STORE)
-
-    return router
-
-
 def _numbers(ids: str) -> list[int]:
     return [int(text) for text in ids.split(",")]
 
@@ -432,17 +374,3 @@ def _numbers(ids: str) -> list[int]:
 def _archive(history: History, viewer: Viewer, ids: list[int]) -> StreamingResponse:
     headers = {**NO_STORE, "content-disposition": 'attachment; filename="pictures.zip"'}
     return StreamingResponse(history.zip(viewer.scope, ids), media_type="application/zip", headers=headers)
-
-
-def _file(path: Path, *, download: bool = False) -> FileResponse:
-    media_type = MEDIA_TYPES.get(path.suffix.lower())
-    if media_type is None:
-        raise NotFound("There is no such file.", "Refresh the list; it may have been moved or deleted.")
-    kind: Literal["attachment", "inline"] = "attachment" if download else "inline"
-    headers = {"cache-control": "private, no-cache"}
-    return FileResponse(path, media_type=media_type, filename=path.name, content_disposition_type=kind, headers=headers)
-
-
-def _without_text(path: Path) -> bytes:
-    with pictures.opened(read_picture(path)) as image:
-        return pictures.encode(pictures.without_stealth(image), "png")

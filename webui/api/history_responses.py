@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
+from fastapi import Path as InPath
 from pydantic import BaseModel, ConfigDict, Field
 
 from webui.errors import InvalidParams
@@ -15,6 +16,7 @@ from webui.history.rights import MAX_SELECTED, Picture
 from webui.history.search import Card, Page
 
 Id = Annotated[int, Field(ge=1, lt=2**63)]
+PictureId = Annotated[int, InPath(ge=1, lt=2**63)]
 Tag = Annotated[str, Field(max_length=100)]
 
 

@@ -16,8 +16,8 @@ from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from webui.api.common import ERRORS, AsciiJSON, JsonBody
-from webui.api.pictures import MEDIA_TYPES, media_type
+from webui.api.common import ERRORS, NO_STORE, AsciiJSON, JsonBody
+from webui.api.pictures import PICTURE, media_type
 from webui.api.responses import Accepted, ErrorView, JobCreated, JobList, JobView, Position
 from webui.api.streaming import OVER, event_stream, until_over
 from webui.api.viewer import CurrentViewer, own_job, steered_job
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 MAX_LISTED = 500
 MAX_PICTURES = 100_000  # more than any job has
 MAX_WAIT = 60.0  # seconds; proxies give up after that
-NO_STORE = {"cache-control": "no-store"}
 NOTHING_NEW: dict[int | str, dict[str, Any]] = {204: {"description": "Nothing changed since `rev`"}}
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
@@ -43,7 +42,6 @@ JPEG: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/jpeg": {}}},
     204: {"description": "There is no preview (yet)"},
 }
-UNSAVED: dict[int | str, dict[str, Any]] = {200: {"content": {kind: {} for kind in sorted(set(MEDIA_TYPES.values()))}}}
 _SUBMIT_EXAMPLE = {"prompt": "a red apple on a table", "steps": 20, "sampler": "Euler a", "seed": 7}
 _SUBMIT_BODY = {
     "requestBody": {
@@ -192,7 +190,7 @@ def _looking(jobs: JobService) -> APIRouter:
             return Response(status_code=204, headers=NO_STORE)
         return Response(jpeg, media_type="image/jpeg", headers=NO_STORE)
 
-    @router.get("/pictures/{index}.png", response_class=Response, responses=UNSAVED)
+    @router.get("/pictures/{index}.png", response_class=Response, responses=PICTURE)
     def unsaved(job_id: str, index: int, viewer: CurrentViewer) -> Response:
         """A finished picture that was not to be saved, or that the disk did not take, from memory."""
         own_job(jobs, viewer, job_id)

@@ -6,13 +6,11 @@ from typing import Protocol
 
 from fastapi import APIRouter, Request, Response
 
-from webui.api.common import ERRORS
+from webui.api.common import ERRORS, NO_STORE
 from webui.api.responses import LinkView, NetworkView, ViewerView
 from webui.api.viewer import CurrentViewer
 from webui.errors import InvalidParams
 from webui.identity import Viewer
-
-NO_STORE = {"cache-control": "no-store"}
 
 
 class Network(Protocol):

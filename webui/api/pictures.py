@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse
@@ -25,6 +26,7 @@ MEDIA_TYPES = {
     ".webp": "image/webp",
     ".avif": "image/avif",
 }
+PICTURE: dict[int | str, dict[str, Any]] = {200: {"content": {kind: {} for kind in sorted(set(MEDIA_TYPES.values()))}}}
 # A picture's name is never used twice, so what a browser has is right for ever; it is nobody else's to keep.
 IMMUTABLE = {"cache-control": "private, max-age=31536000, immutable"}
 MAX_PICTURE = 64 * 2**20  # bytes
@@ -38,6 +40,16 @@ def picture_file(outputs: Path, name: str) -> tuple[Path, str]:
     if media_type is None or any(part.startswith(".") for part in parts):
         raise NotFound("There is no such file.", "Refresh the list; it may have been moved or deleted.")
     return path, media_type
+
+
+def picture_response(path: Path, *, download: bool = False) -> FileResponse:
+    """A picture's file as it lies on the disk, which browsers ask for again. Raises `NotFound`."""
+    media_type = MEDIA_TYPES.get(path.suffix.lower())
+    if media_type is None:
+        raise NotFound("There is no such file.", "Refresh the list; it may have been moved or deleted.")
+    kind: Literal["attachment", "inline"] = "attachment" if download else "inline"
+    headers = {"cache-control": "private, no-cache"}
+    return FileResponse(path, media_type=media_type, filename=path.name, content_disposition_type=kind, headers=headers)
 
 
 Owns = Callable[[Viewer, str], bool]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
-from webui.api.common import ERRORS, JsonBody, fields_of
+from webui.api.common import ERRORS, NO_STORE, JsonBody, fields_of
 from webui.api.completion import KINDS, complete
 from webui.api.parameters import ParametersReader
 from webui.api.responses import CompletionView, ParametersView, StyleList, StyleView, TokenCount
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from webui.catalog.models import ModelFile
     from webui.settings import SettingsStore
 
-NO_STORE = {"cache-control": "no-store"}
 MAX_QUERY = 100
 _COUNTED = ("steps", "emphasis", "comma_backtrack", "prompt_compatibility")
 
