@@ -210,12 +210,18 @@ def test_a_password_may_hold_colons_and_any_letters(house: Door, password: str) 
     assert house.who(authorization=basic("ann", password)) == ["ann", False]
 
 
-def test_a_program_that_sends_its_password_each_time_is_hashed_once(
-    house: Door, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def hashed(house: Door, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names whose passwords are looked at from now on."""
     tried: list[str] = []
     real = house.accounts.sign_in
     monkeypatch.setattr(house.accounts, "sign_in", lambda name, word: (tried.append(name), real(name, word))[1])
+    return tried
+
+
+def test_a_program_that_sends_its_password_each_time_is_hashed_once(
+    house: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = hashed(house, monkeypatch)
     for _ in range(3):
         assert house.who(authorization=basic("ann", PASSWORD)) == ["ann", False]
     house.accounts.add("ann", "changed since then")
@@ -364,9 +370,7 @@ def test_guesses_that_are_sent_together_are_slowed_down_too(house: Door, monkeyp
 def test_a_password_that_is_sent_many_times_together_is_hashed_once(
     house: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tried: list[str] = []
-    real = house.accounts.sign_in
-    monkeypatch.setattr(house.accounts, "sign_in", lambda name, word: (tried.append(name), real(name, word))[1])
+    tried = hashed(house, monkeypatch)
     access = Access(ServeOptions(host="0.0.0.0"), house.accounts, house.sessions, house.links)
     scope = {"type": "http", "headers": [(b"authorization", basic("ann", PASSWORD).encode())], "client": (PEER, 1)}
 
