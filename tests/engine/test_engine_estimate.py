@@ -17,7 +17,8 @@ from webui.engine.checkpoints.loader import meta_unet, meta_vae
 from webui.engine.estimate import USABLE, Need, choose, unet_activations, vae_activations
 from webui.engine.files.dims import UnetDims
 from webui.engine.fitting import needed
-from webui.engine.memory.residency import MEDVRAM_RESIDENT, Residency, bytes_on
+from webui.engine.memory.residency import MEDVRAM_RESIDENT, Residency
+from webui.engine.memory.weights import bytes_on
 from webui.engine.memory.streaming import SLOTS
 from webui.settings import MemoryMode
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from webui.engine.estimate import USABLE, Choice, Need, choose, unet_activations, vae_activations
 from webui.engine.latents.vae import SCALE, TILE_SIDES
-from webui.engine.memory.residency import bytes_on, network_bytes
 from webui.engine.memory.usage import free_memory, give_back
+from webui.engine.memory.weights import bytes_on, largest_layer, network_bytes
 from webui.engine.passes import Pass
 from webui.engine.shared import Tools
 
@@ -53,11 +53,7 @@ def needed(tools: Tools, one: Pass, others: int = 0) -> Need:
         texts=sum(map(network_bytes, texts)),
         vae=network_bytes(vae.module),
         others=others,
-        layer=max(
-            sum(p.nbytes for p in layer.parameters(recurse=False))
-            for network in _networks(one)
-            for layer in network.modules()
-        ),
+        layer=max(map(largest_layer, _networks(one))),
         step=unet_activations(checkpoint.dims, height, width, prompts * params.batch_size, size, attention),
         least_step=unet_activations(checkpoint.dims, height, width, 1, size, attention),
         codec=vae_activations(vae.dims, min(height, whole), min(width, whole), vae.dtype.itemsize),

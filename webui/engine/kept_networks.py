@@ -13,6 +13,7 @@ from torch import Tensor
 from webui.catalog import Catalog, ModelFile
 from webui.engine.compute.device import DeviceChoice
 from webui.engine.files.weights import Fingerprint, open_weights
+from webui.engine.memory.weights import network_bytes
 from webui.events import Event, Loaded, Loading
 from webui.provenance import UsedModel
 from webui.settings import Settings
@@ -77,10 +78,7 @@ class KeptNetworks:
     @property
     def held(self) -> dict[str, int]:
         """The networks in memory, by the names of their files, each with its bytes."""
-        return {
-            Path(path).name: sum(p.nbytes for p in network.parameters())
-            for (path, _), network in self._networks.items()
-        }
+        return {Path(path).name: network_bytes(network) for (path, _), network in self._networks.items()}
 
     def clear(self) -> None:
         """Forget them all. Whoever asks for it gives their memory back."""

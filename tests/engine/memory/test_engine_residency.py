@@ -15,8 +15,9 @@ from recording_bus import CPU, RecordingBus
 from torch import Tensor
 
 from webui.engine.conditioning.text import ChunkCache, Conditioning, PromptEncoder
-from webui.engine.memory.residency import Residency, bytes_on
+from webui.engine.memory.residency import Residency
 from webui.engine.memory.streaming import SLOTS
+from webui.engine.memory.weights import bytes_on
 from webui.engine.networks.attachment import AttachmentSwitch, ChangedWeights
 from webui.prompt import chunk_text, clip_tokenizer, parse_prompt
 from webui.settings import MemoryMode

@@ -15,7 +15,7 @@ from webui.engine.conditioning.text import TextEncoder
 from webui.engine.files.dims import SDXL_FAMILIES, UnetDims, VaeDims
 from webui.engine.files.weights import Fingerprint, Weights, file_fingerprint
 from webui.engine.latents.vae import Vae
-from webui.engine.memory.residency import network_bytes
+from webui.engine.memory.weights import network_bytes
 from webui.engine.networks.attachment import AttachmentSwitch
 from webui.engine.networks.lora import CheckpointAdapters
 from webui.errors import BadModelFile

@@ -208,9 +208,9 @@ class ModelStore:
         """
 
         def full() -> bool:
-            held = sum(loaded.bytes for loaded in self._checkpoints.values())
-            count = len(self._checkpoints) + bool(size)
-            return count > self.keep or bool(self.limit and held + size > self.limit)
+            if len(self._checkpoints) + bool(size) > self.keep:
+                return True
+            return bool(self.limit) and sum(held.bytes for held in self._checkpoints.values()) + size > self.limit
 
         while full() and (spare := [path for path in self._checkpoints if path not in needed]):
             self._forget(spare[0])

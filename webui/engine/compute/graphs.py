@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from webui.engine.memory.usage import give_back, is_out_of_memory
+from webui.engine.memory.weights import layers_of
 
 KEPT = 8  # graphs
 REMEMBERED = 64  # shapes that were met once
@@ -237,7 +238,7 @@ def layout_of(network: Any, device: torch.device) -> Hashable | None:
     That is so where a tensor is not on `device` all the time, and where a hook runs.
     """
     found: list[Hashable] = []
-    for module in network.modules():
+    for module in layers_of(network):
         if module._forward_hooks or module._forward_pre_hooks:
             return None
         for tensor in (*module._parameters.values(), *module._buffers.values()):

@@ -20,8 +20,9 @@ from webui.engine.estimate import USABLE, vae_activations
 from webui.engine.files.dims import VaeDims
 from webui.engine.files.weights import Fingerprint
 from webui.engine.memory.fetching import Fetch, Fetched
-from webui.engine.memory.residency import Residency, network_bytes
+from webui.engine.memory.residency import Residency
 from webui.engine.memory.usage import free_memory, give_back, is_out_of_memory
+from webui.engine.memory.weights import network_bytes
 from webui.errors import NanDetected
 from webui.events import Warning
 from webui.operations import VaeTiling

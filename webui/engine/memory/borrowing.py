@@ -6,7 +6,7 @@ into its place again. Only where somebody put another tensor there meanwhile, as
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from webui.engine.memory.bus import Bus, extent, laid_out
+from webui.engine.memory.weights import tensors_of
 
 
 class _Loan(NamedTuple):
@@ -61,12 +62,6 @@ class Borrowing:
         """A place for it on the device, laid out as it is. One for each, so that they can be given up one by one."""
         [copy] = laid_out(self.bus.room(extent(source)), (source,))
         return copy
-
-
-def tensors_of(network: Any) -> Iterator[Tensor]:
-    """Its parameters and buffers."""
-    yield from network.parameters()
-    yield from network.buffers()
 
 
 def _place_of(tensor: Tensor) -> StorageWeakRef:

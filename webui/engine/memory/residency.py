@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from webui.engine.memory.borrowing import Borrowing, tensors_of
+from webui.engine.memory.borrowing import Borrowing
 from webui.engine.memory.bus import Bus, bus_to
 from webui.engine.memory.streaming import LayerStream
+from webui.engine.memory.weights import network_bytes, parameters_of, tensors_of
 from webui.settings import MemoryMode
 
 MODES = tuple(MemoryMode)  # each more frugal than the one before
@@ -182,23 +183,13 @@ class Residency:
         stay.end()
 
 
-def network_bytes(network: Any) -> int:
-    """Of its parameters."""
-    return sum(p.numel() * p.element_size() for p in network.parameters())
-
-
-def bytes_on(network: Any, device: torch.device) -> int:
-    """Of those of its parameters that are there now."""
-    return sum(p.nbytes for p in network.parameters() if p.device.type == device.type)
-
-
 def _limit_of(mode: MemoryMode, limit: int | None) -> int | None:
     return limit if mode is MemoryMode.normal else 0
 
 
 def is_on(network: Any, device: torch.device) -> bool:
     """A network is moved as a whole, so its first parameter tells."""
-    return all(parameter.device.type == device.type for parameter in itertools.islice(network.parameters(), 1))
+    return all(parameter.device.type == device.type for parameter in itertools.islice(parameters_of(network), 1))
 
 
 def _move(network: Any, device: torch.device) -> None:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from webui.engine.memory.borrowing import Borrowing
 from webui.engine.memory.bus import Bus, Mark, aligned, extent, laid_out
+from webui.engine.memory.weights import own_parameters
 
 SLOTS = 3
 _SMALL = 0.1  # of the largest layer: while a smaller one runs, hardly anything comes, and so it is better there itself
@@ -66,10 +67,10 @@ class LayerStream:
 
         What is no parameter (a few numbers) comes on top of that.
         """
-        layers = [layer for layer in network.modules() if _parameters(layer)]
-        stay = staying([sum(p.nbytes for p in _parameters(layer)) for layer in layers], resident)
+        layers = [layer for layer in network.modules() if own_parameters(layer)]
+        stay = staying([sum(p.nbytes for p in own_parameters(layer)) for layer in layers], resident)
         here = [layer for layer, stays in zip(layers, stay, strict=True) if stays]
-        self._resident.take([*(p for layer in here for p in _parameters(layer)), *network.buffers()])
+        self._resident.take([*(p for layer in here for p in own_parameters(layer)), *network.buffers()])
         self._network = network
         # Compiled code would run without the layers' hooks, or fail in them.
         self._compiled, network._compiled_call_impl = network._compiled_call_impl, None
@@ -101,7 +102,7 @@ class LayerStream:
     def _before(self, layer: Any) -> None:
         slot = self._found(layer) or self._fetch(layer)
         self.bus.await_(slot.arrived)
-        for parameter, copy in zip(_parameters(layer), slot.copies, strict=True):
+        for parameter, copy in zip(own_parameters(layer), slot.copies, strict=True):
             parameter.data = copy
         slot.running = True
         if self._last is not None:
@@ -115,7 +116,7 @@ class LayerStream:
         slot = next((slot for slot in self._slots if slot.layer is layer and slot.running), None)
         if slot is None:  # it never began: its input was refused before
             return
-        for parameter, source in zip(_parameters(layer), slot.sources, strict=True):
+        for parameter, source in zip(own_parameters(layer), slot.sources, strict=True):
             parameter.data = source
         slot.running = False
         slot.free = self.bus.mark()
@@ -139,9 +140,9 @@ class LayerStream:
         slot.layer = None  # as long as its room is not sure
         if not sources or not _same(sources, layer):
             with torch.inference_mode(False), torch.no_grad():  # ordinary tensors, which stay the network's own
-                for parameter in _parameters(layer):
+                for parameter in own_parameters(layer):
                     parameter.data = self.bus.pinned(parameter.data)
-                sources = tuple(p.data for p in _parameters(layer))
+                sources = tuple(p.data for p in own_parameters(layer))
                 copies = tuple(laid_out(self._room(slot, sources), sources))
             slot.places[id(layer)] = sources, copies
         slot.layer, slot.sources, slot.copies = layer, sources, copies
@@ -182,14 +183,9 @@ def staying(sizes: Sequence[int], room: int) -> list[bool]:
     return stay
 
 
-def _parameters(layer: Any) -> list[Any]:
-    """Its own; `parameters(recurse=False)` says the same and takes ten times as long, at each call of each layer."""
-    return [parameter for parameter in layer._parameters.values() if parameter is not None]
-
-
 def _same(sources: Sequence[Tensor], layer: Any) -> bool:
     """Whether the layer's parameters are those; kept alive by the slot, an address is never another tensor's."""
-    now = _parameters(layer)
+    now = own_parameters(layer)
     return len(now) == len(sources) and all(
         parameter.data_ptr() == source.data_ptr() for parameter, source in zip(now, sources, strict=True)
     )

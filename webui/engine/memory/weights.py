@@ -1,0 +1,68 @@
+"""The weights of a network, and how many bytes they are. Every job asks, several times, before its first step.
+
+torch's own walk through a network makes up the names of everything on the way: for the 686 parameters of SD1.5's
+UNet it takes 4 ms and more, almost as long as a fast GPU for a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def layers_of(network: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    """Every module in it, itself first and each once, in no order that matters."""
+    waiting, seen = [network], {network}
+    while waiting:
+        layer = waiting.pop()
+        yield layer
+        found = [inner for inner in layer._modules.values() if inner is not None and inner not in seen]
+        seen.update(found)
+        waiting += found
+
+
+def own_parameters(layer: torch.nn.Module) -> list[Any]:
+    """Those of the module itself. `parameters(recurse=False)` says the same and takes ten times as long."""
+    return [parameter for parameter in layer._parameters.values() if parameter is not None]
+
+
+def parameters_of(network: Any) -> Iterator[Tensor]:
+    """Each once. `network`: a module, or anything that has `parameters`."""
+    if not isinstance(network, torch.nn.Module):
+        yield from network.parameters()
+        return
+    yield from _once(own_parameters(layer) for layer in layers_of(network))
+
+
+def tensors_of(network: torch.nn.Module) -> Iterator[Tensor]:
+    """Its parameters and buffers, each once."""
+    yield from parameters_of(network)
+    yield from _once(layer._buffers.values() for layer in layers_of(network))
+
+
+def network_bytes(network: Any) -> int:
+    """Of its parameters."""
+    return sum(p.nbytes for p in parameters_of(network))
+
+
+def bytes_on(network: Any, device: torch.device) -> int:
+    """Of those of its parameters that are there now."""
+    return sum(p.nbytes for p in parameters_of(network) if p.device.type == device.type)
+
+
+def largest_layer(network: torch.nn.Module) -> int:
+    """Bytes of the module that has most parameters of its own."""
+    return max(sum(p.nbytes for p in own_parameters(layer)) for layer in layers_of(network))
+
+
+def _once(groups: Iterable[Iterable[Tensor | None]]) -> Iterator[Tensor]:
+    """By identity: tensors compare by their numbers."""
+    seen: set[int] = set()
+    for group in groups:
+        for tensor in group:
+            if tensor is not None and id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield tensor
