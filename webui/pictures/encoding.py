@@ -16,7 +16,9 @@ MAX_SIDE = {"jpeg": 65_500, "webp": 16_383, "avif": 32_768}
 MAX_JPEG_TEXT = 65_000  # bytes: an EXIF segment of a JPEG ends at 64 KB
 INFOTEXT_KEY = "parameters"
 _FULL_COLOUR_QUALITY = 95  # from here on colour is stored at full resolution
-_PNG_LEVEL = 4  # of 1 to 9; takes half as long as the usual 6 for files a hundredth or two larger
+# Takes half as long as the usual way, for files of the same size: the filtered pixels of a picture hardly ever repeat,
+# so it is in vain to look for what was there before, but for runs of one value.
+_PNG_STRATEGY = Image.RLE
 _AVIF_SPEED = 8  # of 0 to 10; twice as fast as the usual 6 for files a few hundredths larger
 
 
@@ -71,7 +73,7 @@ def _save_png(image: Image.Image, infotext: str, extra: Mapping[str, str], buffe
     texts = {INFOTEXT_KEY: infotext, **extra} if infotext else dict(extra)
     for key, text in texts.items():
         chunks.add_text(key.encode("latin-1", "replace").decode("latin-1")[:79], _clean(text))
-    image.save(buffer, "PNG", pnginfo=chunks, compress_level=_PNG_LEVEL)
+    image.save(buffer, "PNG", pnginfo=chunks, compress_level=1, compress_type=_PNG_STRATEGY)
 
 
 def _clean(text: str) -> str:
