@@ -74,23 +74,23 @@ def test_the_files_are_as_small_as_was_promised() -> None:
 
 
 def test_colours_and_shapes_are_what_was_asked_for(studio: Studio) -> None:
-    tasks = shape_tasks(random.Random(3), 16)
+    tasks = shape_tasks(random.Random(3), 8)
     pictures = studio.draw([task.prompt for task in tasks])
     right = 0
     for task, picture in zip(tasks, pictures, strict=True):
         colours = colours_of(picture) == (task.scene.colours[0], task.scene.background)
         right += colours and shape_of(picture) == task.scene.shapes[0]
-    assert right >= 14
+    assert right >= 7
 
 
 def test_things_are_counted(studio: Studio) -> None:
-    prompts = ["an apple", "two apples", "three cars", "four mushrooms"] * 2
+    prompts = ["an apple", "two apples", "three cars", "four mushrooms"]
     counted = [count_of(picture) for picture in studio.draw(prompts)]
-    assert sum(found == wanted for found, wanted in zip(counted, [1, 2, 3, 4] * 2, strict=True)) >= 6
+    assert sum(found == wanted for found, wanted in zip(counted, [1, 2, 3, 4], strict=True)) >= 3
 
 
 def test_seeds_give_pictures_that_differ_in_more_than_noise(studio: Studio) -> None:
-    pictures = studio.draw(["a red apple"] * 6).astype(float)
+    pictures = studio.draw(["a red apple"] * 4).astype(float)
     backgrounds = np.stack([background_of(picture) for picture in pictures.astype(np.uint8)])
     assert np.ptp(backgrounds, axis=0).max() > 10
     differences = [np.abs(a - b).mean() for i, a in enumerate(pictures) for b in pictures[:i]]
@@ -106,7 +106,7 @@ def test_other_sizes_stay_sane(engine: Engine, size: tuple[int, int]) -> None:
 
 def test_the_lora_makes_pixel_art(equipped: Engine) -> None:
     usual, blocks = [], []
-    for seed in (5, 6, 7):
+    for seed in (5, 6):
         usual.append(drawn(equipped, prompt="a red apple, pixel art", seed=seed))
         blocks.append(drawn(equipped, prompt="a red apple, pixel art <lora:pixel-art:1>", seed=seed))
     assert blockiness(np.stack(usual)) < 1.6 / BLOCK  # of the contrast between neighbours; evenly spread: 1 / BLOCK
@@ -126,7 +126,7 @@ def test_the_second_vae_restores_better_and_its_choice_shows(equipped: Engine) -
     weights = Weights(file)
     shapes = {name: info.shape for name, info in weights.tensors.items()}
     second = fill(plan_vae(weights, vae_dims(shapes, None)), Target(torch.device("cpu"), torch.float32))
-    scenes = [draw(task.scene, [], 128) for task in shape_tasks(random.Random(4), 12)]
+    scenes = [draw(task.scene, [], 128) for task in shape_tasks(random.Random(4), 6)]
     pictures = np.stack([np.asarray(scene) for scene in scenes])
     first = open_checkpoint(EMBEDDED_CHECKPOINT).vae
     assert psnr(second, pictures).mean() > psnr(first, pictures).mean() + 0.3

@@ -64,6 +64,7 @@ CASES: dict[str, dict[str, Any]] = {
     "JPEG": {"image_format": "jpeg", "image_quality": 60},
     "AVIF": {"image_format": "avif", "image_quality": 60},
     **{name: {"sampler": name} for name, info in SAMPLER_NAMES.items() if not info.flow},
+    "DPM adaptive": {"sampler": "DPM adaptive", "sigma_min": 2.0, "sigma_max": 3.0},  # it takes as many steps as it needs
     **{f"schedule {name}": {"schedule": name, "sampler": "Euler"} for name in SCHEDULE_NAMES},
 }
 
