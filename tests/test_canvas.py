@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from webui.operations import Frame, Hires, Init, Inpaint
-from webui.pictures import colours, masks
-from webui.pictures.canvas import prepare
+from webui.pictures import colours, masks, resizing
+from webui.pictures.canvas import flattened, prepare
 from webui.pictures.resizing import cropped, filled, framed, resized
 
 side = st.integers(8, 90)
@@ -141,6 +141,27 @@ def test_the_part_that_is_drawn_is_pasted_back_where_it_was_cut() -> None:
     assert (made[20:40, 30:50] == 255).all()
     made[20:40, 30:50] = array(image)[20:40, 30:50]
     assert (made == array(image)).all()
+
+
+def test_strip_by_strip_every_pixel_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    clear = gradient(50, 43)
+    clear.putalpha(Image.effect_noise((50, 43), 90))
+    dots = Image.effect_noise((50, 43), 90).point(lambda value: 255 if value > 200 else 0)
+
+    def made() -> list[Any]:
+        soft = masks.blurred(dots, 2, 3)
+        laid = masks.laid_over(clear.convert("RGB").rotate(180), clear.convert("RGB"), soft)
+        return [array(one) for one in (soft, laid, flattened(clear, "#123456"))]
+
+    at_once = made()
+    monkeypatch.setattr(resizing, "_STRIP_PIXELS", 50 * 5)
+    assert all((one == other).all() for one, other in zip(at_once, made(), strict=True))
+
+
+def test_a_part_above_the_limit_of_pillow_is_cut_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    image = gradient(80, 60)
+    assert (array(resizing.cut(image, (3, 5, 77, 58))) == array(image)[5:58, 3:77]).all()
 
 
 @given(st.integers(0, 2**32 - 1))

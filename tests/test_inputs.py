@@ -71,24 +71,52 @@ def test_transparency_is_known(store: InputStore) -> None:
 
 
 def test_no_more_than_two_pictures_are_decoded_at_a_time(store: InputStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    at_once, most, lock = [], [0], threading.Lock()
+    beside, lock = [0], threading.Lock()
+    most, most_with_large = [0], [0]
     real = opening.open_image
 
-    def counted(*given: Any, **more: Any) -> Image.Image:
+    def counted(data: bytes, **more: Any) -> Image.Image:
         with lock:
-            at_once.append(1)
-            most[0] = max(most[0], len(at_once))
+            beside[0] += 1
+            most[0] = max(most[0], beside[0])
         time.sleep(0.01)
         try:
-            return real(*given, **more)
+            image = real(data, **more)
+            if image.width > 100:
+                most_with_large[0] = max(most_with_large[0], beside[0])
+            return image
         finally:
             with lock:
-                at_once.pop()
+                beside[0] -= 1
+
+    def compared(data: bytes) -> None:
+        with opening.both_opened(data, data) as (one, other):
+            assert one.size == other.size
 
     monkeypatch.setattr(opening, "open_image", counted)
+    monkeypatch.setattr(opening, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(opening, "MAX_RESULT_PIXELS", 3000)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(store.add, [png(size=(8, side)) for side in range(8, 16)]))
-    assert most[0] == opening.AT_ONCE
+        small = [pool.submit(store.add, png(size=(8, side))) for side in range(8, 16)]
+        large = [pool.submit(store.add, png(size=(200, side))) for side in range(8, 12)]
+        pairs = [pool.submit(compared, png(size=(8, side))) for side in range(8, 12)]
+        for done in (*small, *large, *pairs):
+            done.result()
+    assert (most[0], most_with_large[0]) == (opening.AT_ONCE, 1)
+    with pytest.raises(BadPicture, match="200x16 pixels"):
+        store.add(png(size=(200, 16)))
+
+
+def test_a_picture_above_what_is_decoded_beside_others_can_be_started_from(
+    store: InputStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "MAX_PIXELS", 100)
+    monkeypatch.setattr("webui.pictures.MAX_RESULT_PIXELS", 24 * 16)
+    kept = store.add(png())
+    assert store.open(kept.reference).size == (kept.width, kept.height) == (24, 16)
+    monkeypatch.setattr("webui.pictures.MAX_RESULT_PIXELS", 24 * 15)
+    with pytest.raises(BadPicture):
+        store.open(kept.reference)
 
 
 @pytest.mark.parametrize("data", [b"", b"#!/bin/sh\n", b"GIF89a" + b"\0" * 50, png()[:60]])

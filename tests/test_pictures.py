@@ -17,6 +17,7 @@ from PIL import ExifTags, Image, PngImagePlugin, features
 
 from webui import pictures
 from webui.errors import BadPicture
+from webui.paths import REPO_ROOT
 from webui.pictures.containers import picture_size, png_chunks, sniff
 from webui.pictures.exif import read_exif
 
@@ -47,6 +48,11 @@ def png_with(*chunks: bytes) -> bytes:
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_png_is_as_small_as_with_the_slow_search_for_repetitions() -> None:
+    drawn = Image.open(REPO_ROOT / "docs/images/embedded-model.jpg").convert("RGB").resize((256, 256))
+    assert len(pictures.encode(drawn)) < 1.02 * len(save(drawn, "PNG", compress_level=9))
 
 
 @pytest.mark.parametrize("text", [TEXT, WIDE, "x" * 100_000])
@@ -292,6 +298,9 @@ def test_H055_H056_H057_a_picture_past_the_limit_is_refused_before_it_is_decoded
     data = header_only(width, height) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
     with pytest.raises(BadPicture, match=f"{width}x{height} pixels"):
         pictures.open_image(data)
+    if width * height > pictures.MAX_RESULT_PIXELS:  # up to there, one is decoded while no other is
+        with pytest.raises(BadPicture, match=f"{width}x{height} pixels"), pictures.opened(data):
+            pytest.fail("it was opened")
     pictures.read_text(data)
 
 

@@ -124,7 +124,7 @@ class InputStore:
 
     def open(self, reference: str) -> Image.Image:
         """The picture, decoded and upright, in the mode it was stored in. Raises `NotFound` and `BadPicture`."""
-        return pictures.open_image(self.read(reference))
+        return pictures.open_image(self.read(reference), max_pixels=pictures.MAX_RESULT_PIXELS)
 
     def look(self, reference: str) -> InputPicture:
         """What is known of a stored picture. Raises `NotFound` and `BadPicture`."""

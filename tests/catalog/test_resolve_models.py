@@ -175,6 +175,7 @@ def test_an_enlargement_beyond_the_bound_is_refused_at_the_door(paths: Paths) ->
         Image.new("L", (width, height)).save(buffer, "PNG")
         return InputStore(paths.outputs).add(buffer.getvalue()).reference
 
+    around = dict.fromkeys(("left", "top", "right", "bottom"), 4096)
     large, small, thin = kept(1800, 1800), kept(100, 100), kept(10, 1000)
     refused: tuple[dict[str, Any], ...] = (
         {"extras": {"image": large, "scale": 8.0}},
@@ -182,6 +183,7 @@ def test_an_enlargement_beyond_the_bound_is_refused_at_the_door(paths: Paths) ->
         {"extras": {"image": small, "width": 16_384, "height": 16_384}},
         {"init": {"image": large}, "sd_upscale": {"scale": 8.0}},
         {"extras": {"scale": 8.0}, "sources": ({"image": large},)},
+        {"init": {"image": kept(10, 16_300), "frame": around}, "inpaint": {}, "width": 64, "height": 64},
     )
     for request in refused:
         with pytest.raises(InvalidParams, match="more than the 200 megapixels"):

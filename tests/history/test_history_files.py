@@ -25,6 +25,7 @@ from webui.history.rows import thumbnail_key
 from webui.history.skeleton import read_skeleton, size_of
 from webui.history.thumbnails import Thumbnails
 from webui.paths import Paths
+from webui.pictures import opening
 
 # --- reconcile -------------------------------------------------------------------------------------------------------
 
@@ -305,8 +306,8 @@ def test_a_picture_that_was_never_saved_can_be_deleted_and_restored(studio: Stud
 
 def test_what_is_larger_than_a_picture_from_outside_may_be_has_a_thumbnail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow's, in place of 89 million
-    monkeypatch.setattr(pictures, "MAX_PIXELS", 1000)
-    monkeypatch.setattr(thumbnails, "MAX_RESULT_PIXELS", 100_000)
+    monkeypatch.setattr(opening, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(opening, "MAX_RESULT_PIXELS", 100_000)
     for mode in ("RGB", "L", "RGBA"):
         sheet = pictures.encode(Image.new(mode, (400, 250)))
         assert pictures.upright_size(thumbnails.shrink(sheet)) == (320, 200)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from history_studio import CHECKPOINT, Studio, draw, ids
 
+from webui import pictures
 from webui.catalog import Catalog
 from webui.errors import InvalidParams, ModelNotFound, NotFound
 from webui.history import History
@@ -300,7 +301,10 @@ def test_equal_pixels_are_identical_whatever_the_file_says(studio: Studio, histo
     assert history.difference("", 1, 2).verdict == "identical"
 
 
-def test_a_difference_is_told_with_its_size_and_its_likely_causes(studio: Studio, history: History) -> None:
+def test_a_difference_is_told_with_its_size_and_its_likely_causes(
+    studio: Studio, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "open_image", lambda _data: pytest.fail("decoded without a turn"))
     studio.save(seed=1)
     studio.environment = Environment(torch="2.14.0", device="cuda:0 H200", dtype="float16", attention="sdpa")
     studio.models = (UsedModel("checkpoint", CHECKPOINT.name, "00" * 32),)

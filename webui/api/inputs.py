@@ -67,7 +67,8 @@ def input_routes(store: InputStore, outputs: Path, owns: Owns, rights: InputRigh
         viewer: CurrentViewer,
         output: Annotated[str | None, Query(max_length=1024)] = None,
     ) -> AsciiJSON:
-        """Keep a picture to start from. The body is the file itself (PNG, JPEG, WEBP or AVIF, at most 64 MB).
+        """Keep a picture to start from. The body is the file itself (PNG, JPEG, WEBP or AVIF, at most 64 MB and 200
+        megapixels).
 
         `?output=NAME` takes a saved picture (its name below /outputs/) instead; the body is then empty.
         """

@@ -10,7 +10,7 @@ from webui.catalog.vae_choice import NONE, canonical_selection, find_vae
 from webui.errors import BadPicture, InvalidParams, NotFound, UnsupportedModel
 from webui.inputs import InputStore
 from webui.names import AUTOMATIC, LATENT_UPSCALERS, NO_MODEL, PIXEL_UPSCALERS
-from webui.operations import MAX_RESULT_PIXELS, Extras, Hires, SdUpscale
+from webui.operations import MAX_RESULT_PIXELS, Extras, Frame, Hires, SdUpscale
 from webui.params import SIDE_MULTIPLE, GenerationParams
 from webui.settings import Settings
 
@@ -84,8 +84,9 @@ class Completion:
         return complete
 
     def _require_room(self, params: GenerationParams) -> None:
-        """Raises `InvalidParams` where extras or SD upscale would make a picture too large to be kept and opened."""
-        group, given = params.extras or params.sd_upscale, params.extras or params.init
+        """Raises `InvalidParams` where a picture would become too large to be kept and opened."""
+        frame = params.init.frame if params.init is not None else None
+        group, given = params.extras or params.sd_upscale or frame, params.extras or params.init
         if group is None or given is None or given.image is None:
             return
         size = self._inputs.size_of(given.image)
@@ -93,6 +94,8 @@ class Completion:
             return  # it is told when it is opened
         if isinstance(group, Extras):
             (width, height), _ = group.sizes(*size)
+        elif isinstance(group, Frame):
+            width, height = size[0] + group.left + group.right, size[1] + group.top + group.bottom
         else:
             width, height = int(size[0] * group.scale), int(size[1] * group.scale)
         if width * height > MAX_RESULT_PIXELS:

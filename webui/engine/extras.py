@@ -52,7 +52,7 @@ class ExtrasJob:
         if extras is None or extras.image is None:
             raise ValueError("the request names no picture for extras")
         data = InputStore(tools.paths.outputs).read(extras.image)
-        image = pictures.open_image(data)
+        image = pictures.open_image(data, max_pixels=pictures.MAX_RESULT_PIXELS)
         inner, size = extras.sizes(*image.size)
         names = upscalers_of(extras)
         self._steps = len(names) + (params.faces is not None)

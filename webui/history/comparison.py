@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from PIL import Image, ImageChops, ImageStat
+from PIL import ImageChops, ImageStat
 
 from webui import pictures
 from webui.errors import InvalidParams
@@ -65,16 +65,17 @@ def difference(first: tuple[Record, bytes | None], second: tuple[Record, bytes |
     if one_data is None or two_data is None:
         verdict: Verdict = "different" if one.pixels_sha256 and two.pixels_sha256 else "unknown"
         return Difference(verdict, None, None, ("A file is missing, so how far they differ cannot be told.",))
-    a, b = _pixels(one_data), _pixels(two_data)
     lossy = [record for record in (one, two) if not (record.path or "").lower().endswith(LOSSLESS)]
     notes = ("A file is lossy (JPEG, WEBP or AVIF): it differs from the pixels that were made.",) if lossy else ()
-    if a.size != b.size:
-        return Difference("other size", None, None, notes)
-    if not lossy and _digest(a) == _digest(b):
-        return Difference("identical", 0, 0.0)
-    delta = ImageChops.difference(a, b)
-    extrema = [high for _, high in delta.getextrema()]  # type: ignore[misc]  # of RGB: a pair for each channel
-    return Difference("different", int(max(extrema)), sum(ImageStat.Stat(delta).mean) / 3, notes)
+    with pictures.both_opened(one_data, two_data) as (a, b):
+        a, b = a.convert("RGB"), b.convert("RGB")
+        if a.size != b.size:
+            return Difference("other size", None, None, notes)
+        if not lossy and _digest(a) == _digest(b):
+            return Difference("identical", 0, 0.0)
+        delta = ImageChops.difference(a, b)
+        extrema = [high for _, high in delta.getextrema()]  # type: ignore[misc]  # of RGB: a pair for each channel
+        return Difference("different", int(max(extrema)), sum(ImageStat.Stat(delta).mean) / 3, notes)
 
 
 def _describe(record: Record) -> dict[tuple[Group, str], str]:
@@ -105,10 +106,6 @@ def _model(model: UsedModel | None) -> str:
     if model is None:
         return ""
     return f"{model.name} [{model.sha256[:10]}]" if model.sha256 else model.name
-
-
-def _pixels(data: bytes) -> Image.Image:
-    return pictures.open_image(data).convert("RGB")
 
 
 def _digest(image: Any) -> str:

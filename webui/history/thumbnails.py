@@ -21,7 +21,6 @@ from PIL import Image
 
 from webui import pictures
 from webui.errors import NotFound, WebUIError
-from webui.operations import MAX_RESULT_PIXELS
 from webui.paths import write_atomic
 
 SIDE = 320  # pixels of the longer side
@@ -33,7 +32,6 @@ WAITING = 4096  # pictures in line for the background thread; further ones wait 
 TOUCH_SECONDS = 24 * 3600.0
 PRUNE_EVERY = 500  # new thumbnails
 
-_large = threading.Lock()
 _KEY = re.compile(r"[0-9a-f]{32}")
 
 _log = logging.getLogger(__name__)
@@ -162,14 +160,8 @@ def read_picture(path: Path) -> bytes:
 
 
 def shrink(data: bytes) -> bytes:
-    """A picture's bytes as a small WEBP. Raises `WebUIError` for what is no picture.
-
-    What was enlarged, and sheets, are above the bound that pictures from outside have. They take up to a gigabyte while
-    they are read, so it is one at a time.
-    """
-    width, height = pictures.upright_size(data) or (0, 0)
-    with _large if width * height > pictures.MAX_PIXELS else contextlib.nullcontext():
-        picture = pictures.open_image(data, max_pixels=MAX_RESULT_PIXELS)
+    """A picture's bytes as a small WEBP. Raises `WebUIError` for what is no picture."""
+    with pictures.opened(data) as picture:
         mode = "RGBA" if "A" in picture.getbands() else "RGB"
         picture = picture if picture.mode == mode else picture.convert(mode)
         picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)

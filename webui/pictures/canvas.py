@@ -12,7 +12,7 @@ from PIL import Image
 
 from webui.operations import Init, Inpaint
 from webui.pictures import colours, masks
-from webui.pictures.resizing import Box, Size, cropped, filled, framed, lanczos, resized
+from webui.pictures.resizing import Box, Size, cropped, cut, filled, framed, lanczos, resized, strips
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,11 @@ def flattened(image: Image.Image, background: str) -> Image.Image:
     """RGB, on a background where the picture is transparent."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    layer = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", layer.size, background), layer).convert("RGB")
+    whole = Image.new("RGB", image.size)
+    for box in strips(image.size):
+        layer = image.crop(box).convert("RGBA")  # what is transparent in a palette is kept in a crop
+        whole.paste(Image.alpha_composite(Image.new("RGBA", layer.size, background), layer).convert("RGB"), box)
+    return whole
 
 
 def _plain(flat: Image.Image, init: Init, size: Size, blank: bool) -> Canvas:
@@ -95,7 +98,7 @@ def _part(flat: Image.Image, init: Init, size: Size, inpaint: Inpaint, drawn_par
     box = masks.masked_box(drawn_part, inpaint.padding, size)
     if box is None:
         raise ValueError("a black mask has no rectangle")
-    image, mask = filled(flat.crop(box), size), filled(drawn_part.crop(box), size)
+    image, mask = filled(cut(flat, box), size), filled(cut(drawn_part, box), size)
     return Canvas(
         image=_under(image, mask, inpaint),
         mask=mask,

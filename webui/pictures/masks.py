@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 from webui.operations import Frame
-from webui.pictures.resizing import Box, Size
+from webui.pictures.resizing import Box, Size, cut, strips
 
 ROUND_ABOVE = 128  # of 255: where a rounded mask begins
 _KERNEL_REACH = 2.5  # standard deviations
@@ -48,16 +48,35 @@ def with_frame(mask: Image.Image, frame: Frame) -> Image.Image:
 
 def blurred(mask: Image.Image, x: float, y: float) -> Image.Image:
     """A separable Gaussian; `x` and `y` are standard deviations in pixels. The kernel ends after 2.5 of them."""
+    whole = mask.copy()
+    reach = _reach(y)  # rows that a strip sees beside its own
+    for left, top, right, bottom in strips(mask.size):
+        above, below = max(0, top - reach), min(mask.height, bottom + reach)
+        given = cut(mask, (left, above, right, below))
+        if given.getbbox() is None:
+            continue  # black, as it is
+        values: NDArray[Any] = np.asarray(given, dtype=np.float64)
+        for axis, deviation in ((1, x), (0, y)):
+            values = _smoothed(values, deviation, axis)
+        whole.paste(Image.fromarray(values[top - above : bottom - above].astype(np.uint8)), (left, top))
+    return whole
+
+
+def _reach(deviation: float) -> int:
+    """Pixels to each side of the middle of a Gaussian's kernel."""
+    return int(_KERNEL_REACH * deviation + 0.5)
+
+
+def _smoothed(values: NDArray[Any], deviation: float, axis: int) -> NDArray[Any]:
+    """Whole numbers (H, W) smoothed along an axis, rounded again."""
     from scipy.ndimage import correlate1d
 
-    values: NDArray[Any] = np.asarray(mask, dtype=np.float64)
-    for axis, deviation in ((1, x), (0, y)):
-        if deviation > 0:
-            reach = int(_KERNEL_REACH * deviation + 0.5)
-            offsets = np.arange(-reach, reach + 1)
-            weights = np.exp(-(offsets**2) / (2 * deviation**2))
-            values = np.rint(correlate1d(values, weights / weights.sum(), axis=axis, mode="mirror"))
-    return Image.fromarray(values.astype(np.uint8))
+    if deviation <= 0:
+        return values
+    offsets = np.arange(-_reach(deviation), _reach(deviation) + 1)
+    weights = np.exp(-(offsets**2) / (2 * deviation**2))
+    smooth: NDArray[Any] = np.rint(correlate1d(values, weights / weights.sum(), axis=axis, mode="mirror"))
+    return smooth
 
 
 def doubled(mask: Image.Image) -> Image.Image:
@@ -114,11 +133,15 @@ def cut_out(image: Image.Image, mask: Image.Image) -> Image.Image:
 
 def laid_over(new: Image.Image, original: Image.Image, mask: Image.Image) -> Image.Image:
     """The original over the new picture where the mask is black: there the result is the original to the last bit."""
-    whole = new.convert("RGBA")
-    whole.alpha_composite(cut_out(original, mask))
-    result = whole.convert("RGB")
-    untouched = mask.point(lambda value: 255 if value == 0 else 0)
-    result.paste(original.convert("RGB"), mask=untouched)
+    result = original.convert("RGB")
+    for box in strips(mask.size):
+        part = cut(mask, box)
+        if part.getbbox() is None:
+            continue
+        mixed = cut(new, box).convert("RGBA")
+        mixed.alpha_composite(cut_out(cut(original, box), part))
+        drawn = part.point(lambda value: 255 if value else 0)
+        result.paste(mixed.convert("RGB"), box, drawn)
     return result
 
 

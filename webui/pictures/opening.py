@@ -13,18 +13,20 @@ from typing import IO
 from PIL import Image, features
 
 from webui.errors import BadPicture
+from webui.operations import MAX_RESULT_PIXELS
 from webui.pictures.containers import EXIF_MARK, Format, exif_of, jpeg_segments, picture_size, png_chunks, sniff
 from webui.pictures.exif import ORIENTATION, read_exif
 
-MAX_PIXELS = 64 * 2**20
+MAX_PIXELS = 64 * 2**20  # of a picture that is decoded beside others
 MAX_BYTES = 256 * 2**20  # of a file
 MAX_TEXT_BYTES = 16 * 2**20  # all text chunks of a PNG together, as they are in the file
 MAX_EXIF_BYTES = 2**20  # all EXIF segments of a JPEG together
 _FORMATS: tuple[Format, ...] = ("PNG", "JPEG", "WEBP", "AVIF")
-AT_ONCE = 2  # pictures that the server holds decoded: the largest take a quarter of a gigabyte each
+AT_ONCE = 2  # pictures that the server holds decoded: up to `MAX_PIXELS`, each takes a quarter of a gigabyte
 _TEXT_CHUNKS = frozenset({"tEXt", "zTXt", "iTXt"})
 
 _turn = threading.BoundedSemaphore(AT_ONCE)
+_gathering = threading.Lock()  # held by who waits for turns, so that no two wait with a part of them each
 
 # What turns a picture upright, by its EXIF orientation.
 _UPRIGHT = {
@@ -91,10 +93,29 @@ def _in_8_bits(grey: Image.Image) -> Image.Image:
 def opened(data: bytes, *, formats: tuple[Format, ...] = _FORMATS) -> Iterator[Image.Image]:
     """`open_image` for what answers requests: whoever comes third waits until the picture of another is done with.
 
+    A picture above `MAX_PIXELS` (a panorama, a scan, what was enlarged) takes up to a gigabyte: it has all turns.
     The block must open no other picture, and keep none. Raises as `open_image` does.
     """
-    with _turn:
-        yield open_image(data, formats=formats)
+    width, height = upright_size(data) or (0, 0)
+    turns, max_pixels = (AT_ONCE, MAX_RESULT_PIXELS) if width * height > MAX_PIXELS else (1, MAX_PIXELS)
+    with _turns(turns):
+        yield open_image(data, max_pixels=max_pixels, formats=formats)
+
+
+@contextlib.contextmanager
+def both_opened(one: bytes, other: bytes) -> Iterator[tuple[Image.Image, Image.Image]]:
+    """`opened` for two pictures that are needed side by side."""
+    with _turns(AT_ONCE):
+        yield open_image(one, max_pixels=MAX_RESULT_PIXELS), open_image(other, max_pixels=MAX_RESULT_PIXELS)
+
+
+@contextlib.contextmanager
+def _turns(number: int) -> Iterator[None]:
+    with contextlib.ExitStack() as held:
+        with _gathering:
+            for _ in range(number):
+                held.enter_context(_turn)
+        yield
 
 
 def open_own(file: Path | bytes, size: tuple[int, int]) -> Image.Image:
@@ -168,6 +189,6 @@ def check(data: bytes, max_pixels: int, formats: tuple[Format, ...]) -> Format:
 
 def _too_large(width: int, height: int, max_pixels: int) -> BadPicture:
     return BadPicture(
-        f"The picture has {width}x{height} pixels, more than the {max_pixels // 2**20} megapixels that are opened.",
+        f"The picture has {width}x{height} pixels, more than the {max_pixels // 10**6} megapixels that are opened.",
         "Make it smaller first.",
     )

@@ -5,11 +5,16 @@ Rounding follows AUTOMATIC1111 to the pixel, so that old pictures come out the s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from webui.operations import Frame, ResizeMode
+
+_LANCZOS_REACH = 3  # pixels of the result, to each side
+_STRIP_PIXELS = 2**24  # that are worked on at a time, so that a panorama takes no more memory than its own pixels
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 Size = tuple[int, int]  # width, height
@@ -19,6 +24,36 @@ Resize = Callable[[Image.Image, Size], Image.Image]
 
 def lanczos(image: Image.Image, size: Size) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def lanczos_of_rows(rows: Iterable[NDArray[np.uint8]], whole: Size, size: Size) -> Image.Image:
+    """`lanczos` of an RGB picture of the size `whole`, which is nowhere smaller than `size`, and never there at once.
+
+    `rows`: its pieces (H, W, 3), from the top to the bottom; no more of them are kept than the next row is made of.
+    """
+    width, height = size
+    result, done = Image.new("RGB", size), 0
+    kept, first = Image.new("RGB", (width, 0)), 0  # pieces at their final width; the number of their first row
+    scale = whole[1] / height
+    for piece in rows:
+        kept = _above(kept, Image.fromarray(piece).resize((width, len(piece)), Image.Resampling.LANCZOS))
+        there = first + kept.height
+        ready = height if there == whole[1] else max(done, int(there / scale) - _LANCZOS_REACH)
+        if ready == done:
+            continue
+        box = (0, done * scale - first, width, min(ready * scale - first, kept.height))
+        result.paste(kept.resize((width, ready - done), Image.Resampling.LANCZOS, box=box), (0, done))
+        done = ready
+        needless = max(0, int((done - _LANCZOS_REACH) * scale) - first)
+        kept, first = cut(kept, (0, needless, width, kept.height)), first + needless
+    return result
+
+
+def _above(upper: Image.Image, lower: Image.Image) -> Image.Image:
+    whole = Image.new(upper.mode, (upper.width, upper.height + lower.height))
+    whole.paste(upper, (0, 0))
+    whole.paste(lower, (0, upper.height))
+    return whole
 
 
 def resized(image: Image.Image, size: Size, mode: ResizeMode, resize: Resize = lanczos) -> Image.Image:
@@ -70,6 +105,23 @@ def middle(size: Size, wanted: Size) -> Box:
     """The box of `wanted` in the middle of `size`; the odd pixel is cut at the far side."""
     left, top = max(0, size[0] - wanted[0]) // 2, max(0, size[1] - wanted[1]) // 2
     return left, top, left + min(size[0], wanted[0]), top + min(size[1], wanted[1])
+
+
+def strips(size: Size) -> Iterator[Box]:
+    """Boxes over the full width that cover a picture from top to bottom, for what is done to each pixel alone."""
+    width, height = size
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        yield 0, top, width, min(top + rows, height)
+
+
+def cut(image: Image.Image, box: Box) -> Image.Image:
+    """The part in a box inside the picture. Pillow's own `crop` refuses one above its limit for pictures of others."""
+    if box == (0, 0, *image.size):
+        return image
+    part = Image.new(image.mode, (box[2] - box[0], box[3] - box[1]))
+    part.paste(image, (-box[0], -box[1]))
+    return part
 
 
 def _scaled(size: Size, wanted: Size, *, cover: bool) -> Size:

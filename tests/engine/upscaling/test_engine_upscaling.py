@@ -15,7 +15,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from upscaler_models import compact, seeded, tensors_of
 
+from webui.engine import upscaling
 from webui.engine.control import Control
+from webui.engine.desk import EngineDesk
 from webui.engine.upscaling.files import network_of
 from webui.engine.upscaling.rrdb import RRDBNet
 from webui.engine.upscaling.tiles import TILE, enlarge_tiled, spans
@@ -200,6 +202,17 @@ def test_a_network_runs_once_at_the_same_size_where_it_is_asked_to_and_never_to_
     assert pixels_of(done.images[0]).tobytes() == once.tobytes()
 
 
+def test_what_a_network_makes_in_between_is_never_there_where_it_would_be_larger_than_a_result(
+    engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, upscalers = scene(40, 230), engine._tools.upscalers
+    wanted = upscalers.enlarge(image, "RealESRGAN_x4plus", (60, 345))
+    monkeypatch.setattr(upscaling, "MAX_RESULT_PIXELS", 60 * 345)
+    monkeypatch.setattr(upscaling, "enlarge_tiled", lambda *_given, **_more: pytest.fail("all of it was made"))
+    made = upscalers.enlarge(image, "RealESRGAN_x4plus", (60, 345))
+    assert np.abs(np.asarray(made).astype(int) - np.asarray(wanted)).max() <= 1
+
+
 def test_each_tile_is_told_so_that_a_slow_machine_is_not_taken_for_one_that_hangs(engine: Any) -> None:
     told: list[Event] = []
     began: list[int] = []
@@ -218,6 +231,14 @@ def test_automatic1111s_name_finds_the_file_and_an_unknown_one_is_told_apart(eng
     assert upscalers.used("Lanczos") == ()
     with pytest.raises(ModelNotFound, match='Did you mean "small x2"'):
         upscalers.enlarge(scene(8, 8), "small x3", (16, 16))
+
+
+def test_a_script_is_told_whether_there_is_an_upscaler(engine: Any) -> None:
+    desk = EngineDesk(engine._tools.paths, engine._tools.catalog)
+    named = ("lanczos ", "latent (BICUBIC)", "small x2", "R-ESRGAN 4x+")
+    assert [desk.upscaler(name) for name in named] == ["Lanczos", "Latent (bicubic)", "small x2", "R-ESRGAN 4x+"]
+    with pytest.raises(ModelNotFound, match="small x2"):
+        desk.upscaler("smal x2")
 
 
 def test_a_pth_is_opened_through_the_allow_list_and_only_when_that_is_allowed(engine: Any, tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from webui.engine.compute.device import DeviceChoice
 from webui.engine.kept_networks import KeptNetworks
 from webui.engine.memory.usage import give_back, is_out_of_memory, read_memory
 from webui.engine.upscaling.files import network_of
-from webui.engine.upscaling.tiles import TILE, enlarge_tiled
+from webui.engine.upscaling.tiles import TILE, enlarge_tiled, enlarged_rows
 from webui.events import Event
 from webui.names import LATENT_UPSCALERS, PIXEL_UPSCALERS
-from webui.pictures.resizing import Size, lanczos
+from webui.operations import MAX_RESULT_PIXELS
+from webui.pictures.resizing import Size, lanczos, lanczos_of_rows
 from webui.provenance import UsedModel
 from webui.settings import Settings
 
@@ -53,7 +54,8 @@ class Upscalers:
         check: Callable[[], None] = lambda: None,
     ) -> Image.Image:
         """The picture (RGB) at that size. Networks enlarge by their own factor until it is reached; Lanczos does the
-        rest, and all of it where the picture becomes no larger.
+        rest, and all of it where the picture becomes no larger. What a network makes is at most as large as a result
+        may be: where it would be larger, its rows are brought to the size while they are made.
 
         `as_large`: a network runs once where the size stays what it is, too: there are some that only take out noise.
 
@@ -70,7 +72,7 @@ class Upscalers:
                 before = image.size
                 if before[0] >= size[0] and before[1] >= size[1] and not (as_large and not done and before == size):
                     break
-                image = self._run(network, image, emit, check)
+                image = self._run(network, image, size, emit, check)
                 if image.size == before:
                     break
         return image if image.size == size else lanczos(image, size)
@@ -87,12 +89,14 @@ class Upscalers:
             return ()
         return (self.networks.used(self._catalog.find_upscaler(name)),)
 
-    def _run(self, network: Any, image: Image.Image, emit: Emit, check: Callable[[], None]) -> Image.Image:
+    def _run(self, network: Any, image: Image.Image, size: Size, emit: Emit, check: Callable[[], None]) -> Image.Image:
         """In tiles; in smaller ones where memory does not suffice. Networks run in fp32, as they were trained.
 
         A slow machine takes longer for a whole picture than a job may be silent, so each tile tells the memory in use.
         """
         pixels = np.asarray(image.convert("RGB"))
+        whole = (image.width * network.scale, image.height * network.scale)
+        too_large = whole[0] * whole[1] > MAX_RESULT_PIXELS and whole[0] >= size[0] and whole[1] >= size[1]
 
         def run(x: Tensor) -> Tensor:
             large: Tensor = network(x.to(self._device.device))
@@ -103,6 +107,9 @@ class Upscalers:
         while True:
             try:
                 with torch.inference_mode():
+                    if too_large:
+                        rows = enlarged_rows(pixels, run, network.scale, reach=network.reach, tile=tile, check=check)
+                        return lanczos_of_rows(rows, whole, size)
                     large = enlarge_tiled(pixels, run, network.scale, reach=network.reach, tile=tile, check=check)
                 return Image.fromarray(large)
             except (RuntimeError, MemoryError) as error:

@@ -30,8 +30,19 @@ def enlarge_tiled(
 ) -> Bytes:
     """(H, W, 3) to (scale H, scale W, 3). `check` is called before each tile and may raise to end the work."""
     height, width, _ = pixels.shape
+    result, top = np.empty((height * scale, width * scale, 3), dtype=np.uint8), 0
+    for rows in enlarged_rows(pixels, run, scale, reach=reach, tile=tile, check=check):
+        result[top : top + len(rows)] = rows
+        top += len(rows)
+    return result
+
+
+def enlarged_rows(
+    pixels: Bytes, run: Run, scale: int, *, reach: int, tile: int = TILE, check: Callable[[], None] = lambda: None
+) -> Iterator[Bytes]:
+    """The same in pieces (rows, scale W, 3), from the top to the bottom."""
+    height = len(pixels)
     margin = min(reach, MAX_MARGIN)
-    result = np.empty((height * scale, width * scale, 3), dtype=np.uint8)
     fade = FADE * scale
     waiting: Floats | None = None  # the rows that the next strip fades into
     for top, bottom in spans(height, tile):
@@ -41,9 +52,8 @@ def enlarge_tiled(
             strip[:fade] = waiting * (1 - rise) + strip[:fade] * rise
         last = bottom == height
         done = len(strip) if last else len(strip) - fade
-        result[top * scale : top * scale + done] = _bytes(strip[:done])
+        yield _bytes(strip[:done])
         waiting = None if last else strip[done:].copy()
-    return result
 
 
 def spans(length: int, tile: int) -> Iterator[tuple[int, int]]:
