@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +50,9 @@ class Painter:
         yield Loading("checkpoint", str(checkpoint), f"Loading weights [abc] from /somewhere/secret/{checkpoint}")
         yield Loaded("checkpoint", str(checkpoint), "abc", "/somewhere/secret", {"read": 0.1})
 
-    def generate(self, params: GenerationParams, control: Any = None, *, user: str = "") -> Iterator[Event]:
+    def generate(
+        self, params: GenerationParams, control: Any = None, *, user: str = "", made: Sequence[Image] = ()
+    ) -> Iterator[Event]:
         words = set(params.prompt.replace(",", " ").split())
         yield from self.load(params.checkpoint)
         width, height = params.width or 64, params.height or 64
@@ -107,7 +109,9 @@ class Painter:
 class Sketcher(Painter):
     """Makes at most two small pictures, whatever is asked for: for tests that ask for anything."""
 
-    def generate(self, params: GenerationParams, control: Any = None, *, user: str = "") -> Iterator[Event]:
+    def generate(
+        self, params: GenerationParams, control: Any = None, *, user: str = "", made: Sequence[Image] = ()
+    ) -> Iterator[Event]:
         small: dict[str, Any] = {"prompt": "", "steps": 1, "batch_size": 1, "batch_count": min(2, params.pictures)}
         if params.extras is None:
             small.update(width=16, height=16)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from engine_runs import Run, make_engine, run, run_until
+from engine_runs import QUICK, Run, make_engine, run, run_until
 
 from webui.engine import Engine, denoise
 from webui.engine.checkpoints import models
@@ -17,6 +17,7 @@ from webui.engine.conditioning.text import PromptEncoder
 from webui.engine.latents.vae import Vae
 from webui.engine.memory.residency import Residency
 from webui.events import Started, Step
+from webui.params import make_params
 from webui.settings import MemoryMode
 
 SMALL = {"width": 64, "height": 64, "steps": 3}
@@ -95,6 +96,18 @@ def test_what_is_finished_is_not_made_again(engine: Engine, monkeypatch: pytest.
     assert made.finished.pictures == 4
     steps = [(step.batch, step.step) for step in made.of(Step)]
     assert steps == [(batch, step) for batch in (1, 2, 2) for step in (1, 2, 3)]
+
+
+def test_F06_a_job_that_runs_once_more_goes_on_behind_what_was_saved(engine: Engine) -> None:
+    wanted = make_params({**QUICK, **SMALL, "batch_count": 3})
+    plain = Run(list(engine.generate(wanted)))
+    first, gone, _ = plain.images
+    Path(gone.path).unlink()
+    again = Run(list(engine.generate(wanted, made=(first, gone))))
+    assert again.digests == plain.digests
+    assert again.images[0] == first
+    assert [step.batch for step in again.of(Step)] == [2] * 3 + [3] * 3
+    assert again.finished.pictures == 3
 
 
 def test_a_job_that_is_interrupted_as_memory_runs_out_ends(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -360,7 +360,7 @@ def test_drafts_are_shown_in_place_of_the_pictures_in_the_making(bench: Bench) -
 def test_a_cell_that_fails_is_told_and_the_others_are_made(tmp_path: Path) -> None:
     code = SERIES.replace(
         "request.changed(seed=request.seed + i, steps=2)",
-        "request.changed(seed=request.seed + i, steps=2, **({'checkpoint': 'no such file'} if i == 1 else {}))",
+        "request.changed(seed=request.seed + i, steps=2, **[{'faces': {}}, {'checkpoint': 'no such file'}, {}][i])",
     )
     write_extension(tmp_path, "series", code, asks="expand")
     bench = Bench(tmp_path)
@@ -370,6 +370,9 @@ def test_a_cell_that_fails_is_told_and_the_others_are_made(tmp_path: Path) -> No
         bench.engine.close()
     assert [image.seed for image in result.images] == [7, 9, 7]
     assert any("cell 1" in warning.text and "no such file" in warning.text for warning in result.warnings)
+    unrestored = [warning.text for warning in result.warnings if warning.code == "faces"]
+    assert len(unrestored) == 1
+    assert "no effect: There is no face restoration model. Put a" in unrestored[0]
     assert EMBEDDED_CHECKPOINT.is_file()
 
 

@@ -32,7 +32,9 @@ class PaintingEngine:
 
     studio: Studio
 
-    def generate(self, params: GenerationParams, control: Any = None, *, user: str = "") -> Iterator[events.Event]:
+    def generate(
+        self, params: GenerationParams, control: Any = None, *, user: str = "", made: Sequence[events.Image] = ()
+    ) -> Iterator[events.Event]:
         yield events.Started(params.pictures, 64, 48, 1)
         if "die" in params.prompt:
 

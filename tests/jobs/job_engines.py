@@ -45,7 +45,9 @@ class ScriptedEngine:
             os.kill(os.getpid(), signal.SIGKILL)
         yield Loaded("checkpoint", str(checkpoint), "abc", "", {"read": 0.1})
 
-    def generate(self, params: GenerationParams, control: Any = None, *, user: str = "") -> Iterator[Event]:
+    def generate(
+        self, params: GenerationParams, control: Any = None, *, user: str = "", made: Sequence[Image] = ()
+    ) -> Iterator[Event]:
         words = set(params.prompt.split())
         with (self.paths.cache_dir / "runs.log").open("a") as log:
             log.write(params.prompt + "\n")
@@ -56,18 +58,21 @@ class ScriptedEngine:
             raise OutOfMemory("The device ran out of memory.", "Make it smaller.")
         if "sticky" in words and ("always" in words or self._first_time("sticky")):
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        yield from made
         if "silent" in words:
             return
         if "flood" in words:
             for number in range(5000):
                 yield Preview(bytes(10_000), number)
-        for index in range(params.pictures):
+        for index in sorted(set(range(params.pictures)) - {image.index for image in made}):
             for step in range(1, params.steps + 1):
                 time.sleep(0.4 if "slow" in words else 0.01)
                 yield Step(step, params.steps, index + 1, params.pictures, float("inf"), 1.0)
                 yield Preview(b"jpeg %d" % step, step)
                 if index == 1 or "soon" in words:
                     self._fault(words)
+                if index == 1 and "midway" in words and self._first_time("midway"):
+                    raise RuntimeError("CUDA error: an illegal memory access was encountered")
                 if control is not None and control.interrupted:
                     yield self._image(index, params)
                     yield Finished(index + 1, {"total": 1.0}, 120, interrupted=True)
@@ -125,7 +130,9 @@ class KeepingEngine(ScriptedEngine):
         super().__init__(settings, paths)
         self._prompts: list[str] = []
 
-    def generate(self, params: GenerationParams, control: Any = None, *, user: str = "") -> Iterator[Event]:
+    def generate(
+        self, params: GenerationParams, control: Any = None, *, user: str = "", made: Sequence[Image] = ()
+    ) -> Iterator[Event]:
         self._prompts.append(params.prompt)
         return super().generate(params, control)
 

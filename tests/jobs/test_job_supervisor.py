@@ -12,7 +12,7 @@ import pytest
 from job_bench import Bench, finished, ready, sampling, submit, wait_for
 from job_engines import PlainCatalog, cannot_start, starts_once_mended
 
-from webui.events import Loading
+from webui.events import Loading, Step
 from webui.jobs import crashes
 from webui.jobs.process import explain_exit
 from webui.jobs.queue import JobQueue
@@ -97,12 +97,14 @@ def test_F36_the_time_limit_grows_with_the_picture(bench: Bench) -> None:
 def test_F06_a_lost_device_costs_a_new_worker_and_the_job_runs_once_more(bench: Bench) -> None:
     service = bench.service()
     pid = ready(service)
-    job = submit(service, "sticky")
+    job = submit(service, "midway", batch_count=3)
     view = finished(service, job)
     assert view["state"] == "done"
     assert [w["code"] for w in view["warnings"]] == ["device_lost", "note"]
-    assert len(view["images"]) == 1
-    assert bench.runs == ["sticky", "sticky"]
+    assert [image["index"] for image in view["images"]] == [0, 1, 2]
+    assert bench.runs == ["midway", "midway"]
+    first = [event.step for _, event in bench.heard if isinstance(event, Step) and event.batch == 1]
+    assert first == sorted(set(first)), "what was finished before is not made again"
     assert worker_pid(service) != pid
 
 

@@ -5,15 +5,17 @@ a leaner way. Pictures that are finished stay, and the others are the same as th
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from webui.engine.control import Control
 from webui.engine.extras import job_for
+from webui.engine.job import Job
 from webui.engine.memory.residency import MODES
 from webui.engine.memory.usage import give_back, is_out_of_memory, out_of_memory
+from webui.engine.saving.ledger import same_pixels
 from webui.engine.shared import Tools
-from webui.events import Event, Warning
+from webui.events import Event, Image, Warning
 from webui.params import GenerationParams
 from webui.settings import MemoryMode
 
@@ -26,9 +28,20 @@ _HOW = {
 _log = logging.getLogger(__name__)
 
 
-def run_job(tools: Tools, params: GenerationParams, control: Control, emit: Callable[[Event], None]) -> None:
-    """One job, to its `Finished`. Raises the errors of its parts, and `OutOfMemory` when the second try fails, too."""
+def run_job(
+    tools: Tools,
+    params: GenerationParams,
+    control: Control,
+    emit: Callable[[Event], None],
+    made: Sequence[Image] = (),
+) -> None:
+    """One job, to its `Finished`. Raises the errors of its parts, and `OutOfMemory` when the second try fails, too.
+
+    Of what is `made` of it already, the pictures whose files are what they were are told, and not made again.
+    """
     job = job_for(params)(tools, params, control, emit)
+    if isinstance(job, Job):
+        job.leave_out([image for image in made if same_pixels(image)])
     lack = _lack_of_memory(job.run, control)
     if lack is None:
         return

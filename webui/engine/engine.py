@@ -29,7 +29,7 @@ from webui.engine.networks.library import NetworkLibrary
 from webui.engine.shared import Tools
 from webui.engine.upscaling import Upscalers
 from webui.errors import DeviceLost, EngineFault, WebUIError
-from webui.events import Event, Failed, Finished, Memory
+from webui.events import Event, Failed, Finished, Image, Memory
 from webui.extensions import Host
 from webui.params import GenerationParams, make_params
 from webui.paths import Paths
@@ -108,14 +108,17 @@ class Engine:
         register_functions(self._tools.extensions, self._tools.upscalers)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
 
-    def generate(self, params: GenerationParams, control: Control | None = None, *, user: str = "") -> Iterator[Event]:
+    def generate(
+        self, params: GenerationParams, control: Control | None = None, *, user: str = "", made: Sequence[Image] = ()
+    ) -> Iterator[Event]:
         """Do a job; the last event is `Finished` or `Failed`. Never raises for a fault of the request or the machine.
 
-        A request of many cells that this `user` began before goes on where it ended. Leaving the iteration early
-        interrupts the job and waits for its end.
+        A request of many cells that this `user` began before goes on where it ended; so does any other behind what is
+        told to be `made` of it already, which is told again. Leaving the iteration early interrupts the job and waits
+        for its end.
         """
         control = control or Control()
-        return self._stream(lambda emit: run_request(self._tools, params, control, emit, user), control)
+        return self._stream(lambda emit: run_request(self._tools, params, control, emit, user, made), control)
 
     def load(self, checkpoint: str | None = None, vae: str | None = None) -> Iterator[Event]:
         """Load ahead of the first job: the named checkpoint and VAE, or those that the settings choose.

@@ -30,9 +30,10 @@ from webui.engine.reporting import STAGES
 from webui.engine.saving.keeping import MadePicture, keep_picture
 from webui.engine.saving.ledger import DoneCell, Ledger
 from webui.engine.shared import Tools
-from webui.errors import InvalidParams, WebUIError
+from webui.errors import InvalidParams, ModelNotFound, WebUIError
 from webui.events import Event, Extensions, Finished, Image, Memory, Preview, Started, Step, Warning
 from webui.extensions import Cell, CellResult, Cells, Draft, Expansion, Host, Sheet
+from webui.names import AUTOMATIC
 from webui.params import WHOLE_JOB, GenerationParams
 from webui.pictures.opening import open_own
 from webui.provenance import Environment, SavedPicture, SaveHook
@@ -47,8 +48,13 @@ Wanted = Cell | Draft | Sheet | None
 Ask = Callable[[], Wanted]
 
 
-def run_request(tools: Tools, params: GenerationParams, control: Control, emit: Emit, user: str = "") -> None:
-    """Do what `user` asks for; the events are those of one job. Raises the errors of its parts."""
+def run_request(
+    tools: Tools, params: GenerationParams, control: Control, emit: Emit, user: str = "", made: Sequence[Image] = ()
+) -> None:
+    """Do what `user` asks for; the events are those of one job. Raises the errors of its parts.
+
+    `made`: its pictures that are saved already. Those of a script or a folder are found in the ledger.
+    """
     import_libraries()  # before the job has objects of its own: they, and its networks, would stay for good
     host = tools.extensions
 
@@ -67,17 +73,19 @@ def run_request(tools: Tools, params: GenerationParams, control: Control, emit: 
         if params.sources:
             _run_folder(tools, params, control, tell, user)
         else:
-            _run(tools, rewritten(host, params), control, tell, user)
+            _run(tools, rewritten(host, params), control, tell, user, made)
     except WebUIError:
         report()
         raise
 
 
-def _run(tools: Tools, params: GenerationParams, control: Control, tell: Emit, user: str) -> None:
+def _run(
+    tools: Tools, params: GenerationParams, control: Control, tell: Emit, user: str, made: Sequence[Image]
+) -> None:
     host = tools.extensions
     script = next((name for name in params.extension_values if _is_script(host, name)), None)
     if script is None:
-        run_job(tools, params, control, tell)
+        run_job(tools, params, control, tell, made)
         return
     asked = {script: params.extension_values[script]}
     inner, desk = params.without_extension(script), EngineDesk(tools.paths, tools.catalog)
@@ -236,7 +244,23 @@ class _Cells:
 
         return self._ask(step)
 
+    def _without_missing_faces(self, cell: Cell) -> Cell:
+        """The cell, less the face restoration that a script alone asks for where no model does any. That is said.
+
+        As in AUTOMATIC1111, where `--restore_faces` in a line of prompts costs no picture.
+        """
+        faces = cell.params.faces
+        if faces is None or faces.model != AUTOMATIC or self._params.faces is not None:
+            return cell
+        try:
+            self._tools.catalog.find_face_restorer(AUTOMATIC)
+        except ModelNotFound as error:
+            self._emit(Warning("faces", f"Face restoration had no effect: {error}"))
+            return dataclasses.replace(cell, params=cell.params.changed(faces=None))
+        return cell
+
     def _make(self, cell: Cell) -> CellResult:
+        cell = self._without_missing_faces(cell)
         self._cells_begun += 1
         began = time.perf_counter()
         done = self._ledger.find(cell.params, self._tools.paths.outputs)

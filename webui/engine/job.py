@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -58,6 +58,7 @@ class Job:
         )
         self._made: set[int] = set() if before is None else before._made  # numbers of pictures
         self._told: bool = before is not None and before._told  # that it has started
+        self._left_out: Sequence[Image] = () if before is None else before._left_out
         self._cut_short = False  # a picture was ended early by an interrupt
         self._params = params
         axes = (params.tiling_x, params.tiling_y)
@@ -67,6 +68,10 @@ class Job:
     def again(self, tools: Tools) -> Job:
         """The same job, for what of it is not made yet, with these tools."""
         return Job(tools, self._params, self._control, self._reporting.emit, self)
+
+    def leave_out(self, made: Sequence[Image]) -> None:
+        """Not to make these pictures, which a run before this one has saved; they are told again."""
+        self._left_out = made
 
     def run(self) -> None:
         """Ends with a `Finished` event. Raises the errors of its parts; pictures saved before stay."""
@@ -104,6 +109,8 @@ class Job:
         if not self._told:
             reporting.emit(Started(params.pictures, *self._size(tiles), steps))
             self._told = True
+            for image in self._left_out:
+                self._kept(image)
         reporting.notes += [] if begin is None else begin.notes
         for note in dict.fromkeys(one.note for one in self._passes if one.note):
             reporting.warn(Warning("vae", note))

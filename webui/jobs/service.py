@@ -74,6 +74,8 @@ class JobService:
         self._bus = Bus()
         self._lock = threading.Lock()  # over what the worker said last
         self._running: _Running | None = None  # written by the supervisor's thread alone
+        self._made: list[Image] = []  # what the running job has saved
+        self._made_before: tuple[str, tuple[Image, ...]] = ("", ())  # a job that runs once more, what it saved before
         self._kept = KeptPictures()
         self._infotext_left = MAX_INFOTEXT
         self._worker_said: tuple[WorkerState, str] = (WorkerState.starting, "")
@@ -380,7 +382,15 @@ class JobService:
             )
             self._running = _Running(record, replace(live, warnings=from_record(record).warnings))
             self._infotext_left = MAX_INFOTEXT
-            return Assignment(record.id, record.params_json, patience_scale(largest_batch(params)), record.user)
+            self._made = []
+            job, made = self._made_before
+            return Assignment(
+                record.id,
+                record.params_json,
+                patience_scale(largest_batch(params)),
+                record.user,
+                made if job == record.id else (),
+            )
 
     def event(self, job: str, event: Event) -> None:
         running = self._running
@@ -410,7 +420,7 @@ class JobService:
         warning = Warning("device_lost", f"{error.message} The job was run again.")
         live = fold(Live(), warning, 0, self._paths.outputs)
         self._queue.transition(job, JobState.running, JobState.pending, result=to_result(live))
-        self._running = None
+        self._running, self._made_before = None, (job, tuple(self._made))
         self._bus.publish(job, warning)
         return True
 
@@ -431,6 +441,8 @@ class JobService:
             image = replace(image, infotext="")
         if image.png:
             self._kept.keep_unsaved(job, image.index, image.png)
+        elif image.path:
+            self._made.append(image)
         self._queue.add_image(job, image_dict(image, self._paths.outputs))
         return image
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from webui.caches import CacheState
 from webui.errors import DeviceLost, WebUIError, WorkerDied
-from webui.events import Event, Failed, Finished, Loaded, Loading, Memory, Started
+from webui.events import Event, Failed, Finished, Image, Loaded, Loading, Memory, Started, to_json_dict
 from webui.jobs.crashes import Crashes
 from webui.jobs.live import loading_line
 from webui.jobs.patience import patience_scale
@@ -46,12 +46,16 @@ class WorkerState(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A claimed job: its params as canonical JSON, how much longer than a 512x512 picture it may be silent, whose."""
+    """A claimed job: its params as canonical JSON, how much longer than a 512x512 picture it may be silent, whose.
+
+    `made`: what a first run of it has saved, which the second one need not make.
+    """
 
     id: str
     params_json: str
     scale: float
     user: str = ""
+    made: tuple[Image, ...] = ()
 
 
 class Host(Protocol):
@@ -259,7 +263,8 @@ class Supervisor:
             assignment = self._host.claim()
             if assignment is not None:
                 self._current = _Current(assignment.id, self._timeout() * assignment.scale, time.monotonic())
-                job = {"params": assignment.params_json, "user": assignment.user}
+                made = [to_json_dict(image) for image in assignment.made]
+                job = {"params": assignment.params_json, "user": assignment.user, "made": made}
                 self._busy_with(Message("job", assignment.id, job))
             elif self._preload is not None:  # only when no job waits: each brings its own model
                 checkpoint, vae = self._preload

@@ -21,7 +21,8 @@ _BINARY = {"preview": "jpeg", "image": "png"}  # the one binary field of an even
 class Message:
     """One message. `kind` says what `data` holds; `job` is the job it is about, "" for none.
 
-    To the worker: job (params, user), interrupt, skip, load (checkpoint, vae), clear (names of caches), stop.
+    To the worker: job (params, user, made: the events of pictures that are saved), interrupt, skip, load (checkpoint,
+    vae), clear (names of caches), stop.
     From it: ready (report), broken (error), heartbeat (memory), event, idle (caches), device_lost, log.
     """
 

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, runtime_checkable
 
 from webui.caches import CacheState
 from webui.errors import DeviceLost, EngineFault, OutOfMemory, WebUIError
-from webui.events import Event, Failed, Finished, Memory
-from webui.jobs.wire import MAX_FRAME, Message, decode, encode, event_message
+from webui.events import Event, Failed, Finished, Image, Memory
+from webui.jobs.wire import MAX_FRAME, Message, decode, encode, event_message, message_event
 from webui.params import GenerationParams, params_from_json
 from webui.paths import Paths
 from webui.settings import Settings
@@ -55,7 +55,7 @@ class EngineLike(Protocol):
     """What the worker needs of `webui.engine.Engine`."""
 
     def generate(
-        self, params: GenerationParams, control: Control | None = None, *, user: str = ""
+        self, params: GenerationParams, control: Control | None = None, *, user: str = "", made: Sequence[Image] = ()
     ) -> Iterator[Event]: ...
 
     def load(self, checkpoint: str | None = None, vae: str | None = None) -> Iterator[Event]: ...
@@ -187,7 +187,9 @@ class _Worker:
         try:
             params = params_from_json(message.data["params"])
             user = message.data.get("user", "")
-            stream = engine.generate(params, self._controls[message.job], user=user)
+            told = [message_event(Message("event", data=event)) for event in message.data.get("made", ())]
+            made = [event for event in told if isinstance(event, Image)]
+            stream = engine.generate(params, self._controls[message.job], user=user, made=made)
             if isinstance(engine, Recording):
                 stream = engine.following(stream, job=message.job, user=user)
             for event in stream:

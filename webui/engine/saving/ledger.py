@@ -56,7 +56,7 @@ class Ledger:
         if noted is None:
             return None
         images = [dataclasses.replace(image, path=str(outputs / image.path)) for image in noted]
-        whole = all(map(_same_pixels, images))
+        whole = all(map(same_pixels, images))
         return DoneCell(tuple(images)) if whole else None
 
     def add(self, params: GenerationParams, images: Sequence[Image], outputs: Path) -> None:
@@ -99,7 +99,7 @@ def _read(path: Path) -> dict[str, list[Image]]:
     return cells
 
 
-def _same_pixels(image: Image) -> bool:
+def same_pixels(image: Image) -> bool:
     """Whether the file of a finished picture holds what it held; of a lossy one, whether it can be read."""
     path = Path(image.path)
     try:
