@@ -107,6 +107,8 @@ def test_an_embedding_inside_of_a_lora_counts_while_the_text_names_the_lora(web:
     try:
         for text, tokens in (("v1.5style", 5), ("v1.5style <lora:film:1>", 8), ("v1.5style # <lora:film:1>", 5)):
             assert web.post("/tokens", json={"text": text}).json()["count"] == tokens
+            beside = {"text": "v1.5style", "negative": True, "prompt": text}
+            assert web.post("/tokens", json=beside).json()["count"] == tokens
     finally:
         fake_jobs.catalog.loras = ()
 

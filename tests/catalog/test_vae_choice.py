@@ -89,16 +89,6 @@ def test_a_checkpoint_is_not_its_own_vae_where_one_folder_holds_both(tmp_path: P
     assert (told(choice), choice.note) == ((None, BAKED), "")
 
 
-def test_a_pickle_named_after_the_checkpoint_is_used_only_when_pickles_are_allowed(paths: Paths):
-    (paths.vaes[0] / "model.vae.pt").write_bytes(b"PK")
-    choice = choose(paths, "model")
-    assert told(choice) == (None, BAKED)
-    assert "pickle" in choice.note
-    catalog = Catalog(paths)
-    allowed = catalog.resolve_vae(catalog.find_checkpoint("model"), "Automatic", allow_pickle=True)
-    assert told(allowed) == ("model.vae.pt", NAMED)
-
-
 @pytest.mark.parametrize("spelling", ["Automatic", "automatic", "auto", "", " AUTO "])
 def test_every_spelling_of_automatic_is_automatic(paths: Paths, spelling: str):
     assert told(choose(paths, "model2", spelling)) == ("model2.vae.safetensors", NEAR)
@@ -149,16 +139,18 @@ def test_a_selected_vae_that_is_missing_gives_way_to_the_baked_one_with_a_note(p
     assert "sharpp.safetensors" in choice.note
 
 
-def test_a_pickle_beside_the_checkpoint_is_used_only_when_pickles_are_allowed(paths: Paths):
-    (paths.checkpoints[0] / "model.vae.pt").write_bytes(b"PK")
+@pytest.mark.parametrize("source", [NEAR, NAMED])
+def test_a_pickle_of_the_checkpoints_name_is_used_only_when_pickles_are_allowed(paths: Paths, source: str):
+    folder = (paths.checkpoints if source == NEAR else paths.vaes)[0]
+    (folder / "model.vae.pt").write_bytes(b"PK")
     choice = choose(paths, "model")
     assert told(choice) == (None, BAKED)
     assert "pickle" in choice.note
     catalog = Catalog(paths)
     allowed = catalog.resolve_vae(catalog.find_checkpoint("model"), "Automatic", allow_pickle=True)
-    assert told(allowed) == ("model.vae.pt", NEAR)
-    write_model(paths.checkpoints[0] / "model.vae.safetensors", ldm_vae())
-    assert told(choose(paths, "model")) == ("model.vae.safetensors", NEAR)
+    assert told(allowed) == ("model.vae.pt", source)
+    write_model(folder / "model.vae.safetensors", ldm_vae())
+    assert told(choose(paths, "model")) == ("model.vae.safetensors", source)
 
 
 def test_a_selected_file_that_is_no_usable_vae_is_an_error_with_the_reason(paths: Paths):
@@ -221,12 +213,17 @@ def test_a_folder_checkpoint_finds_the_vae_beside_the_folder(paths: Paths):
 
 
 def test_a_vae_that_came_or_went_since_the_scan_counts_at_the_next_choice(paths: Paths):
+    write_model(paths.checkpoints[0] / "sub" / "third.safetensors", sd1())
     catalog = Catalog(paths)
     checkpoint = catalog.find_checkpoint("model")
     assert told(catalog.resolve_vae(checkpoint, "Automatic")) == (None, BAKED)
     beside = write_model(paths.checkpoints[0] / "model.vae.safetensors", ldm_vae())
     assert told(catalog.resolve_vae(checkpoint, "Automatic")) == ("model.vae.safetensors", NEAR)
     beside.unlink()
+    assert told(catalog.resolve_vae(checkpoint, "Automatic")) == (None, BAKED)
+    beside_another = write_model(paths.checkpoints[0] / "sub" / "model.vae.safetensors", ldm_vae())
+    assert told(catalog.resolve_vae(checkpoint, "Automatic")) == ("sub/model.vae.safetensors", NAMED)
+    beside_another.unlink()
     assert told(catalog.resolve_vae(checkpoint, "Automatic")) == (None, BAKED)
     write_model(paths.vaes[0] / "new.safetensors", ldm_vae())
     assert told(catalog.resolve_vae(checkpoint, "new.safetensors")) == ("new.safetensors", SETTING)

@@ -18,8 +18,8 @@ from webui.engine.estimate import USABLE, Need, choose, unet_activations, vae_ac
 from webui.engine.files.dims import UnetDims
 from webui.engine.fitting import needed
 from webui.engine.memory.residency import MEDVRAM_RESIDENT, Residency
-from webui.engine.memory.weights import bytes_on
 from webui.engine.memory.streaming import SLOTS
+from webui.engine.memory.weights import bytes_on
 from webui.settings import MemoryMode
 
 GB = 10**9

@@ -64,7 +64,8 @@ CASES: dict[str, dict[str, Any]] = {
     "JPEG": {"image_format": "jpeg", "image_quality": 60},
     "AVIF": {"image_format": "avif", "image_quality": 60},
     **{name: {"sampler": name} for name, info in SAMPLER_NAMES.items() if not info.flow},
-    "DPM adaptive": {"sampler": "DPM adaptive", "sigma_min": 2.0, "sigma_max": 3.0},  # it takes as many steps as it needs
+    # It takes as many steps as it needs, hundreds from noise to picture.
+    "DPM adaptive": {"sampler": "DPM adaptive", "sigma_min": 2.0, "sigma_max": 3.0},
     **{f"schedule {name}": {"schedule": name, "sampler": "Euler"} for name in SCHEDULE_NAMES},
 }
 

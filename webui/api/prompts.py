@@ -5,6 +5,7 @@ Styles are everybody's, so administrators alone change them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -82,14 +83,15 @@ def prompt_routes(
     @router.get("/tokens", response_model=TokenCount)
     def tokens(text: Annotated[str, Query(max_length=MAX_PROMPT_LENGTH)] = "") -> TokenCount:
         """How many tokens a prompt takes; an embedding's name takes as many as it has vectors."""
-        count, limit = count_tokens(text, clip_tokenizer(), embeddings=_embeddings(catalog, store, text))
+        count, limit = count_tokens(text, clip_tokenizer(), embeddings=_embeddings(catalog, store, (text,)))
         return TokenCount(count=count, limit=limit)
 
     @router.post("/tokens", response_model=TokenCount)
     def tokens_of_form(body: JsonBody) -> TokenCount:
         """The same as the form has it: `{"text": ..., "negative": false, "styles": [...], "steps": 20, ...}`.
 
-        With a `checkpoint`, the embeddings that are not made for it are words.
+        With a `checkpoint`, the embeddings that are not made for it are words. `prompt`, beside a negative text: the
+        one whose LoRA tags bring embeddings of their own.
         """
         data = fields_of(body)
         text, negative = _text(data, "text"), data.get("negative") is True
@@ -99,9 +101,11 @@ def prompt_routes(
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise InvalidParams("styles: must be a list of names.")
         known = {style.name for style in styles.read()[0]}
-        both = ("", text) if negative else (text, "")
-        text = styles.apply(*both, [name for name in names if name in known])[int(negative)]
-        embeddings = _embeddings(catalog, store, text, _text(data, "checkpoint"), _text(data, "read_as_words"))
+        both = (_text(data, "prompt")[:MAX_PROMPT_LENGTH], text) if negative else (text, "")
+        prompt, negative_prompt = styles.apply(*both, [name for name in names if name in known])
+        text = negative_prompt if negative else prompt
+        tagged = (prompt, negative_prompt)
+        embeddings = _embeddings(catalog, store, tagged, _text(data, "checkpoint"), _text(data, "read_as_words"))
         count, limit = count_tokens(text, clip_tokenizer(), negative=negative, embeddings=embeddings, **_counting(data))
         return TokenCount(count=count, limit=limit)
 
@@ -114,9 +118,9 @@ def prompt_routes(
 
 
 def _embeddings(
-    catalog: Catalog, store: SettingsStore, text: str, alias: str = "", read_as_words: str = ""
+    catalog: Catalog, store: SettingsStore, texts: Iterable[str], alias: str = "", read_as_words: str = ""
 ) -> EmbeddingNames:
-    """The names that are embeddings for a checkpoint, those inside of LoRAs that `text` names among them; for any
+    """The names that are embeddings for a checkpoint, those inside of LoRAs that the texts name among them; for any
     checkpoint where it is not known here.
     """
     words = words_of(read_as_words)
@@ -127,7 +131,7 @@ def _embeddings(
     usable = (model for model in catalog.embeddings if can_run(model, store.current))
     vectors = embedding_vectors(usable, checkpoint)
     vectors = {name: count for name, count in vectors.items() if listed(name) not in words}
-    for lora in _loras(text, catalog):
+    for lora in (lora for text in texts for lora in _loras(text, catalog)):
         vectors |= bundled_vectors(lora, checkpoint)
     return EmbeddingNames(vectors, clip_tokenizer())
 

@@ -362,14 +362,16 @@ class Catalog:
     def _look_for_vaes(self, checkpoint: ModelFile) -> None:
         """Look again when a VAE that the automatic choice could take came or went since the last look.
 
-        Those are all in the VAE folders; of the folders of checkpoints, which may be large, only the names that count.
+        Those are all in the VAE folders; of the folders that hold checkpoints, which may be large, only the names that
+        count.
         """
         order = self.snapshot.vae_order
         names = {checkpoint.stem + ending for ending in VAE_ENDINGS}
         preferred = PurePath(checkpoint.notes.vae.strip()).name if checkpoint.notes else ""
         if is_near_vae(preferred) and not preferred.startswith("."):
             names.add(preferred)
-        folders = {checkpoint.path.parent, *self.paths.checkpoints, *(v.path.parent for v in order)}
+        listed_files = (checkpoint, *self.checkpoints, *order)
+        folders = {*self.paths.checkpoints, *(file.path.parent for file in listed_files)}
         places = [folder / name for folder in folders for name in names]
         # Without case: where the disk makes no difference, a file is there under a name that is not listed so.
         present = {_folded(path) for path in places if os.path.lexists(path) and not os.path.isdir(path)}  # noqa: PTH112

@@ -17,8 +17,8 @@ from webui.engine.compute.device import choose_device
 from webui.engine.compute.layers import EIGHT_BITS, SCALE, Convolution, GatedLinear, Linear, dense_weight
 from webui.engine.compute.storage import pack
 from webui.engine.memory.bus import PlainBus
-from webui.engine.memory.weights import network_bytes
 from webui.engine.memory.streaming import LayerStream
+from webui.engine.memory.weights import network_bytes
 from webui.settings import DeviceSettings, WeightStorage
 
 CPU = torch.device("cpu")

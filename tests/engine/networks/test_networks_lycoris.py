@@ -100,11 +100,35 @@ def test_glora_in_the_order_of_its_first_files_is_the_same_network(tmp_path: Pat
         layer, role, rest = name.rsplit(".", 2) if name.endswith(".weight") else (name, "", "")
         return f"{layer}.{swapped[role]}.{rest}" if role in swapped else name
 
-    results = []
-    for number, names in enumerate((tensors, {renamed(name): tensor for name, tensor in tensors.items()})):
+    now, first = outputs_with(tmp_path, tensors, {renamed(name): tensor for name, tensor in tensors.items()})
+    assert torch.equal(now, first)
+
+
+def test_oft_as_its_first_files_have_it_is_the_same_network(tmp_path: Path) -> None:
+    """LyCORIS once kept the rotations themselves, (I + Q)(I - Q)^-1, as `oft_diag`."""
+    tensors = trained(small_unet(), "lora_unet", algo="diag-oft", rescaled=True).state_dict()
+
+    def rotations(blocks: torch.Tensor) -> torch.Tensor:
+        q, identity = blocks - blocks.mT, torch.eye(blocks.shape[-1])
+        return torch.linalg.solve(identity - q, identity + q, left=False)
+
+    before = {
+        name.replace("oft_blocks", "oft_diag"): rotations(tensor) if "oft_blocks" in name else tensor
+        for name, tensor in tensors.items()
+    }
+    assert before.keys() != tensors.keys()
+    torch.testing.assert_close(*outputs_with(tmp_path, tensors, before), rtol=1e-4, atol=1e-4)
+
+
+def outputs_with(tmp_path: Path, *files: dict[str, Any]) -> list[torch.Tensor]:
+    """What the small UNet gives with each of these files, which all change it."""
+    found, plain = [], unet_output(small_unet())
+    for number, tensors in enumerate(files):
         unet = small_unet()
         adapters = adapters_of(unet, small_text_encoder())
-        adapters.use("unet", [Strength(lora_file(tmp_path / f"{number}.safetensors", names), 1.0)])
-        results.append(unet_output(unet))
-    assert torch.equal(*results)
-    assert not torch.allclose(results[0], unet_output(small_unet()), rtol=1e-3, atol=1e-3)
+        file = lora_file(tmp_path / f"{number}.safetensors", tensors)
+        adapters.use("unet", [Strength(file, 1.0)])
+        assert (adapters.counts(file).skipped, adapters.counts(file).reasons) == (0, ())
+        found.append(unet_output(unet))
+        assert not torch.allclose(found[-1], plain, rtol=1e-3, atol=1e-3)
+    return found

@@ -24,7 +24,7 @@ def layers_of(network: torch.nn.Module) -> Iterator[torch.nn.Module]:
         waiting += found
 
 
-def own_parameters(layer: torch.nn.Module) -> list[Any]:
+def own_parameters(layer: torch.nn.Module) -> list[Tensor]:
     """Those of the module itself. `parameters(recurse=False)` says the same and takes ten times as long."""
     return [parameter for parameter in layer._parameters.values() if parameter is not None]
 

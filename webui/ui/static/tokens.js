@@ -5,11 +5,13 @@
   const { form, models } = latent;
   const AGAIN = 2000; // ms
 
+  const tagged = (prompt) => (prompt || "").split("\n").filter((line) => line.includes("<")).join("\n"); // a LoRA may bring embeddings
+
   function tokenCounter(element, name) {
     const output = find("output", element);
     let shown = null, timer = 0;
     const asked = (values) => ({
-      text: values[name] || "", negative: name === "negative_prompt", styles: (values.styles || "").split("\n").filter(Boolean),
+      text: values[name] || "", negative: name === "negative_prompt", prompt: name === "negative_prompt" ? tagged(values.prompt) : "", styles: (values.styles || "").split("\n").filter(Boolean),
       checkpoint: values.checkpoint || models.list.default_checkpoint || "", steps: values.steps, emphasis: values.emphasis, comma_backtrack: values.comma_backtrack, prompt_compatibility: values.prompt_compatibility, read_as_words: values.read_as_words || "",
     });
     const count = async (json, key) => {
