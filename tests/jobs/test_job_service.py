@@ -352,9 +352,8 @@ def test_F37_a_listener_that_fails_is_logged_and_harms_no_job(bench: Bench, capl
 def test_only_settings_that_concern_the_engine_replace_the_worker(bench: Bench) -> None:
     service = bench.service()
     pid = ready(service)
-    service.apply_settings(
-        changed(service._settings, {"page.theme": "dark", "model.checkpoint": "b", "queue.max_pending": 1})
-    )
+    others = {"page.theme": "dark", "model.checkpoint": "b", "queue.max_pending": 1, "saving.format": "webp"}
+    service.apply_settings(changed(service._settings, others))
     assert finished(service, submit(service))["state"] == "done"
     assert ready(service) == pid
     service.apply_settings(changed(service._settings, {"device.attention": "sliced"}))

@@ -450,4 +450,4 @@ class JobService:
 def _engine_part(settings: Settings) -> Any:
     """The settings that an engine is made with; the selected model is told apart."""
     model = replace(settings.model, checkpoint="", vae="")
-    return (model, settings.device, settings.preview, settings.saving, settings.extensions)
+    return (model, settings.device, settings.preview, settings.extensions)
