@@ -36,6 +36,7 @@ SCRIPTS = (
     "pickers.js",
     "pictures.js",
     "stage.js",
+    "spinner.js",
     "run-buttons.js",
     "viewer.js",
     "keys.js",
