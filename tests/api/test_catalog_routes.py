@@ -74,6 +74,9 @@ def test_the_status_tells_the_worker_and_its_memory(web: Any) -> None:
     memory = status["worker"]["memory"]
     assert 0 < memory["used"] <= memory["peak"] <= memory["total"]
     assert status["boot"]
+    for quality in (80, 90):
+        assert web.post("/sdapi/v1/options", json={"jpeg_quality": quality}).status_code == 200
+        assert web.get("/status").json()["saving"] == {"image_format": "png", "image_quality": quality}
 
 
 def test_the_worker_is_started_anew_on_request(web: Any, fake_jobs: FakeJobs) -> None:

@@ -117,7 +117,8 @@ def test_notes_are_kept_and_the_last_picture_becomes_the_preview(page: Any, netw
     cards.get_by_role("button", name="Use the last picture as preview").click()
     cards.get_by_role("img", name="Preview of cardwash").wait_for()
     assert (networks / "Lora" / "cardwash.png").is_file()
-    cards.get_by_role("button", name="Back to the cards").click()
+    cards.get_by_role("button", name="Back to the cards").press("Enter")
+    assert focused(page) == "Details of cardwash"
     cards.get_by_role("button", name="cardwash", exact=False).first.click()
     page.wait_for_function("latent.form.values.prompt === 'a red apple, <lora:cardwash:0.5> soft wash'")
 

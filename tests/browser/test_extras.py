@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ def test_the_embedded_network_is_chosen_at_once_and_enlarges_as_over_the_api(pag
     given = with_text(picture(32, 24))
     extras_of(page, given)
     assert page.locator("[data-name=upscaler]").input_value() == NETWORK
-    page.get_by_role("button", name="Enlarge", exact=True).click()
+    page.keyboard.press("Control+Enter")  # what this tab is for
     [large] = made(page, server)
     assert Image.open(io.BytesIO(large)).size == (128, 96)
     text = files.read_text(large)[0]
@@ -85,10 +86,14 @@ def test_pictures_are_removed_one_after_the_other_by_the_keyboard(page: Any) -> 
 def test_a_folder_is_one_job_and_each_picture_is_what_it_would_be_alone(page: Any, server: RunningServer) -> None:
     given = [picture(16, 24), with_text(picture(24, 16))]
     extras_of(page, *given)
-    page.get_by_role("button", name="Enlarge 2 pictures").click()
+    told = server.json("/status") | {"saving": {"image_format": "png", "image_quality": 83}}  # by the settings
+    page.route(re.compile("//[^/]+/status$"), lambda route: route.fulfill(json=told))
+    page.get_by_role("button", name="Enlarge 2 pictures").press("Enter")
     large = made(page, server, 2)
+    page.wait_for_function("document.activeElement.textContent === 'Enlarge 2 pictures'")
     [folder] = [view for view in server.json("/jobs?limit=1")["jobs"] if view["params"]["extras"]]
     assert folder["sources"] == 2
+    assert (folder["params"]["image_format"], folder["params"]["image_quality"]) == ("png", 83)
     alone = [over_api(server, data, upscaler_1=NETWORK, upscaling_resize=4) for data in given]
     assert {pixels(data) for data in large} == {pixels(data) for data in alone}
     assert any("a red apple" in files.read_text(data)[0] for data in large)

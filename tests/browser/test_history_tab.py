@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sqlite3
 import time
 import zipfile
@@ -248,6 +249,46 @@ def test_the_viewer_walks_tells_and_returns_the_focus(page: Any) -> None:
     assert "picture" not in page.url
 
 
+def test_marks_that_the_server_refuses_go_back_to_what_it_has(page: Any) -> None:
+    starred = (
+        "[...document.querySelectorAll('.cell .marks')].map(marks => Boolean(marks.querySelector('[href$=star-full]')))"
+    )
+    page.locator(".cell[data-index='1']").focus()
+    with page.expect_response("**/history/favourite"):
+        page.keyboard.press("f")
+    page.route(
+        re.compile("/history/(favourite|delete)$"),
+        lambda route: route.fulfill(status=503, json={"error": "HistoryAway", "message": "No room.", "advice": ""}),
+    )
+    page.keyboard.press("Shift+ArrowRight")
+    page.get_by_text("2 selected").first.wait_for()
+    before = page.evaluate(starred)
+    assert before.count(True) == 1
+    for refused in ("Favourite", "Delete"):
+        with page.expect_response(re.compile("/history/(ids|outline)")):
+            page.locator(".selection").get_by_role("button", name=refused, exact=True).click()
+        frames(page)
+        assert page.evaluate(starred) == before
+        assert page.locator(".cell[data-state=leaving]").count() == 0
+    page.unroute_all()
+    page.keyboard.press("Escape")
+    page.locator(".cell[data-index='1']").focus()
+    with page.expect_response("**/history/favourite"):
+        page.keyboard.press("f")
+
+
+def test_a_long_press_begins_a_selection_and_opens_nothing(page: Any) -> None:
+    box = page.locator(".cell[data-index='2']").bounding_box()
+    touch = page.context.new_cdp_session(page)
+    points = [{"x": box["x"] + 40, "y": box["y"] + 40}]
+    touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": points})
+    page.get_by_text("1 selected").first.wait_for()
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    frames(page)
+    assert page.locator("#history-viewer").is_hidden()
+    assert page.evaluate("latent.history.gridNow.selected.size") == 1
+
+
 def test_the_focus_stays_when_the_shape_comes_after_the_first_pictures(page: Any) -> None:
     late: list[Any] = []
     page.route("**/history/outline*", lambda route: late.append(route))
@@ -390,6 +431,7 @@ def test_the_way_out_of_a_search_without_pictures_keeps_the_focus(page: Any) -> 
     late.come()
     page.keyboard.press("Enter")
     count(page, "12 pictures")
+    page.wait_for_function("document.activeElement.dataset.index === '0'")
 
 
 def test_tags_and_notes_are_kept_and_found(page: Any) -> None:
@@ -397,8 +439,20 @@ def test_tags_and_notes_are_kept_and_found(page: Any) -> None:
     page.get_by_role("combobox", name="Add a tag").fill("to print")
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Remove the tag to print").wait_for()
-    page.get_by_role("textbox", name="Notes").fill("for the kitchen")
+    notes, late = page.get_by_role("textbox", name="Notes"), Late(page, "**/notes", first=1)
+    notes.fill("for the")
+    notes.blur()
+    late.wait()
+    notes.fill("for the kitchen")
+    notes.blur()
+    late.come()
     page.get_by_text("Saved.").wait_for()
+    page.locator(".sharing > summary").click()
+    page.get_by_role("button", name="Make a link").press("Enter")
+    page.get_by_role("button", name="End", exact=True).press("Enter")
+    page.get_by_text("The link has ended.").wait_for()
+    page.wait_for_function("!document.querySelector('.links').childElementCount")
+    assert page.evaluate("document.activeElement.closest('.sharing') !== null")
     page.keyboard.press("Escape")
     page.keyboard.press("Escape")
     search(page, 'tag:"to print" kitchen')
@@ -444,7 +498,8 @@ def test_a_replay_says_that_the_pixels_are_identical_and_joins_the_family(
     assert json.loads(asked) == {"changes": {"seed": 2**53 + 1, "steps": 2}, "anyway": False}
     viewer.locator("summary", has_text="Replay with").click()
     viewer.get_by_role("textbox", name="Seed").fill("77")
-    viewer.get_by_role("button", name="Make it").click()
+    viewer.get_by_role("button", name="Make it").press("Enter")
+    assert focused(page) == "Replay with"  # its box is closed
     viewer.get_by_text("The new picture is a child of this one.").wait_for(timeout=120_000)
     viewer.get_by_role("treeitem", name="seed 77").wait_for()
     viewer.get_by_role("button", name="Use in txt2img").click()

@@ -11,6 +11,7 @@ from running_server import RunningServer
 from steps import (
     SLOW,
     Late,
+    focused,
     frames,
     generate,
     job_of,
@@ -119,6 +120,7 @@ def test_interrupt_keeps_the_picture_as_it_stands(page: Any, server: RunningServ
     view = wait_for_end(page, job, "interrupted")
     assert view["step"] < 150
     assert page.locator("#interrupt").is_disabled()
+    assert focused(page) == "Interrupt"
     if view["images"]:
         assert (server.outputs / view["images"][0]["path"]).is_file()
         shown_picture(page)
@@ -205,6 +207,9 @@ def test_a_batch_fills_the_strip_and_the_viewer_walks_through_it(page: Any) -> N
     assert "seed 51" in viewer.inner_text()
     page.keyboard.press("Escape")
     assert not viewer.is_visible()
+    with page.context.expect_page() as opened:
+        page.get_by_role("button", name="Open", exact=True).click()
+    assert opened.value.url.endswith(page.evaluate("latent.stage.picture().src"))
     page.wait_for_function("src => document.querySelector('#stage img[data-part=image]').src !== src", arg=first)
     assert "Seed: 51" in page.locator("#stage pre").inner_text()
     page.get_by_role("button", name="Reuse seed").click()
@@ -228,7 +233,7 @@ class Told:
             route.fulfill(status=204)
             return
         images = self.now["images"]
-        route.fulfill(json={**self.now, "images": images[int(asked["known"]) :], "image_count": len(images)})
+        route.fulfill(json={**self.now, "images": images[int(asked.get("known", 0)) :], "image_count": len(images)})
 
     def go_on(self, **more: Any) -> None:
         self.now |= {"rev": self.now["rev"] + 1, **more}
@@ -286,6 +291,8 @@ def test_the_viewer_keeps_its_picture_when_the_next_job_begins_behind_it(page: A
     first.go_on(images=first.pictures(1))
     page.evaluate("latent.stage.follow('first')")
     page.wait_for_function("latent.stage.picture()?.job === 'first'")
+    page.locator("#stage .center").get_by_text("The file is not where it was.").wait_for()
+    assert page.locator("#stage img[data-part=image]").is_hidden()
     page.evaluate("latent.viewer.open()")
     page.evaluate("latent.stage.follow('second')")
     second.go_on(images=second.pictures(1))
@@ -336,11 +343,38 @@ def test_a_lost_connection_is_told_and_recovers_without_losing_the_job(page: Any
     set_values(page, prompt="a rainbow", steps=40, **SLOW)
     job = generate(page)
     wait_for_step(page, job)
-    page.route("**/*", lambda route: route.abort())
     banner = page.locator("#banner")
-    banner.wait_for(state="visible")
-    assert "Connection lost" in banner.inner_text()
-    page.unroute("**/*")
-    banner.wait_for(state="hidden")
+    for answer in (lambda route: route.abort(), lambda route: route.fulfill(body='{"id": "')):  # none, and one cut off
+        page.route("**/*", answer)
+        banner.wait_for(state="visible")
+        assert "Connection lost" in banner.inner_text()
+        page.unroute("**/*")
+        banner.wait_for(state="hidden")
     wait_for_end(page, job)
     shown_picture(page)
+
+
+def test_a_job_that_ended_while_another_was_shown_does_not_come_back_with_the_next(page: Any) -> None:
+    first = Told(page, "first")
+    Told(page, "other", state="done")
+    page.evaluate("latent.stage.submitted('first')")
+    page.wait_for_function("latent.stage.view.state === 'running'")
+    page.evaluate("latent.stage.follow('other')")  # as by Show in the queue
+    page.wait_for_function("latent.stage.view.id === 'other' && latent.stage.view.state === 'done'")
+    first.go_on(state="done", images=first.pictures(1))
+    third = Told(page, "third")
+    page.evaluate(
+        """() => { const { stage } = latent, { follow } = stage;
+        stage.followed = [];
+        stage.follow = (id, ...rest) => { stage.followed.push(id); follow.call(stage, id, ...rest); };
+        stage.submitting(); stage.submitted('third'); }"""
+    )
+    page.wait_for_function("latent.stage.view?.id === 'third'")
+    assert page.evaluate("[latent.stage.followed, latent.stage.mine]") == [["third"], ["third"]]
+    assert page.evaluate("latent.stage.pictures().map(picture => picture.job)") == ["first"]
+    Told(page, "again", state="pending")
+    page.route("**/jobs/third/retry", lambda route: route.fulfill(json={"id": "again"}))
+    third.go_on(state="failed", error={"message": "No", "advice": "Why"})
+    page.get_by_role("button", name="Try again").press("Enter")
+    page.wait_for_function("latent.stage.view.id === 'again' && latent.stage.view.rev === 1")
+    assert page.evaluate("document.activeElement.dataset.part") == "frame"

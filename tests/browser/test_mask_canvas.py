@@ -9,6 +9,7 @@ import pytest
 from painting import choose, mask_of, on_screen, open_tab, pen, picture, stroke, touch
 from PIL import Image
 from running_server import RunningServer
+from steps import focused
 
 pytestmark = pytest.mark.browser
 
@@ -32,6 +33,11 @@ def test_a_stroke_masks_what_it_covers_and_is_undone_and_done_again(canvas: Any)
     canvas.keyboard.press("Control+z")
     assert mask_of(canvas).getextrema() == (0, 0)
     canvas.keyboard.press("Control+Shift+z")
+    assert mask_of(canvas) == drawn
+    for button in (canvas.get_by_role("button", name=name) for name in ("Undo", "Redo")):
+        button.press("Enter")
+        assert button.is_disabled()
+        assert button.evaluate("node => node === document.activeElement")
     assert mask_of(canvas) == drawn
     canvas.locator("[data-tool=eraser]").click()
     stroke(canvas, (64, 64), (96, 64))
@@ -201,6 +207,10 @@ def test_a_mask_comes_from_a_file_or_from_what_is_transparent(pages: Any) -> Non
     )
     page.wait_for_function("latent.canvas.surface.done.length === 2")
     assert mask_of(page) == mask
+    page.get_by_role("button", name="Remove", exact=True).press("Enter")
+    assert focused(page) == "Choose a picture"
+    choose(page, picture())
+    assert focused(page) == "Change"
 
 
 def test_dragging_an_edge_adds_a_frame_in_steps_of_eight(canvas: Any) -> None:

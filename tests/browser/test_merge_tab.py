@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from embedded import EMBEDDED_CHECKPOINT
-from steps import set_values, until
+from steps import focused, frames, set_values, until
 from test_cards import BLOCK, write
 
 pytestmark = pytest.mark.browser
@@ -42,9 +42,10 @@ def test_settings_that_suit_a_lora_are_offered_taken_and_given_back(page: Any) -
     set_values(page, prompt="a red apple <lora:swift-lcm:0.8>")
     line.wait_for()
     assert "The LoRA swift-lcm is made for few steps (LCM): LCM, SGM Uniform, 6 steps" in line.inner_text()
-    line.get_by_role("button", name="Use them").click()
+    line.get_by_role("button", name="Use them").press("Enter")
     page.wait_for_function("latent.form.values.sampler === 'LCM' && latent.form.values.cfg_scale === 1.5")
     line.wait_for(state="hidden")
+    assert page.evaluate("document.activeElement !== document.body")
     page.get_by_role("button", name="Undo", exact=True).click()
     page.wait_for_function(
         "before => [latent.form.values.sampler, latent.form.values.steps, latent.form.values.cfg_scale]"
@@ -94,8 +95,10 @@ def test_a_ckpt_file_is_offered_for_conversion_and_needs_no_name(page: Any) -> N
 def test_work_is_followed_from_a_page_that_did_not_begin_it_and_through_a_lost_connection(page: Any) -> None:
     state = {"running": True, "lines": ["tensors were mixed"], "code": None, "output": "slow"}
     gone: list[Any] = []
+    asked: list[str] = []
 
     def answer(route: Any) -> None:
+        asked.append(route.request.method)
         if state["running"] is None:
             gone.append(route)
             route.abort()
@@ -107,6 +110,17 @@ def test_work_is_followed_from_a_page_that_did_not_begin_it_and_through_a_lost_c
     form.get_by_text("Making slow").wait_for()
     button = form.get_by_role("button", name="Make the model")
     assert button.is_disabled()
+    state["running"] = False
+    page.wait_for_function("!document.querySelector('form.merge button').disabled")
+    form.get_by_label("Name of the new file").fill("slow")
+    state["running"] = True
+    button.press("Enter")
+    page.wait_for_function("document.querySelector('form.merge button').ariaDisabled")
+    assert button.is_disabled()
+    assert focused(page) == "Make the model"
+    form.get_by_label("Name of the new file").press("Enter")  # nor is it sent from a field
+    frames(page)
+    assert asked.count("POST") == 1
     state["running"] = None
     until(lambda: page.wait_for_timeout(50) or len(gone) >= 2)
     state.update(running=False, code=0)

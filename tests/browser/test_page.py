@@ -379,11 +379,13 @@ def test_a_message_stays_while_its_button_is_pressed_or_has_the_focus(page: Any)
     assert page.evaluate("window.undone") == 1
     page.mouse.move(5, 5)
     page.evaluate(tell)
+    page.locator("#show-keys").focus()
     undo.focus()
     page.evaluate("latent.tools.say('Another.')")
     page.locator(".toast").get_by_text("Another.").wait_for()
     page.keyboard.press("Enter")
     assert page.evaluate("window.undone") == 2
+    assert focused(page) == "Keys"  # where the focus came from
 
 
 def test_settings_are_saved_found_reset_and_refused_at_the_field(page: Any, server: RunningServer) -> None:
@@ -399,8 +401,9 @@ def test_settings_are_saved_found_reset_and_refused_at_the_field(page: Any, serv
     error.wait_for(state="visible")
     assert "between 1 and 100" in error.inner_text()
     assert "quality: 61" in config.read_text()
-    page.get_by_role("button", name="Reset Quality").click()
+    page.get_by_role("button", name="Reset Quality").press("Enter")
     error.wait_for(state="hidden")
+    assert quality.evaluate("node => node === document.activeElement")  # the button that was pressed is hidden
     until(lambda: "quality" not in config.read_text())
     page.get_by_label("Search the settings").fill("preview size")
     assert page.locator(".setting:visible").count() == 1
@@ -456,14 +459,15 @@ def test_what_is_kept_in_memory_is_shown_in_the_settings_and_cleared(page: Any, 
     prompts.wait_for()
     assert "64 MB at most" in prompts.inner_text()
     assert EMBEDDED_CHECKPOINT.name in kept.locator("[data-cache=checkpoints]").inner_text()
-    prompts.get_by_role("button", name="Clear Prompts").click()
+    prompts.get_by_role("button", name="Clear Prompts").press("Enter")
     kept.get_by_text("Cleared.", exact=True).wait_for()
     assert "Empty" in prompts.inner_text()
-    assert page.evaluate("document.querySelector('.caches').contains(document.activeElement)")
+    assert focused(page) == "Clear Prompts"
     assert prompts.get_by_role("button", name="Clear Prompts").is_disabled()
     until(lambda: {c["name"]: c["entries"] for c in server.json("/caches")["caches"]}["checkpoints"] == 1)
-    kept.get_by_role("button", name="Clear all").click()
+    kept.get_by_role("button", name="Clear all").press("Enter")
     kept.locator("[data-cache=checkpoints]").get_by_text("Empty").wait_for()
+    assert focused(page) == "Clear all"
     page.get_by_label("Search the settings").fill("preview size")
     assert kept.is_hidden()
 
@@ -504,9 +508,23 @@ def test_at_the_first_visit_a_prompt_is_in_the_box_and_an_emptied_box_stays_empt
     assert box.input_value() == "a red apple"
     box.fill("")
     page.wait_for_function("latent.form.values.prompt === ''")
+    page.evaluate("latent.tools.tabStore.set('tab', 'x-gone')")  # of an extension that was there
     page.reload()
     ready(page)
+    assert box.is_visible()
     assert box.input_value() == ""
+
+
+def test_a_page_that_nobody_touches_asks_for_no_frames(page: Any) -> None:
+    """Requests for frames are numbered, so two of the test's own tell how many there were between them."""
+    count = "new Promise(done => { const n = {0}; setTimeout(() => done({0} - n - 1), 300); })"
+    count = count.replace("{0}", "requestAnimationFrame(() => {})")
+
+    def rests() -> bool:
+        page.wait_for_timeout(1000)  # to look is to touch it
+        return page.evaluate(count) == 0
+
+    until(rests)
 
 
 def test_the_keyboard_alone_is_enough(page: Any) -> None:
@@ -529,11 +547,55 @@ def test_the_keyboard_alone_is_enough(page: Any) -> None:
     assert page.locator("#keys").is_visible()
     page.keyboard.press("Escape")
     assert not page.locator("#keys").is_visible()
+    page.evaluate("latent.tabs.show('history')")
+    page.keyboard.press("Control+Enter")  # nothing there is made by it
+    page.evaluate("latent.tabs.show('txt2img')")
+    assert page.evaluate("document.querySelector('#stage').dataset.state") == "interrupted"
     ring = page.evaluate(
         "() => { document.querySelector('#generate').focus({ focusVisible: true });"
         " return getComputedStyle(document.activeElement).outlineStyle; }"
     )
     assert ring == "solid"
+
+
+def test_a_pressed_button_keeps_the_focus_while_it_cannot_be_pressed_again(page: Any) -> None:
+    refresh = page.locator("#refresh-models")
+    late = Late(page, "**/models/refresh")
+    refresh.press("Enter")
+    late.wait()
+    assert refresh.is_disabled()
+    assert float(refresh.evaluate("node => getComputedStyle(node).opacity")) < 1
+    page.keyboard.press("Enter")
+    page.keyboard.press("Space")
+    refresh.click(force=True)
+    frames(page)
+    assert len(late.held) == 1
+    assert refresh.evaluate("node => node === document.activeElement")
+    late.come()
+    page.locator(".toast").get_by_text("found.").wait_for()
+    assert refresh.is_enabled()
+    page.evaluate("latent.runButtons.update({ running: true })")
+    page.locator("#interrupt").focus()
+    page.evaluate("latent.runButtons.update({})")
+    assert page.locator("#interrupt").is_disabled()
+    assert focused(page) == "Interrupt"
+    assert page.locator("#skip").evaluate("node => node.disabled")  # has no focus to lose: the Tab key passes it by
+
+
+def test_the_focus_goes_on_from_a_button_that_is_gone(page: Any) -> None:
+    told = page.evaluate("latent.status.data")
+    told |= {"running": [{"id": "x", "phase": "starting"}], "worker": {**told["worker"], "state": "failed"}}
+    page.route(re.compile("//[^/]+/status$"), lambda route: route.fulfill(json=told))
+    for button, next_to_it in (("#activity .icon-only", "Share on this network"), ("#restart-worker", "Keys")):
+        page.evaluate("latent.status.hurry()")
+        page.locator(button).wait_for()
+        page.locator(button).focus()
+        before = told.copy()
+        told |= {"running": [], "worker": {**told["worker"], "state": "ready"}}
+        page.evaluate("latent.status.hurry()")
+        page.locator(button).wait_for(state="hidden")
+        assert focused(page) == next_to_it
+        told |= before
 
 
 def test_everything_that_can_be_pressed_or_filled_has_a_name(page: Any) -> None:
@@ -563,7 +625,7 @@ def test_fields_for_text_and_numbers_have_an_edge_and_fit_their_text(page: Any) 
     assert [name for name, edge, fits in fields if not edge or not fits] == []
 
 
-def test_the_theme_is_switched_and_kept(page: Any) -> None:
+def test_the_theme_is_switched_in_all_tabs_and_what_was_kept_by_another_one_stays(page: Any) -> None:
     seen = []
     for _ in range(3):
         page.locator("#theme").click()
@@ -571,9 +633,17 @@ def test_the_theme_is_switched_and_kept(page: Any) -> None:
     assert {"light", "dark"} == set(seen)
     while page.evaluate("document.documentElement.dataset.theme") != "dark":
         page.locator("#theme").click()
+    page.wait_for_function("!latent.form.saving")
+    other = page.context.new_page()  # of this browser: what it keeps is what a page in it would keep
+    other.goto(f"{page.url}ui/icon.svg")
+    for theme in ("light", "dark"):
+        other.evaluate("theme => localStorage.setItem('latent.theme', JSON.stringify(theme))", theme)
+        page.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=theme)
+    other.evaluate("localStorage.setItem('latent.form', JSON.stringify({ prompt: 'typed there' }))")
     page.reload()
     ready(page)
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert page.evaluate("latent.form.values.prompt") == "typed there"
 
 
 def test_memory_and_worker_are_told_live(page: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from running_server import RunningServer
-from steps import generate, ready, set_values, wait_for_end
+from steps import focused, generate, ready, set_values, wait_for_end
 
 from webui.accounts import Accounts
 
@@ -116,6 +116,10 @@ def test_another_device_signs_in_by_the_link_of_the_dialog(pages: Any, server: R
     code.wait_for()
     assert code.evaluate("image => image.decode().then(() => image.naturalWidth > 0)")
     assert ann.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    first = dialog.locator("code").first.inner_text()
+    dialog.get_by_role("button", name="Another link").press("Enter")
+    ann.wait_for_function("first => document.querySelector('#share-dialog code').textContent !== first", arg=first)
+    assert focused(ann) == "Another link"
     link = dialog.locator("code").first.inner_text()
     assert re.fullmatch(r"http://[\w.:-]+/\?token=[\w-]{20,}", link)
     phone = pages.context().new_page()

@@ -52,6 +52,7 @@ def library(server: RunningServer) -> Iterator[None]:
         path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(size))
 
     network("Lora/filmgrain.safetensors", "lora_unet_x.lora_down.weight", (4, 320))
+    network("Lora/no#1 $&.safetensors", "lora_unet_x.lora_down.weight", (4, 320))
     network("embeddings/badhands.safetensors", "emb_params", (2, 768))
     (root / "wildcards").mkdir(exist_ok=True)
     (root / "wildcards" / "animal.txt").write_text("cat\ndog\nfox\n")
@@ -61,6 +62,7 @@ def library(server: RunningServer) -> Iterator[None]:
     server.post("/models/refresh")
     yield
     (root / "models" / "Lora" / "filmgrain.safetensors").unlink()
+    (root / "models" / "Lora" / "no#1 $&.safetensors").unlink()
     (root / "models" / "embeddings" / "badhands.safetensors").unlink()
     server.post("/models/refresh")
 
@@ -333,13 +335,19 @@ def test_a_text_of_another_program_fills_every_field_and_can_be_taken_back(page:
     assert "There is no checkpoint emoji-prto-128 [6ce0161689] here." in words
     assert 'There is no LoRA "filmgran" here.' in words
     assert "1 entry without effect here" in words
-    taken.get_by_role("button", name="Use filmgrain").click()
+    taken.get_by_role("button", name="Use filmgrain").press("Enter")
     page.wait_for_function("latent.form.values.prompt === 'a castle on a hill <lora:filmgrain:0.8>'")
+    assert focused(page) == "Taken"
     taken.get_by_text("What changed").click()
     assert "Sampling steps\t20\t11" in taken.inner_text()
-    taken.get_by_role("button", name="Undo").click()
+    taken.get_by_role("button", name="Undo").press("Enter")
+    assert focused(page) == "Paste parameters"
     page.wait_for_function("latent.form.values.steps === 20 && latent.form.values.prompt.startsWith('a castle')")
     assert taken.is_hidden()
+    write(page, "a <lora:no\\#2 $&:1> and <LORA:no\\#2 $&>\nSteps: 7, Sampler: Euler, Seed: 1")
+    page.get_by_role("button", name="Paste parameters").click()
+    taken.get_by_role("button", name="Use no#1 $&").click()
+    page.wait_for_function("latent.form.values.prompt === 'a <lora:no\\\\#1 $&:1> and <LORA:no\\\\#1 $&>'")
 
 
 def test_the_clipboard_is_read_and_a_styles_text_is_recognised(pages: Any, server: RunningServer) -> None:

@@ -17,6 +17,7 @@ PAIRS = [
     ("muted", "surface"),
     ("muted", "sunken"),
     ("muted", "hover"),
+    ("muted", "accent-soft"),
     ("accent", "surface"),
     ("accent", "bg"),
     ("on-accent", "accent"),
@@ -51,6 +52,12 @@ def test_words_stand_out(theme: str, front: str, back: str) -> None:
     colours = variables(theme)
     light, dark = sorted((luminance(colours[front]), luminance(colours[back])), reverse=True)
     assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+def test_the_words_of_a_card_that_cannot_run_are_not_faded() -> None:
+    rules = re.findall(r"^(#cards-grid \.useless[^{]*?) \{(.*)\}", STYLE, re.MULTILINE)
+    faded = [selector for selector, body in rules if "opacity" in body]
+    assert faded == ["#cards-grid .useless :is(img, .no-picture)"]
 
 
 def test_a_dark_system_gets_the_same_dark_colours() -> None:

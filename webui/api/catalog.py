@@ -15,6 +15,7 @@ from webui.api.responses import (
     LoraSuggestionView,
     ModelList,
     ModelView,
+    SavingView,
     StatusView,
     SuggestionView,
     WorkerView,
@@ -137,7 +138,7 @@ def catalog_routes(jobs: JobService, catalog: Catalog, store: SettingsStore, out
         response.headers["cache-control"] = "no-store"
         worker = WorkerView.model_validate(jobs.worker())
         running, waiting = queue_state(jobs, viewer, busy=worker.state == "busy")
-        peer = request.client.host if request.client else ""
+        peer, saving = request.client.host if request.client else "", store.current.saving
         return StatusView(
             boot=boot,
             worker=worker,
@@ -145,6 +146,7 @@ def catalog_routes(jobs: JobService, catalog: Catalog, store: SettingsStore, out
             waiting=waiting,
             problem=jobs.problem,
             outputs=str(outputs) if viewer == OWNER and peer.startswith(LOOPBACK) else "",
+            saving=SavingView(image_format=saving.format.value, image_quality=saving.quality),
         )
 
     @router.post("/worker/restart", response_model=WorkerView, dependencies=[AdminOnly])

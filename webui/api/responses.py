@@ -192,6 +192,13 @@ class ActivityView(BaseModel):
     progress: float
 
 
+class SavingView(BaseModel):
+    """How the settings have pictures saved, as params of a job have it."""
+
+    image_format: str
+    image_quality: int
+
+
 class StatusView(BaseModel):
     """`boot` changes when the server is started again; `outputs` is told to this machine alone.
 
@@ -204,6 +211,7 @@ class StatusView(BaseModel):
     waiting: int
     problem: str
     outputs: str
+    saving: SavingView
 
 
 class TokenCount(BaseModel):

@@ -1,7 +1,7 @@
 /* One card in full: what its file and its training say, what its user writes about it, and its picture. */
 "use strict";
 latent.cardDetails = (() => {
-  const { el, icon, button, iconButton, call, say, find, setText } = latent.tools;
+  const { able, el, icon, button, iconButton, call, say, find, setText } = latent.tools;
   const { cards } = latent;
   let card = null, kind = "", opener = null, turn = 0;
 
@@ -49,7 +49,7 @@ latent.cardDetails = (() => {
     problems.replaceChildren(...details.problems.map((text) => el("li", {}, text)));
     tags.replaceChildren(...(details.tags.length ? [el("b", {}, "Words of the training captions"), ...details.tags.map(({ name, value }) =>
       el("button", { type: "button", title: `${value} times; a click adds it to the activation text`, onclick: () => addWord(name) }, name, el("small", {}, value)))] : []));
-    usePicture.disabled = !lastPicture();
+    able(usePicture, Boolean(lastPicture()));
   }
   function addWord(word) {
     const input = inputs["activation text"];
@@ -76,7 +76,8 @@ latent.cardDetails = (() => {
   function close() {
     view.hidden = true;
     cards.overview.hidden = false;
-    opener?.focus?.();
+    const again = opener?.isConnected ? opener : find(`[aria-label="${CSS.escape(`Details of ${card.label}`)}"]`, cards.overview); // the card was drawn anew
+    again?.focus();
   }
   /* What is written of the card has changed. The fields stay: something may be typed there that is not saved. */
   async function reopened(now, details) {

@@ -3,7 +3,7 @@
    drawn as they come into view, and their pictures are read then, too. */
 "use strict";
 latent.cards = (() => {
-  const { el, icon, iconButton, call, complain, dialog, find, redraw, setText } = latent.tools;
+  const { el, icon, iconButton, call, complain, dialog, escaped, find, redraw, setText } = latent.tools;
   const { form } = latent;
   const KINDS = [["lora", "LoRA"], ["embedding", "Embeddings"], ["hypernetwork", "Hypernetworks"], ["checkpoint", "Checkpoints"]];
   const FOLDERS = { lora: "models/Lora", embedding: "models/embeddings", hypernetwork: "models/hypernetworks", checkpoint: "models/Stable-diffusion" };
@@ -19,7 +19,6 @@ latent.cards = (() => {
 
   // --- what stands in the prompt ---
 
-  const escaped = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
   const tagOf = (card) => (card.insert.match(/^<[^>]*>/) || [""])[0];
   /* Finds the card in a prompt: its tag with whatever weight, or the embedding's word. */
   function pattern(card) {

@@ -1,7 +1,7 @@
 /* The Extras tab: pictures that are made larger and repaired, one, many or a folder of them, as one job. */
 "use strict";
 latent.extras = (() => {
-  const { el, icon, button, iconButton, fillSelect, modelChoices, call, find, redraw, say, complain, setText, steer, store, plural, outputUrl, isShown } = latent.tools;
+  const { able, el, icon, button, iconButton, fillSelect, modelChoices, call, find, keepFocus, redraw, say, complain, setText, steer, store, plural, outputUrl, isShown } = latent.tools;
   const { folders } = latent;
   const KEPT = "extras-job"; // the job that is followed, also after a reload
   const NUMBERS = ["upscaler_2_visibility", "scale", "width", "height", "visibility", "visibility_2", "codeformer_weight"];
@@ -51,13 +51,14 @@ latent.extras = (() => {
   }
   const source = (input) => (input.reference ? `inputs/${input.reference}` : (input.url ??= URL.createObjectURL(input.blob)));
 
-  function draw() {
+  const draw = () => keepFocus(parts.left, drawParts);
+  function drawParts() {
     parts.drop.classList.toggle("small", inputs.length > 0);
     redraw(parts.inputs, ...inputs.slice(0, 200).map((input) => el("li", { "data-state": input.state },
       el("img", { src: source(input), alt: input.name, loading: "lazy", decoding: "async" }), running ? null : iconButton(`Remove ${input.name}`, "close", () => remove(input)))));
     const done = inputs.filter(({ state }) => state).length;
     setText(parts.run, !running ? (inputs.length > 1 ? `Enlarge ${inputs.length} pictures` : "Enlarge") : !job ? `Sending ${sent ?? 0} of ${inputs.length}` : job.view?.state === "pending" ? "Waiting for its turn" : inputs.length > 1 ? `${done} of ${inputs.length}` : job.view?.line || `${Math.round(100 * (job.view?.progress ?? 0))}%`);
-    parts.run.disabled = running || !inputs.length;
+    able(parts.run, !running && inputs.length > 0);
     parts.stop.hidden = !running;
     parts.goOn.hidden = running || !["interrupted", "cancelled", "lost", "failed"].includes(job?.view?.state) || inputs.length < 2;
     parts.clear.hidden = running || !inputs.length;
@@ -72,10 +73,12 @@ latent.extras = (() => {
 
   // --- work ---
 
-  /* One picture is a job of its own, several are a folder. */
-  const submit = async (sources, read, by) => (await call("jobs", {
-    method: "POST", json: sources.length === 1 ? request(sources[0].image, read, by) : { ...request(undefined, read, by), sources },
-  })).id;
+  /* One picture is a job of its own, several are a folder. Their files are as the settings say now. */
+  async function submit(sources, read, by) {
+    const { saving } = await call("status");
+    const asked = sources.length === 1 ? request(sources[0].image, read, by) : { ...request(undefined, read, by), sources };
+    return (await call("jobs", { method: "POST", json: { ...asked, ...saving } })).id;
+  }
 
   /* The job to its end; each picture is shown as it comes. `list`: its inputs, in their order. */
   async function follow(id, list) {
@@ -166,7 +169,7 @@ latent.extras = (() => {
   // --- the piece of page ---
 
   function mount(element) {
-    parts = { root: element };
+    parts = { root: element, left: find(".extras-left", element) };
     for (const name of ["drop", "acts", "inputs", "empty", "results"]) parts[name] = find(`[data-part=${name}]`, element);
     parts.run = find("#extras-run", element);
     parts.stop = find("#extras-stop", element);

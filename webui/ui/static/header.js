@@ -1,7 +1,7 @@
 /* The slim header (pickers, memory, worker, theme) and the footer's line. */
 "use strict";
 (() => {
-  const { bytes, call, complain, el, find, icon, iconButton, pickers, plural, say, setText, steer } = latent.tools;
+  const { able, bytes, call, complain, el, find, icon, iconButton, keepFocus, pickers, plural, say, setText, steer } = latent.tools;
   const { models, status, tabs, theme } = latent;
 
   const WORKER_WORDS = { starting: "starting", ready: "ready", busy: "working", restarting: "restarting", failed: "failed" };
@@ -10,12 +10,12 @@
     pickers(element);
     const refresh = find("#refresh-models", element);
     refresh.addEventListener("click", async () => {
-      refresh.disabled = true;
+      able(refresh, false);
       try {
         await models.refresh();
         say(`${plural(models.list.checkpoints.length, "checkpoint", "checkpoints")}, ${plural(models.list.vaes.length, "VAE", "VAEs")} found.`);
       } catch (error) { complain(error); }
-      refresh.disabled = false;
+      able(refresh, true);
     });
 
     const switcher = find("#theme", element);
@@ -47,8 +47,10 @@
         setText(amount, `${bytes(memory.used)} of ${bytes(memory.total)}`);
         meter.title = `${memory.device === "cpu" ? "RAM of the worker" : "VRAM"}: ${bytes(memory.used)} of ${bytes(memory.total)}, peak ${bytes(memory.peak)}`;
       }
-      activity.hidden = !running.length && !waiting;
-      stop.hidden = !running.length;
+      keepFocus(activity, () => {
+        activity.hidden = !running.length && !waiting;
+        stop.hidden = !running.length;
+      });
       const first = running[0];
       const parts = [];
       if (first) parts.push(first.phase === "sampling" && first.steps ? `${Math.round(100 * first.progress)}%` : "running");
@@ -64,7 +66,7 @@
     restart.addEventListener("click", () => call("worker/restart", { method: "POST" }).then(() => status.hurry(), complain));
     status.on((data) => {
       const { worker } = data, m = worker.memory;
-      restart.hidden = worker.state !== "failed";
+      keepFocus(element, () => { restart.hidden = worker.state !== "failed"; });
       setText(problem, data.problem);
       const kind = !m ? "" : m.device === "cpu" ? "RAM" : "VRAM";
       setText(memoryLine, m ? `${kind} ${bytes(m.used)} used · ${m.reserved && m.device !== "cpu" ? `${bytes(m.reserved)} reserved · ` : ""}${bytes(m.total)} total · ${bytes(m.peak)} peak` : "Memory not known yet");

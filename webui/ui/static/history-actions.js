@@ -2,7 +2,7 @@
    listens to `marked` (something about them changed) and `moved` (they came or went). */
 "use strict";
 latent.history.actions = (() => {
-  const { call, say, sayTaken, complain, plural, copyText, copyPicture, widgetValues } = latent.tools;
+  const { call, say, sayTaken, complain, plural, sleep, copyText, copyPicture, widgetValues } = latent.tools;
   const MOST_UNDO = 50;
   const LONGEST_ADDRESS = 8000; // characters; more ids than that go in a body
   const undone = [];
@@ -31,15 +31,39 @@ latent.history.actions = (() => {
   }
   const offer = (text, entry) => say(text, "", { label: "Undo", run: () => undo(entry) });
 
-  // --- marks: the page shows them at once, and takes them back when the server refuses ---
+  // --- marks: the page shows them at once, and what the server has when it refuses ---
+
+  const AGAIN = 2000; // ms
+  const doubted = new Set(); // ids of which the page may show what the server does not have
+  let marking = 0, asking = false;
 
   /* Gives the ids of those that were not so before: only they are changed back. */
   async function setFavourite(ids, favourite) {
+    marking++;
     tell("marked", ids, { favourite });
     try { return (await post("history/favourite", { ids, favourite })).ids; } catch (error) {
-      tell("marked", ids, { favourite: !favourite });
+      ids.forEach((id) => doubted.add(id));
       throw error;
+    } finally {
+      marking--;
+      readDoubted();
     }
+  }
+  /* Not while a mark is on its way: the answer may be older than that. */
+  async function readDoubted() {
+    if (asking) return;
+    asking = true;
+    while (doubted.size && !marking) {
+      const ids = [...doubted];
+      try {
+        const lists = await Promise.all([false, true].map((trash) => call(`history/ids?q=fav:yes&trash=${trash}`)));
+        if (marking) break;
+        const favourites = new Set(lists.flatMap((list) => list.ids));
+        ids.forEach((id) => doubted.delete(id));
+        for (const favourite of [true, false]) tell("marked", ids.filter((id) => favourites.has(id) === favourite), { favourite });
+      } catch { await sleep(AGAIN); } // it was told that the server does not answer
+    }
+    asking = false;
   }
   async function favourite(ids, value) {
     const done = setFavourite(ids, value);

@@ -2,7 +2,7 @@
    similar pictures, links. Drawn anew for each picture; what is typed in it is saved as it is left. */
 "use strict";
 latent.history.details = (() => {
-  const { el, icon, button, iconButton, call, say, complain, copyText, bytes, duration, redraw, setText } = latent.tools;
+  const { el, icon, button, iconButton, call, say, complain, copyText, bytes, duration, keepFocus, redraw, setText } = latent.tools;
   const { actions, replay } = latent.history;
   const fields = latentBoot.form.fields;
   const SIDE = { min: 16, max: 16384, step: 8 }; // pixels, as a job takes them (params.py: Side)
@@ -170,9 +170,9 @@ latent.history.details = (() => {
     const list = el("ul", { class: "links" });
     const draw = async () => {
       const links = await call(`history/${picture.id}/shares`).catch(() => []);
-      list.replaceChildren(...links.map((link) => el("li", {},
+      keepFocus(box, () => list.replaceChildren(...links.map((link) => el("li", {},
         el("span", {}, link.expires ? `Until ${new Date(link.expires * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}` : "Until ended", link.with_parameters ? ", with parameters" : ""),
-        button("End", "close", async () => { try { await call(`history/shares/${link.id}/revoke`, { method: "POST" }); say("The link has ended."); draw(); } catch (error) { complain(error); } }))));
+        button("End", "close", async () => { try { await call(`history/shares/${link.id}/revoke`, { method: "POST" }); say("The link has ended."); draw(); } catch (error) { complain(error); } })))));
     };
     const make = async () => {
       try {
@@ -217,6 +217,7 @@ latent.history.details = (() => {
       for (const name of ["width", "height"]) if (Number(inputs[name].value) !== now[name]) changes[name] = Number(inputs[name].value);
       if (!Object.keys(changes).length) { setText(problem, "Nothing is changed yet. Change a value, or use Replay."); problem.hidden = false; return; }
       host.open = false;
+      host.firstElementChild.focus(); // the button that was pressed is folded away
       replay.start(picture.id, changes);
     };
     const random = iconButton("Random seed", "dice", () => { inputs.seed.value = String(Math.floor(Math.random() * 2 ** 32)); });
@@ -259,7 +260,7 @@ latent.history.details = (() => {
     const verdict = el("div", { class: "verdict-host" });
     const family = el("section", { hidden: true });
     const drawVerdict = () => {
-      verdict.replaceChildren(...verdictOf(picture, env.open, env.compare));
+      redraw(verdict, ...verdictOf(picture, env.open, env.compare));
       if (replay.runs.get(picture.id)?.state === "done") picture.children ||= 1; // the child was not there when the picture was read
       if (!verdict.querySelector(".line")) familyOf(picture, family, env.open);
     };

@@ -135,7 +135,7 @@ latent.history.viewer = (() => {
      last one. */
   actions.on("moved", async (ids, what) => {
     if (!box.open) return;
-    for (const { source: { list } } of stack) list?.splice(0, list.length, ...list.filter((other) => !ids.includes(other.id)));
+    if (what !== "unsure") for (const { source: { list } } of stack) list?.splice(0, list.length, ...list.filter((other) => !ids.includes(other.id)));
     await null; // whoever hears of it after this one has begun, too
     await latent.history.settled(); // the grid has read its new shape
     while (stack.length && here().source.total === 0) stack.pop();

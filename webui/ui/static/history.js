@@ -1,7 +1,7 @@
 /* The History tab: the bar above the grid, the selection, the keys, and what ties the parts together. */
 "use strict";
 (() => {
-  const { el, button, call, say, complain, find, redraw, setText, isShown, plural, dialog } = latent.tools;
+  const { el, button, call, say, complain, find, keepFocus, redraw, setText, isShown, plural, dialog } = latent.tools;
   const own = latent.history;
   const { actions, viewer, compare } = own;
   const SEARCH_AFTER = 120; // ms after the last key
@@ -57,11 +57,16 @@
       keepSelection();
     } catch (error) { failed(error); }
   }
+  /* Of a button that goes as pictures come. */
+  async function runAgain() {
+    await run();
+    if (document.activeElement === document.body || !isShown(document.activeElement)) grid.focus();
+  }
   function failed(error) {
     if (grid.total) { complain(error); return; }
     const empty = find(".history-empty", root);
     empty.hidden = false;
-    empty.replaceChildren(el("div", { class: "problem", role: "alert" }, el("h3", {}, "The history could not be read"), el("p", {}, error.message), el("p", {}, error.advice ?? ""), button("Try again", "refresh", run)));
+    redraw(empty, el("div", { class: "problem", role: "alert" }, el("h3", {}, "The history could not be read"), el("p", {}, error.message), el("p", {}, error.advice ?? ""), button("Try again", "refresh", runAgain)));
   }
   const refresh = () => (settling = grid ? grid.refresh().catch(() => {}) : Promise.resolve());
 
@@ -74,7 +79,7 @@
     empty.hidden = n > 0;
     if (!n) {
       const words = trash ? ["The trash is empty", "What is deleted waits here until the trash is emptied."] : box.value ? ["Nothing found", "Fewer words find more. The filters are behind the button in the search field."] : ["No pictures yet", "Every picture that is made appears here, with all that is needed to make it again."];
-      redraw(empty, el("h3", {}, words[0]), el("p", {}, words[1]), ...(searching ? [button("Show all pictures", "reset", () => { setTrash(false, true); box.set(""); run(); })] : []));
+      redraw(empty, el("h3", {}, words[0]), el("p", {}, words[1]), ...(searching ? [button("Show all pictures", "reset", () => { setTrash(false, true); box.set(""); runAgain(); })] : []));
     }
     drawWhose();
     const fav = own.hasTerm(box.value, "fav:yes");
@@ -85,7 +90,7 @@
   function drawSelection() {
     const host = find(".selection", root), n = grid.selected.size;
     grid.host.classList.toggle("choosing", n > 0);
-    host.hidden = n === 0 && !(trash && grid.total);
+    keepFocus(host, () => { host.hidden = n === 0 && !(trash && grid.total); });
     const key = `${n} ${trash} ${narrowed()}`; // what is drawn of the selection; the rest is read as a button is pressed
     if (host.dataset.key === key) return;
     host.dataset.key = key;
@@ -219,8 +224,9 @@
     grid.repaint(ids);
     if (what.leaving) grid.host.querySelectorAll(".cell").forEach((cell) => { if (wanted.has(Number(cell.dataset.id))) cell.dataset.state = "leaving"; });
   });
-  actions.on("moved", async (ids) => {
+  actions.on("moved", async (ids, what) => {
     if (!grid) return;
+    if (what === "unsure") grid.repaint(ids); // they are there until the server says that they are not
     const hadFocus = grid.focused || !find("dialog[open]");
     ids.forEach((id) => grid.selected.delete(id));
     await refresh();

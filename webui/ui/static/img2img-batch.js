@@ -1,6 +1,6 @@
 /* Batch: every picture of a folder, with the form's values, as one job. */
 const { latent } = window;
-const { el, button, call, complain, store, setText, plural, steer, OVER } = latent.tools;
+const { able, el, button, call, complain, keepFocus, store, setText, plural, steer, OVER } = latent.tools;
 const { folders, stage } = latent;
 const KEPT = "batch-job"; // the job that is followed, also after a reload
 
@@ -11,6 +11,7 @@ export function batch(host, { submit }) {
   const start = el("button", { type: "button", class: "primary", onclick: () => run() }, "Start the batch");
   const stop = button("Stop", "stop", () => { stopped = true; if (job) steer(job, "interrupt"); });
   const goOn = button("Go on", "recycle", () => again());
+  const acts = el("div", { class: "row" }, start, stop, goOn);
   let files = [], stopped = false, stored = null, view = null, running = false, refused = [];
   let job = null; // the id of the one that is followed; known before the first view of it has come
 
@@ -39,9 +40,11 @@ export function batch(host, { submit }) {
     setText(line, facts.length ? facts.join(" · ") : "Every picture of a folder is drawn with the form's values, in one job.");
     bar.hidden = !running;
     bar.firstElementChild.style.transform = `scaleX(${view ? view.progress : files.length ? (stored ?? 0) / files.length : 0})`;
-    start.disabled = running || !files.length;
-    stop.hidden = !running;
-    goOn.hidden = running || !view || !["interrupted", "cancelled", "lost", "failed"].includes(view.state);
+    able(start, !running && files.length > 0);
+    keepFocus(acts, () => {
+      stop.hidden = !running;
+      goOn.hidden = running || !view || !["interrupted", "cancelled", "lost", "failed"].includes(view.state);
+    });
     problems.replaceChildren(...[...refused, ...failed].map((text) => el("li", { class: "bad" }, text)));
   }
 
@@ -98,7 +101,7 @@ export function batch(host, { submit }) {
 
   for (const chooser of [choose, folder]) chooser.addEventListener("change", () => { take([...chooser.files]); chooser.value = ""; });
   host.append(el("div", { class: "drop-hint" }, line, el("div", { class: "row" }, button("Choose a folder", "folder", () => folder.click()), button("Choose pictures", "image", () => choose.click()), choose, folder)),
-    bar, el("div", { class: "row" }, start, stop, goOn), problems);
+    bar, acts, problems);
   draw();
   restore();
   return api;

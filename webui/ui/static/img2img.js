@@ -43,11 +43,13 @@ async function show(found, { values = null, wanted = () => true } = {}) {
   canvas.image.alt = "The picture to start from";
   canvas.setFrame(frameOf(form.values));
   root.dataset.picture = "true";
+  const chosenHere = parts.drop.contains(document.activeElement);
   parts.drop.hidden = true;
   parts.canvas.hidden = false;
   canvas.arrange();
   const filled = values && form.set({ ...values(), "init.image": found.reference, "inpaint.mask": "" }, true);
   update();
+  if (chosenHere) parts.change.focus({ preventScroll: true }); // it stands for the field that is hidden now
   await filled;
   return mine === chosen;
 }
@@ -275,7 +277,7 @@ function mount(element) {
   input.addEventListener("change", () => { if (input.files[0]) take(input.files[0]); input.value = ""; });
   maskInput.addEventListener("change", () => { if (maskInput.files[0]) takeMask(maskInput.files[0]); maskInput.value = ""; });
   parts.change = button("Change", "image", () => input.click(), { title: "Choose another picture" });
-  parts.remove = button("Remove", "close", () => forget(), { title: "Remove the picture" });
+  parts.remove = button("Remove", "close", () => { forget(); input.focus(); }, { title: "Remove the picture" });
   find(".start-acts", element).append(parts.change, parts.remove);
   parts.alpha = button("Mask from alpha", "contrast", takeAlpha, { title: "Mask what is transparent" });
   parts.mask.append(button("Upload a mask", "upload", () => maskInput.click(), { title: "White is drawn anew, black is kept" }), parts.alpha, maskInput);

@@ -2,10 +2,12 @@
 "use strict";
 latent.keys = (() => {
   const { OVER, dialog, el, find } = latent.tools;
-  const { runButtons, stage } = latent;
+  const { runButtons, stage, tabs } = latent;
+  /* What a tab is for. The others have no such button. */
+  const MAIN = { txt2img: "#generate", img2img: "#generate", extras: "#extras-run", merge: ".merge [type=submit]" };
 
   const KEYS = [
-    ["Ctrl + Enter", "Generate"], ["Esc", "Interrupt the running job; close what is open"],
+    ["Ctrl + Enter", "Generate; in Extras and Merge, begin"], ["Esc", "Interrupt the running job; close what is open"],
     ["Ctrl + ↑ ↓", "More or less weight for the word or selection"], ["Alt + ← →", "Move the phrase, in the prompt"],
     ["↑ ↓", "Earlier prompts, at the ends of an empty or recalled prompt"],
     ["← →", "Previous and next picture, in the viewer"], ["↑ ↓ Enter", "Choose in a list"], ["/", "Search, in the history"],
@@ -22,7 +24,8 @@ latent.keys = (() => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
       event.stopPropagation();
-      if (!find("dialog[open]")) find("#generate")?.click();
+      const main = MAIN[tabs.current];
+      if (main && !find("dialog[open]")) find(main)?.click();
     } else if (event.key === "Escape" && !find("dialog[open]") && !document.activeElement?.closest?.("[role=combobox], [data-own-escape]")) {
       if (stage.view && !OVER.has(stage.view.state)) runButtons.act("interrupt");
     } else if (event.key === "?" && !event.target.closest?.("input, textarea, [contenteditable]")) {

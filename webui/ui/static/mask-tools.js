@@ -1,6 +1,6 @@
 /* The canvas's tool bar. */
 
-const { el, iconButton } = window.latent.tools;
+const { able, el, iconButton } = window.latent.tools;
 const TOOLS = [
   ["brush", "Brush (B)", "brush"], ["eraser", "Eraser (E)", "eraser"], ["lasso", "Lasso (L)", "lasso"],
   ["fill", "Fill an enclosed area (G)", "fill"], ["pick", "Pick a colour (C)", "picker"], ["pan", "Move the picture (H, or hold Space)", "hand"],
@@ -42,8 +42,8 @@ export function toolbar(canvas) {
       size.value = String(toValue(canvas.brush));
       if (canvas.width) size.setAttribute("aria-valuetext", `${Math.round(canvas.radius * 2)} pixels`);
       colour.value = canvas.colour;
-      acts.undo.disabled = !canvas.surface?.canUndo;
-      acts.redo.disabled = !canvas.surface?.canRedo;
+      able(acts.undo, Boolean(canvas.surface?.canUndo));
+      able(acts.redo, Boolean(canvas.surface?.canRedo));
       canvas.grab?.(false);
       canvas.port.dataset.tool = canvas.surface ? canvas.tool : "pan";
     },

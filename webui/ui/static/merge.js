@@ -1,7 +1,7 @@
 /* The Merge tab: a form for POST /models/tools, and how the work goes. */
 "use strict";
 (() => {
-  const { call, find, isShown, say, complain, setText, sleep, fillSelect } = latent.tools;
+  const { able, call, find, isShown, say, complain, setText, sleep, fillSelect } = latent.tools;
   const { models } = latent;
   const FORMULAS = { "weighted-sum": "x in (1 - x) A + x B", slerp: "x on the arc from A to B", "add-difference": "x in A + x (B - C)" };
 
@@ -42,7 +42,7 @@
       return read;
     }
     function show(view) {
-      submit.disabled = view.running;
+      able(submit, !view.running);
       lines.hidden = !view.lines.length;
       lines.textContent = view.lines.slice(-6).join("\n");
       setText(state, view.running ? `Making ${view.output}` : view.code === null ? "" : view.code === 0 ? `${view.output} is ready.` : `${view.output} could not be made.`);

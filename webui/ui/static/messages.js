@@ -10,8 +10,13 @@
   function say(text, kind = "", action = null) {
     let host = find("#toasts");
     if (!host) host = el("div", { id: "toasts", role: "status", "aria-live": "polite" });
-    const act = () => { toast.remove(); action.run(); };
-    const toast = el("div", { class: `toast ${kind}` }, text, action ? el("button", { type: "button", onclick: act }, action.label) : null);
+    let from = null; // what had the focus before the button
+    const act = (event) => {
+      toast.remove();
+      if (!event.detail) from?.focus({ preventScroll: true }); // pressed by a key, which goes on from there
+      action.run();
+    };
+    const toast = el("div", { class: `toast ${kind}` }, text, action ? el("button", { type: "button", onclick: act, onfocus: (event) => { from = event.relatedTarget; } }, action.label) : null);
     const top = topDialog();
     if (host.parentElement !== (top ?? document.body)) (top ?? document.body).append(host);
     for (const other of [...host.children]) if (!inUse(other)) other.remove();

@@ -2,7 +2,7 @@
    here and what was not understood is listed, and one button takes it all back. */
 "use strict";
 latent.parameters = (() => {
-  const { el, button, iconButton, call, say, complain, find, plural, widgetValues } = latent.tools;
+  const { able, el, button, iconButton, call, say, complain, escaped, find, plural, widgetValues } = latent.tools;
   const { form } = latent;
   const MAX_SHOWN = 160; // characters of a value
   const LOOKS = /(?:^|[\n,]\s*)Steps: ?\d|^\s*\{[\s\S]*\}\s*$/; // what a parameters text has, and a prompt hardly ever
@@ -42,16 +42,19 @@ latent.parameters = (() => {
     return el("ul", { class: "model-notes", "aria-label": "Models" }, ...told.map((model) => el("li", {}, el("span", {}, model.note),
       model.nearest && !model.here ? el("button", { type: "button", class: "quiet", onclick: (event) => use(model, event.currentTarget) }, `Use ${model.nearest.replace(/\.[^.]+$/, "")}`) : null)));
   }
+  /* A prompt with another name in its LoRA tags. A `#` is written `\#` there (webui/prompt/networks.py). */
+  const renameLora = (text, name, near) => text.replace(/(<(?:lora|lyco):)([^:>]+)/gi, (tag, head, written) => (
+    written.trim().replaceAll("\\#", "#") === name ? head + near.replaceAll("#", "\\#") : tag));
+  const word = (name) => new RegExp(`(?<![\\p{L}\\p{N}])${escaped(name)}(?![\\p{L}\\p{N}])`, "gu");
+  const renameWord = (text, name, near) => text.replace(word(name), () => near);
   async function useNearest(model, pressed) {
     if (model.kind === "checkpoint" || model.kind === "vae") await form.set({ [model.kind]: model.nearest });
     else {
       const near = model.nearest.split("/").pop().replace(/\.[^.]+$/, "");
-      const rename = (text) => (model.kind === "lora"
-        ? text.replaceAll(`<lora:${model.name}:`, `<lora:${near}:`).replaceAll(`<lora:${model.name}>`, `<lora:${near}>`)
-        : text.replaceAll(model.name, near));
-      await form.set({ prompt: rename(form.values.prompt ?? ""), negative_prompt: rename(form.values.negative_prompt ?? "") });
+      const renamed = (name) => (model.kind === "lora" ? renameLora : renameWord)(form.latest(name) ?? "", model.name, near);
+      await form.set({ prompt: renamed("prompt"), negative_prompt: renamed("negative_prompt") });
     }
-    if (pressed) { pressed.disabled = true; pressed.textContent = "Taken"; }
+    if (pressed) { able(pressed, false); pressed.textContent = "Taken"; }
   }
   const ignored = (found) => (found.not_understood.length ? el("details", {}, el("summary", {}, `${plural(found.not_understood.length, "entry", "entries")} without effect here`),
     ...found.not_understood.map((n) => el("p", { class: "muted" }, [n.key && `${n.key}: ${n.value}`, n.reason].filter(Boolean).join(" · ")))) : null);
@@ -76,7 +79,11 @@ latent.parameters = (() => {
   let panel = null;
   function report(found, rows, notes, before) {
     if (!panel) return;
-    const close = () => { panel.hidden = true; panel.replaceChildren(); };
+    const close = () => {
+      if (panel.contains(document.activeElement)) find("#paste-parameters").focus({ preventScroll: true }); // it stands where that was
+      panel.hidden = true;
+      panel.replaceChildren();
+    };
     const undo = async () => { close(); await form.set(before, true); say("The form is as it was."); };
     const source = { A1111: "an A1111 text", text: "a prompt", "Latent WebUI": "a text of this program", last: "the last picture", none: "the text" }[found.dialect] ?? `a text of ${found.dialect}`;
     const head = rows.length ? `${plural(rows.length, "setting", "settings")} taken from ${source}` : `Nothing changed: the form has the settings of ${source} already`;

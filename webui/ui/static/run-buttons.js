@@ -1,7 +1,7 @@
 /* Generate, Interrupt and Skip, and the way back from Python. */
 "use strict";
 latent.runButtons = (() => {
-  const { OVER, find, setText, sleep, steer } = latent.tools;
+  const { OVER, able, find, setText, sleep, steer } = latent.tools;
   const { form, stage, tabs } = latent;
 
   const buttons = {
@@ -25,8 +25,8 @@ latent.runButtons = (() => {
       this.state = state;
       if (!this.interrupt) return;
       const active = Boolean(state.waiting || state.running);
-      this.interrupt.disabled = !active;
-      this.skip.disabled = !state.running;
+      able(this.interrupt, active);
+      able(this.skip, Boolean(state.running));
       setText(find("span", this.interrupt), state.waiting ? "Cancel" : "Interrupt");
     },
   };
@@ -39,7 +39,10 @@ latent.runButtons = (() => {
       if (answer?.job) stage.submitted(answer.job);
       else if (answer?.error) stage.refused(answer.error);
     });
-    tabs.restore().then(() => { document.documentElement.dataset.ready = "true"; });
+    tabs.restore().then(() => {
+      document.documentElement.dataset.ready = "true";
+      latent.stopSpinner();
+    });
   }
 
   document.addEventListener("click", (event) => {

@@ -1,7 +1,7 @@
 /* The tab Settings, drawn from the settings' own descriptions. */
 "use strict";
 (() => {
-  const { el, find, iconButton, redraw, setText, bytes, plural, sleep, isShown } = latent.tools;
+  const { able, el, fill, find, iconButton, keepFocus, redraw, setText, bytes, plural, sleep, isShown } = latent.tools;
 
   const settings = {
     mount(element, env) {
@@ -32,7 +32,8 @@
       const read = () => (entry.kind === "bool" ? control.checked : entry.kind === "number" ? (control.value.trim() === "" ? null : Number(control.value)) : control.value);
       const write = (value) => { entry.kind === "bool" ? (control.checked = value) : (control.value = value); };
       const reset = iconButton(`Reset ${entry.label}`, "reset", () => { write(entry.default); save(); });
-      const mark = () => { reset.hidden = read() === entry.default; };
+      const field = el("div", { class: "control" }, control, reset, entry.suggestions.length ? el("datalist", { id: `${id}-list` }, ...entry.suggestions.map((value) => el("option", { value }))) : null);
+      const mark = () => keepFocus(field, () => { reset.hidden = read() === entry.default; });
       let busy = false, again = false;
       const save = async () => {
         again = true;
@@ -59,7 +60,7 @@
       const words = `${entry.label} ${entry.tip} ${entry.key}`.toLowerCase();
       return el("div", { class: "setting", "data-words": words, "data-key": entry.key },
         el("div", { class: "about" }, el("label", { for: id }, entry.label), el("p", { class: "muted", id: `${id}-tip` }, entry.tip, { worker: " Starts the engine anew.", restart: " Needs a restart." }[entry.effect] ?? "")),
-        el("div", { class: "control" }, control, reset, entry.suggestions.length ? el("datalist", { id: `${id}-list` }, ...entry.suggestions.map((value) => el("option", { value }))) : null), error, note);
+        field, error, note);
     },
     /* What this page has of the settings follows at once. */
     apply(key, value) {
@@ -85,6 +86,7 @@
 
   /* What the engine keeps from job to job: sizes, bounds, and how to have it emptied. */
   const caches = {
+    rows: new Map(),
     mount(element, env) {
       this.server = env.server;
       this.asked = this.shown = 0;
@@ -102,16 +104,22 @@
       this.shown = asked;
       this.part("caches").hidden = !rows.length;
       redraw(this.part("rows"), ...rows.map((row) => this.row(row)));
-      this.part("clear-all").disabled = !rows.some((row) => row.entries);
+      able(this.part("clear-all"), rows.some((row) => row.entries));
       return rows;
     },
+    /* The row of a cache stays the same node: its button may be the one that was pressed. */
     row(cache) {
       const bounds = [cache.most ? `${cache.most} at most` : "", cache.limit ? `${bytes(cache.limit)} at most` : ""].filter(Boolean).join(", ");
       const size = cache.entries ? `${plural(cache.entries, "entry", "entries")}, ${bytes(cache.bytes)}` : "Empty";
-      const clear = el("button", { type: "button", class: "quiet", "aria-label": `Clear ${cache.title}`, disabled: !cache.entries, onclick: () => this.clear(cache.name) }, "Clear");
-      return el("div", { class: "setting", "data-cache": cache.name },
-        el("div", { class: "about" }, el("p", { class: "name" }, cache.title), el("p", { class: "muted" }, cache.tip), cache.held.length ? el("p", { class: "muted held" }, cache.held.join(", ")) : null),
-        el("div", { class: "amount" }, el("span", {}, size), el("span", { class: "muted" }, bounds), clear));
+      const row = this.rows.get(cache.name) ?? el("div", { class: "setting", "data-cache": cache.name }, el("div", { class: "about" }), el("div", { class: "amount" }, el("span"), el("span", { class: "muted" }),
+        el("button", { type: "button", class: "quiet", "aria-label": `Clear ${cache.title}`, onclick: () => this.clear(cache.name) }, "Clear")));
+      this.rows.set(cache.name, row);
+      fill(row.firstElementChild, el("p", { class: "name" }, cache.title), el("p", { class: "muted" }, cache.tip), cache.held.length ? el("p", { class: "muted held" }, cache.held.join(", ")) : null);
+      const [amount, limits, clear] = row.lastElementChild.children;
+      setText(amount, size);
+      setText(limits, bounds);
+      able(clear, cache.entries > 0);
+      return row;
     },
     async clear(name) {
       const cleared = this.part("cleared");

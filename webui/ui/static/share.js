@@ -1,7 +1,7 @@
 /* "Share on this network" and signing out: the two buttons at the end of the header. */
 "use strict";
 (() => {
-  const { el, button, iconButton, find, fill, call, complain, copyText, dialog } = latent.tools;
+  const { el, button, iconButton, find, redraw, call, complain, copyText, dialog } = latent.tools;
   const viewer = window.latentBoot.viewer;
   document.documentElement.dataset.role = viewer.admin ? "admin" : "user";
 
@@ -40,7 +40,7 @@
     try {
       const about = await call("network");
       body.dataset.reachable = String(Boolean(about.address));
-      fill(body, ...(about.address ? await reachable(about) : unreachable()));
+      redraw(body, ...(about.address ? await reachable(about) : unreachable()));
     } catch (error) { complain(error); }
   }
 
@@ -60,7 +60,7 @@
 
   document.addEventListener("click", (event) => {
     if (event.target.closest?.("#share")) {
-      fill(body, el("p", { class: "muted" }, "Making a link"));
+      redraw(body, el("p", { class: "muted" }, "Making a link"));
       box.showModal();
       draw();
     }

@@ -1,7 +1,7 @@
 /* The stage and the history: the picture on the stage is marked as a favourite and replayed where it stands. */
 "use strict";
 latent.stageHistory = (() => {
-  const { el, button, call, sleep, find, icon, isShown, complain, say } = latent.tools;
+  const { able, el, button, call, redraw, sleep, find, icon, isShown, complain, say } = latent.tools;
   const { stage } = latent;
   const { actions, replay, details, compare } = latent.history;
   const LOOKS = 12; // for a row that is written a moment after its picture is shown
@@ -55,7 +55,7 @@ latent.stageHistory = (() => {
   function drawVerdict() {
     const card = shown && cards.get(shown.src);
     const open = ([child]) => latent.history.openPicture(child.id);
-    told.replaceChildren(...(card ? details.verdictOf(card, open, compare.show) : []));
+    redraw(told, ...(card ? details.verdictOf(card, open, compare.show) : []));
   }
   replay.on((id) => { if (shown && cards.get(shown.src)?.id === id) drawVerdict(); });
 
@@ -64,7 +64,7 @@ latent.stageHistory = (() => {
   stage.onPicture((picture) => {
     if (picture?.src === shown?.src) return;
     shown = picture ?? null;
-    for (const node of [star, again]) node.disabled = !shown;
+    for (const node of [star, again]) able(node, Boolean(shown));
     drawStar();
     drawVerdict();
     if (shown) cardOf(shown).then((card) => { if (card && shown?.src === picture.src) { drawStar(); drawVerdict(); } }, () => {}); // the banner tells

@@ -2,11 +2,15 @@
 "use strict";
 latent.stage = (() => {
   const {
-    OVER, button, bytes, call, complain, copyFolder, copyPicture, copyText, duration, el, find, icon, look, outputUrl, plural, redraw, reuseSeed,
+    OVER, able, button, bytes, call, complain, copyFolder, copyPicture, copyText, duration, el, find, icon, look, outputUrl, plural, redraw, reuseSeed,
     say, sayTaken, setText, sleep, store, tabStore, widgetValues,
   } = latent.tools;
   const { form, models, status, tabs } = latent;
   const EARLIER = 24;
+  const onceEach = (pictures) => {
+    const seen = new Set();
+    return pictures.filter(({ src }) => !seen.has(src) && seen.add(src));
+  };
 
   const stage = {
     mine: tabStore.get("jobs", []),  // ids that this browser tab submitted and has not seen end
@@ -97,8 +101,26 @@ latent.stage = (() => {
       tabStore.set("jobs", this.mine);
       store.set("last", id);
       status.hurry();
-      if (!this.view || OVER.has(this.view.state)) this.follow(this.mine[0]);
-      else this.drawFacts();
+      if (this.view && !OVER.has(this.view.state)) this.drawFacts();
+      else if (this.mine.length === 1) this.follow(id);
+      else this.followNext();
+    },
+    // The first of this tab's jobs that is not over. One that ended while another was shown only joins the strip.
+    async followNext() {
+      const turn = this.watching;
+      for (const id of [...this.mine]) {
+        const gone = ({ status: code }) => (code === 404 ? { state: "lost", images: [] } : null);
+        const view = await call(`jobs/${id}`).catch(gone);
+        if (turn !== this.watching) return;
+        if (!view || !OVER.has(view.state)) { this.follow(id, view); return; }
+        this.forget(id);
+        this.earlier = onceEach([...this.picturesOf(view), ...this.earlier]).slice(0, EARLIER);
+        this.drawStrip();
+      }
+    },
+    forget(id) {
+      this.mine = this.mine.filter((other) => other !== id);
+      tabStore.set("jobs", this.mine);
     },
 
     follow(id, view = null) {
@@ -137,11 +159,10 @@ latent.stage = (() => {
 
     ended(id) {
       const own = this.mine.includes(id); // another one was asked for, and stays
-      this.mine = this.mine.filter((other) => other !== id);
-      tabStore.set("jobs", this.mine);
+      this.forget(id);
       status.hurry();
       title.rest();
-      if (own && this.mine.length) setTimeout(() => { if (this.view?.id === id) this.follow(this.mine[0]); }, 400);
+      if (own && this.mine.length) setTimeout(() => { if (this.view?.id === id) this.followNext(); }, 400);
     },
 
     // What the stage shows for the job's view.
@@ -201,11 +222,17 @@ latent.stage = (() => {
       this.bar.firstElementChild.style.transform = `scaleX(${progress})`;
       this.bar.setAttribute("aria-valuenow", String(percent));
     },
-    message(text) { this.center.replaceChildren(el("p", {}, text)); this.center.hidden = false; },
+    /* A button in it that was pressed may go with it: the keys go on from the frame. */
+    setCenter(...nodes) {
+      const focused = this.center.contains(document.activeElement);
+      this.center.replaceChildren(...nodes);
+      this.center.hidden = !nodes.length;
+      if (focused) this.frame.focus({ preventScroll: true });
+    },
+    message(text) { this.setCenter(el("p", {}, text)); },
     problem(what, why, next, retry = true) {
       const again = retry && this.view?.id ? button("Try again", "recycle", () => this.retry()) : null;
-      this.center.replaceChildren(el("div", { class: "problem", role: "alert" }, el("h3", {}, what), why ? el("p", {}, why) : null, next ? el("p", { class: "next" }, next) : null, again));
-      this.center.hidden = false;
+      this.setCenter(el("div", { class: "problem", role: "alert" }, el("h3", {}, what), why ? el("p", {}, why) : null, next ? el("p", { class: "next" }, next) : null, again));
       setText(this.facts, "");
       setText(this.times, "");
     },
@@ -220,20 +247,20 @@ latent.stage = (() => {
       this.examples = prompts;
       this.setState("empty");
       const make = async (prompt) => { await form.set({ prompt }); find("#generate").click(); };
-      this.center.replaceChildren(el("div", { class: "examples" }, el("p", {}, "Describe a picture, or start with one of these"),
+      this.setCenter(el("div", { class: "examples" }, el("p", {}, "Describe a picture, or start with one of these"),
         el("div", { class: "chips" }, ...prompts.map((prompt) => el("button", { type: "button", class: "chip", onclick: () => make(prompt) }, prompt)))));
-      this.center.hidden = false;
     },
 
     // Pictures: of the job on the stage first, then of the jobs before it.
     pictures() {
-      const { view } = this;
-      const own = view ? view.images.map((image) => {
+      return onceEach([...(this.view ? this.picturesOf(this.view) : []), ...this.earlier]); // a job may be shown once more
+    },
+    picturesOf(view) {
+      return view.images.map((image) => {
         const src = image.path ? outputUrl(image.path) : `jobs/${view.id}/pictures/${image.index}.png`;
         const params = latent.grids.paramsOf(view, image);
         return { ...image, src, job: view.id, file: image.path.split("/").pop() || `unsaved-${image.seed}.png`, params, seconds: view.seconds, peak: view.peak_memory };
-      }) : [];
-      return [...own, ...this.earlier.filter((p) => !own.some(({ src }) => src === p.src))]; // a job may be shown once more
+      });
     },
     keepPictures() {
       this.earlier = this.pictures().slice(0, EARLIER);
@@ -253,7 +280,8 @@ latent.stage = (() => {
       this.drawFacts();
     },
 
-    showImage(src, alt = "") {
+    /* `missing()`: where it cannot be read. A preview may have been replaced before it was. */
+    showImage(src, alt = "", missing = () => {}) {
       this.wanted = src;
       if (src === null) {
         this.image.hidden = true;
@@ -270,7 +298,7 @@ latent.stage = (() => {
         this.image.alt = alt;
         this.image.hidden = false;
         this.center.hidden = !this.center.querySelector(".problem");
-      }, () => {});  // a preview that was replaced before it was read
+      }, () => { if (this.wanted === src) missing(); });
     },
     showPreview(view) {
       if (this.previewShown === view.preview) return;
@@ -282,7 +310,11 @@ latent.stage = (() => {
     showPicture(picture) {
       this.setFrame(picture.width, picture.height);
       this.image.dataset.kind = "result";
-      this.showImage(picture.src, picture.params.prompt ? `Picture: ${picture.params.prompt.slice(0, 200)}` : "Picture");
+      this.showImage(picture.src, picture.params.prompt ? `Picture: ${picture.params.prompt.slice(0, 200)}` : "Picture", () => {
+        this.image.hidden = true;
+        this.image.removeAttribute("src");
+        if (!this.center.querySelector(".problem")) this.message("The file is not where it was.");
+      });
       if (!this.center.querySelector(".problem") || this.selected) this.center.replaceChildren();
       this.showText(picture.infotext);
       this.drawActions();
@@ -351,9 +383,12 @@ latent.stage = (() => {
       if (!this.actionButtons) {
         const on = (run) => () => { const p = this.picture(); if (p) run(p); };
         this.download = el("a", { class: "quiet", role: "button" }, icon("download"), el("span", {}, "Download"));
+        const apart = { target: "_blank", rel: "noopener", title: "The file in a tab of its own" };
+        this.open = el("a", { class: "quiet", role: "button", ...apart }, icon("fit"), el("span", {}, "Open"));
         this.actionButtons = [
           button("Copy picture", "copy", on(copyPicture)),
           this.download,
+          this.open,
           button("Copy parameters", "text", on((p) => copyText(p.infotext, "Parameters"))),
           button("Copy folder path", "folder", on(copyFolder)),
           button("PNG info", "info", on((p) => latent.pngInfo.open(p.src, p.file))),
@@ -365,17 +400,19 @@ latent.stage = (() => {
       }
       this.shown.forEach((listener) => listener(picture));
       for (const node of this.actionButtons) {
-        if (node.tagName === "BUTTON") node.disabled = !picture;
+        if (node.tagName === "BUTTON") able(node, Boolean(picture));
       }
-      if (picture) {
-        this.download.href = picture.src;
-        this.download.download = picture.file;
-        this.download.removeAttribute("aria-disabled");
-        this.download.tabIndex = 0;
-      } else {
-        this.download.removeAttribute("href");
-        this.download.setAttribute("aria-disabled", "true");
-        this.download.tabIndex = -1;
+      if (picture) this.download.download = picture.file;
+      for (const link of [this.download, this.open]) {
+        if (picture) {
+          link.href = picture.src;
+          link.removeAttribute("aria-disabled");
+          link.tabIndex = 0;
+        } else {
+          link.removeAttribute("href");
+          link.setAttribute("aria-disabled", "true");
+          link.tabIndex = -1;
+        }
       }
     },
   };

@@ -2,7 +2,7 @@
    click takes it, another takes it back. */
 "use strict";
 (() => {
-  const { el, call, sayTaken, setText } = latent.tools;
+  const { el, call, keepFocus, sayTaken, setText } = latent.tools;
   const { form, models } = latent;
   const WAIT = 300; // ms of rest before the server is asked about names that are being typed
 
@@ -21,7 +21,7 @@
     }
     function show() {
       known = ofLora ?? models.checkpoint(form.values.checkpoint || models.list.default_checkpoint)?.suggestion ?? null;
-      line.hidden = !known || taken();
+      keepFocus(line, () => { line.hidden = !known || taken(); });
       if (!line.hidden) {
         const what = known === ofLora ? `The LoRA ${known.lora}` : "This model";
         const steps = `${known.steps} ${known.steps === 1 ? "step" : "steps"}`;

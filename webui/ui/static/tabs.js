@@ -47,10 +47,16 @@ latent.tabs = (() => {
       form.set({ mode: document.documentElement.dataset.mode, ...sizes[id] }, true);
     },
     async restore() {
-      const chosen = () => find(`#tab-${this.current}-button`)?.getAttribute("aria-selected") === "true";
+      const own = () => find(`#tab-${this.current}-button`), last = () => find("#tab-settings-button");
+      const chosen = () => own()?.getAttribute("aria-selected") === "true";
       for (let look = 0; look < 50 && !chosen(); look++) { // Gradio draws the tabs' buttons when it has measured them
+        if (last() && !own()) break; // of an extension that is gone
         this.go(this.current);
         await sleep(20);
+      }
+      if (!own()) {
+        this.current = "txt2img";
+        this.go(this.current);
       }
       this.show(this.current);
       document.addEventListener("click", (event) => {

@@ -28,6 +28,7 @@ latent.theme = (() => {
   };
   theme.apply();
   theme.dark.addEventListener("change", () => theme.apply());
+  addEventListener("storage", ({ key }) => { if (key === "latent.theme") theme.apply(); }); // another tab's button
   document.addEventListener("DOMContentLoaded", () => theme.apply());
   return theme;
 })();

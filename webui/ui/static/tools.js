@@ -38,19 +38,41 @@ latent.tools = (() => {
   const setText = (node, text) => { if (node && node.textContent !== text) node.textContent = text; };
   const isShown = (node) => node.isConnected && node.offsetParent !== null;
 
-  /* Draw something of `host` anew by `draw`. What had the focus has it again: the same control, else one of the same
-     name, else the first of its item, else what stands in its place. Nothing scrolls for it. */
+  /* Say whether a button works now. The one that has the focus keeps it: `disabled` would drop it, and the next Tab
+     would begin at the top of the page. So that one only says that it is disabled, and no click comes through to it:
+     not of the mouse, not of a key, not the one that Enter in a field of its form stands for. */
+  const able = (node, on) => {
+    const keeps = !on && node === document.activeElement;
+    node.disabled = !on && !keeps;
+    keeps ? node.setAttribute("aria-disabled", "true") : node.removeAttribute("aria-disabled");
+  };
+  addEventListener("click", (event) => {
+    if (!event.target.closest?.('button[aria-disabled="true"]')) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  }, true);
+
+  /* Draw something of `host` anew by `draw`, or hide it. What had the focus has it again: the same control, else one of
+     the same name, else the first of its item, else what stands in its place, else what is next to the outermost host
+     that is drawn. Nothing scrolls for it. */
   const CONTROLS = "a[href], button:not(:disabled), input:not(:disabled), select:not(:disabled), textarea, summary, [tabindex]";
-  const controls = (host) => [...host.querySelectorAll(CONTROLS)];
+  const stands = (node) => node.isConnected && !node.disabled && node.getClientRects().length > 0;
+  const controls = (host) => [...host.querySelectorAll(CONTROLS)].filter(stands);
   const called = (node) => node.id || node.getAttribute("aria-label") || node.textContent;
+  const nextTo = (host) => {
+    const reached = controls(host.closest("dialog") ?? document).filter((node) => node.tabIndex >= 0);
+    return reached.find((node) => host.compareDocumentPosition(node) & Node.DOCUMENT_POSITION_FOLLOWING) ?? reached.at(-1);
+  };
+  let drawing = 0; // hosts, one in another
   const keepFocus = (host, draw) => {
     const focused = host.contains(document.activeElement) ? document.activeElement : null;
     const place = focused ? controls(host).indexOf(focused) : -1, item = focused?.closest("li");
-    draw();
-    if (!focused || host.contains(document.activeElement)) return;
+    drawing++;
+    try { draw(); } finally { drawing--; }
+    if (!focused || (host.contains(document.activeElement) && stands(document.activeElement))) return;
     const now = controls(host), own = item && host.contains(item) ? controls(item) : [];
-    const again = host.contains(focused) ? focused
-      : (own.length ? own : now).find((node) => called(node) === called(focused)) ?? own[0] ?? now[Math.min(place, now.length - 1)];
+    const again = host.contains(focused) && stands(focused) ? focused
+      : (own.length ? own : now).find((node) => called(node) === called(focused)) ?? own[0] ?? now[Math.min(place, now.length - 1)] ?? (drawing ? null : nextTo(host));
     again?.focus({ preventScroll: true });
   };
 
@@ -90,6 +112,7 @@ latent.tools = (() => {
     return minutes < 60 ? `${minutes} min ${Math.floor(s % 60)} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
   };
   const plural = (n, one, many) => `${n} ${n === 1 ? one : many}`;
+  const escaped = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"); // for a regular expression
   const outputUrl = (path) => "outputs/" + path.split("/").map(encodeURIComponent).join("/");
 
   // --- what is kept ---
@@ -107,5 +130,5 @@ latent.tools = (() => {
   const store = keeper(() => localStorage);
   const tabStore = keeper(() => sessionStorage);
 
-  return { el, icon, button, iconButton, fill, keepFocus, redraw, sleep, find, setText, isShown, dialog, bytes, duration, plural, outputUrl, store, tabStore };
+  return { el, icon, button, iconButton, fill, able, keepFocus, redraw, sleep, find, setText, isShown, dialog, bytes, duration, plural, escaped, outputUrl, store, tabStore };
 })();
