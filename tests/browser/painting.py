@@ -7,6 +7,7 @@ import io
 from typing import Any
 
 from PIL import Image, ImageDraw
+from steps import wait_for
 
 Point = tuple[float, float]  # of the picture, in pixels
 
@@ -36,9 +37,7 @@ def open_tab(page: Any, mode: str) -> None:
 def choose(page: Any, data: bytes, name: str = "start.png") -> None:
     """Choose the picture to start from, and wait until it is on the canvas."""
     page.set_input_files(".start-drop input[type=file]", {"name": name, "mimeType": "image/png", "buffer": data})
-    page.wait_for_function(
-        "() => latent.form.values['init.image'] && latent.canvas?.width && latent.canvas.image.complete"
-    )
+    wait_for(page, "() => latent.form.values['init.image'] && latent.canvas?.width && latent.canvas.image.complete")
 
 
 def on_screen(page: Any, *points: Point) -> list[Point]:
@@ -69,7 +68,7 @@ def stroke(page: Any, *points: Point, hand: str = "mouse") -> None:
         page.mouse.up()
     else:
         touch(page, [[place] for place in places])
-    page.wait_for_function("before => latent.canvas.surface.done.length === before + 1", arg=before)
+    wait_for(page, "before => latent.canvas.surface.done.length === before + 1", arg=before)
 
 
 def touch(page: Any, frames: list[list[Point]]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from steps import Late, focused, frames, generate, press, set_values, until, wait_for_end
+from steps import Late, focused, frames, generate, press, set_values, until, wait_for, wait_for_end
 
 pytestmark = pytest.mark.browser
 BLOCK = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
@@ -60,10 +60,10 @@ def test_a_click_puts_the_tag_with_its_words_into_the_prompt_and_another_takes_i
     cards = open_cards(page)
     film = cards.get_by_role("button", name="cardfilm", exact=False).first
     film.click()
-    page.wait_for_function("latent.form.values.prompt === 'a red apple, <lora:cardfilm:0.8> grainy'")
+    wait_for(page, "latent.form.values.prompt === 'a red apple, <lora:cardfilm:0.8> grainy'")
     assert film.get_attribute("aria-pressed") == "true"
     film.click()
-    page.wait_for_function("latent.form.values.prompt === 'a red apple'")
+    wait_for(page, "latent.form.values.prompt === 'a red apple'")
     assert film.get_attribute("aria-pressed") == "false"
 
 
@@ -91,7 +91,7 @@ def test_an_embedding_goes_into_the_negative_prompt_where_that_is_chosen(page: A
     cards.get_by_role("tab", name="Embeddings").click()
     cards.get_by_label("into the negative prompt").check()
     cards.get_by_role("button", name="cardhands", exact=False).first.click()
-    page.wait_for_function("latent.form.values.negative_prompt === 'blurry, cardhands'")
+    wait_for(page, "latent.form.values.negative_prompt === 'blurry, cardhands'")
     assert prompt(page) == "a red apple"
 
 
@@ -120,7 +120,7 @@ def test_notes_are_kept_and_the_last_picture_becomes_the_preview(page: Any, netw
     cards.get_by_role("button", name="Back to the cards").press("Enter")
     assert focused(page) == "Details of cardwash"
     cards.get_by_role("button", name="cardwash", exact=False).first.click()
-    page.wait_for_function("latent.form.values.prompt === 'a red apple, <lora:cardwash:0.5> soft wash'")
+    wait_for(page, "latent.form.values.prompt === 'a red apple, <lora:cardwash:0.5> soft wash'")
 
 
 def test_a_late_list_takes_neither_the_place_nor_the_focus_nor_a_press(page: Any) -> None:
@@ -162,7 +162,7 @@ def test_a_late_list_takes_neither_the_place_nor_the_focus_nor_a_press(page: Any
     assert focused(page).startswith("40")
     again()
     press(page, grid.locator(".choose", has=page.get_by_text("2", exact=True)), come)
-    page.wait_for_function("latent.form.values.prompt.includes('<lora:2:1>')", timeout=10_000)
+    wait_for(page, "latent.form.values.prompt.includes('<lora:2:1>')", timeout=10_000)
 
 
 def test_details_that_come_late_are_never_taken_for_those_of_another_card(page: Any) -> None:
@@ -199,7 +199,7 @@ def test_two_cards_that_are_chosen_at_once_are_both_in_the_prompt(page: Any) -> 
         "for (const label of ['cardwash', 'cardfilm'])"
         " [...document.querySelectorAll('#cards-grid .choose')].find(node => node.textContent.includes(label)).click()"
     )
-    page.wait_for_function("latent.form.values.prompt.includes('cardfilm')")
+    wait_for(page, "latent.form.values.prompt.includes('cardfilm')")
     assert "cardwash" in prompt(page)
 
 

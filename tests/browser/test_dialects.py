@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from PIL import Image, PngImagePlugin
+from steps import wait_for
 
 pytestmark = pytest.mark.browser
 
@@ -143,7 +144,7 @@ SAME |= {"width": 96, "height": 64}
 def check(page: Any, name: str, case: Case) -> None:
     """The form has everything, and what has no effect here is said below the prompt."""
     taken = page.locator(".taken")
-    page.wait_for_function("() => latent.form.values.steps === 9 && latent.form.values.prompt === 'a fox'")
+    wait_for(page, "() => latent.form.values.steps === 9 && latent.form.values.prompt === 'a fox'")
     taken.locator("p[role=status]").filter(has_text="taken from").wait_for()
     values = page.evaluate("latent.form.values")
     assert {key: values[key] for key in SAME} == SAME, name
@@ -162,7 +163,7 @@ def test_every_dialect_is_taken_from_the_prompt_box(page: Any) -> None:
     box = page.get_by_label("Prompt", exact=True)
     for name, case in CASES.items():
         forget(page)
-        page.wait_for_function("latent.form.values.steps === 20")
+        wait_for(page, "latent.form.values.steps === 20")
         box.fill(case.text)
         page.get_by_role("button", name="Paste parameters").click()
         check(page, name, case)
@@ -172,7 +173,7 @@ def test_every_dialect_is_taken_from_the_clipboard(pages: Any) -> None:
     page = pages.open(pages.context(permissions=["clipboard-read", "clipboard-write"]))
     for name, case in CASES.items():
         forget(page)
-        page.wait_for_function("latent.form.values.steps === 20 && latent.form.values.prompt === ''")
+        wait_for(page, "latent.form.values.steps === 20 && latent.form.values.prompt === ''")
         page.evaluate("text => navigator.clipboard.writeText(text)", case.text)
         page.get_by_role("button", name="Paste parameters").click()
         check(page, name, case)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from running_server import RunningServer
-from steps import Late, focused, frames, generate, press, set_values, shown_picture, wait_for_end
+from steps import Late, focused, frames, generate, press, set_values, shown_picture, wait_for, wait_for_end
 
 # the middle of a cell of the shown grid, in the picture's element
 CELL = r"""([column, row]) => {
@@ -23,7 +23,7 @@ CELL = r"""([column, row]) => {
 
 def reset(page: Any) -> None:
     page.evaluate("latent.form.reset(latent.form.spec.keys.filter((name) => name !== 'prompt'))")
-    page.wait_for_function("!latent.form.values.extensions")
+    wait_for(page, "!latent.form.values.extensions")
 
 
 def test_a_plot_of_two_axes_ends_with_its_grid_and_a_cell_shows_its_own_parameters(page: Any) -> None:
@@ -35,7 +35,7 @@ def test_a_plot_of_two_axes_ends_with_its_grid_and_a_cell_shows_its_own_paramete
     page.get_by_label("Y type").select_option("Seed")
     page.get_by_label("Y values").fill("8, 9")
     page.get_by_label("Y values").blur()
-    page.wait_for_function("latent.panels.values()['xyz-plot']?.y_values === '8, 9'")
+    wait_for(page, "latent.panels.values()['xyz-plot']?.y_values === '8, 9'")
     view = wait_for_end(page, generate(page))
     assert [image["seed"] for image in view["images"]] == [8, 8, 9, 9, 5]
     assert "/txt2img-grids/" in shown_picture(page)
@@ -44,12 +44,12 @@ def test_a_plot_of_two_axes_ends_with_its_grid_and_a_cell_shows_its_own_paramete
     # the second column of the second row: 3 steps, seed 9
     place = page.evaluate(CELL, [1, 1])
     page.locator("#stage img[data-part=image]").click(position={"x": place[0], "y": place[1]})
-    page.wait_for_function("latent.stage.picture().index === 3")
+    wait_for(page, "latent.stage.picture().index === 3")
     assert "Steps: 3, " in text.inner_text()
     assert "Seed: 9, " in text.inner_text()
-    page.wait_for_function("latent.stage.picture().params.seed === 9")
+    wait_for(page, "latent.stage.picture().params.seed === 9")
     page.get_by_role("button", name="Reuse parameters").click()
-    page.wait_for_function("latent.form.values.seed === '9' && latent.form.values.steps === 3")
+    wait_for(page, "latent.form.values.seed === '9' && latent.form.values.steps === 3")
     assert page.evaluate("latent.form.values.extensions") == ""
     assert page.get_by_label("Script", exact=True).input_value() == ""
 
@@ -63,13 +63,13 @@ def test_a_panel_changes_the_picture_survives_a_reload_and_comes_back_with_reuse
     page.get_by_role("switch", name="Detail").check()
     page.get_by_label("Amount").fill("0.8")
     page.get_by_label("Amount").blur()
-    page.wait_for_function("latent.panels.values().detail?.amount === 0.8")
+    wait_for(page, "latent.panels.values().detail?.amount === 0.8")
     changed = wait_for_end(page, generate(page))["images"][0]
     assert '"amount\\": 0.8' in changed["infotext"]
     assert changed["infotext"] != plain["infotext"]
     page.wait_for_timeout(300)  # the form keeps itself with a delay
     page.reload()
-    page.wait_for_function("document.documentElement?.dataset.ready === 'true' && latent.form.ready")
+    wait_for(page, "document.documentElement?.dataset.ready === 'true' && latent.form.ready")
     assert page.get_by_label("Amount").input_value() == "0.8"
     reset(page)
     assert page.get_by_label("Amount").count() == 0
@@ -86,7 +86,7 @@ def test_two_values_that_are_typed_one_after_the_other_are_both_kept(page: Any) 
           input.dispatchEvent(new Event('input'));
         } }"""
     )
-    page.wait_for_function("latent.panels.values()['xyz-plot'].y_values === '8, 9'")
+    wait_for(page, "latent.panels.values()['xyz-plot'].y_values === '8, 9'")
     assert page.evaluate("latent.panels.values()['xyz-plot'].x_values") == "2, 3"
 
 
@@ -100,7 +100,7 @@ def test_a_panel_that_is_switched_on_takes_nothing_that_is_typed_into_another(pa
         document.execCommand('insertText', false, '2, '); }"""
     )
     page.get_by_label("Amount").wait_for()
-    page.wait_for_function("latent.form.values.extensions.includes('detail')")
+    wait_for(page, "latent.form.values.extensions.includes('detail')")
     frames(page)
     page.keyboard.type("3")
     assert page.get_by_label("X values").input_value() == "2, 3"
@@ -125,7 +125,7 @@ def test_every_script_runs_from_its_panel(
     for label, value in fields.items():
         page.get_by_label(label, exact=True).fill(value)
         page.get_by_label(label, exact=True).blur()
-    page.wait_for_function("name => name in latent.panels.values()", arg=script)
+    wait_for(page, "name => name in latent.panels.values()", arg=script)
     view = wait_for_end(page, generate(page))
     assert len(view["images"]) == pictures
     assert [warning for warning in view["warnings"] if warning["code"] in ("extension", "cell")] == []
@@ -136,9 +136,9 @@ def test_a_preset_is_taken_undone_kept_and_deleted(page: Any) -> None:
     page.get_by_role("button", name="Presets").click()
     box = page.get_by_role("dialog", name="Presets")
     box.get_by_role("button", name="Quality").click()
-    page.wait_for_function("latent.form.values.steps === 35 && latent.form.values.sampler === 'DPM++ 2M SDE'")
+    wait_for(page, "latent.form.values.steps === 35 && latent.form.values.sampler === 'DPM++ 2M SDE'")
     page.get_by_role("button", name="Undo").click()
-    page.wait_for_function("latent.form.values.steps === 20")
+    wait_for(page, "latent.form.values.steps === 20")
     set_values(page, steps=11, **{"hires.on": True, "hires.scale": 1.5})
     page.get_by_role("button", name="Presets").click()
     box.get_by_label("Keep what differs").fill("Eleven")
@@ -146,7 +146,7 @@ def test_a_preset_is_taken_undone_kept_and_deleted(page: Any) -> None:
     box.get_by_role("button", name="Eleven").first.wait_for()
     set_values(page, steps=20, **{"hires.on": False, "hires.scale": 2})
     box.get_by_role("button", name="Eleven").first.click()
-    page.wait_for_function("latent.form.values['hires.on'] && latent.form.values['hires.scale'] === 1.5")
+    wait_for(page, "latent.form.values['hires.on'] && latent.form.values['hires.scale'] === 1.5")
     page.get_by_role("button", name="Presets").click()
     box.get_by_role("button", name="Delete Eleven").click()
     box.get_by_role("button", name="Delete Eleven").wait_for(state="detached")
@@ -169,7 +169,7 @@ def test_a_late_list_of_presets_takes_neither_the_focus_nor_a_press(page: Any) -
             assert focused(page).startswith("Quality")
         else:
             press(page, quality, late.come)
-            page.wait_for_function("latent.form.values.steps === 35", timeout=10_000)
+            wait_for(page, "latent.form.values.steps === 35", timeout=10_000)
 
 
 def test_a_preset_from_a_file_keeps_every_digit_of_its_seed(page: Any, server: RunningServer) -> None:
@@ -186,7 +186,7 @@ def test_a_preset_from_a_file_keeps_every_digit_of_its_seed(page: Any, server: R
         box.get_by_role("button", name="Export").click()
     assert json.loads(Path(download.value.path()).read_text()) == json.loads(text)
     box.get_by_role("button", name="Long").first.click()
-    page.wait_for_function("latent.form.values.steps === 12")
+    wait_for(page, "latent.form.values.steps === 12")
     assert page.evaluate("latent.form.values.seed") == str(2**53 + 1)
 
 
@@ -198,7 +198,7 @@ def test_the_tab_lists_extensions_with_their_times_and_switching_one_off_takes_i
     entry.get_by_text("Feeds each picture back").wait_for()
     try:
         entry.get_by_role("switch").uncheck()
-        page.wait_for_function("![...document.querySelectorAll('#script option')].some((o) => o.value === 'loopback')")
+        wait_for(page, "![...document.querySelectorAll('#script option')].some((o) => o.value === 'loopback')")
     finally:
         server.post("/extensions/loopback/enable")
 

@@ -15,7 +15,7 @@ from face_models import ASTRONAUT, BOX, astronaut
 from painting import picture
 from PIL import Image, PngImagePlugin
 from running_server import RunningServer
-from steps import focused, generate, set_values, wait_for_end
+from steps import focused, generate, set_values, wait_for, wait_for_end
 
 from webui import pictures as files
 
@@ -44,7 +44,7 @@ def extras_of(page: Any, *chosen: bytes) -> None:
 def made(page: Any, server: RunningServer, count: int = 1) -> list[bytes]:
     """The files of the results, once all are there."""
     done = page.locator(".extras-result[data-state=done]")
-    page.wait_for_function(f"document.querySelectorAll('.extras-result[data-state=done]').length === {count}")
+    wait_for(page, f"document.querySelectorAll('.extras-result[data-state=done]').length === {count}")
     links = done.locator("a[download]").evaluate_all("links => links.map(a => a.getAttribute('href'))")
     return [(server.data_dir / link).read_bytes() for link in sorted(links)]
 
@@ -90,7 +90,7 @@ def test_a_folder_is_one_job_and_each_picture_is_what_it_would_be_alone(page: An
     page.route(re.compile("//[^/]+/status$"), lambda route: route.fulfill(json=told))
     page.get_by_role("button", name="Enlarge 2 pictures").press("Enter")
     large = made(page, server, 2)
-    page.wait_for_function("document.activeElement.textContent === 'Enlarge 2 pictures'")
+    wait_for(page, "document.activeElement.textContent === 'Enlarge 2 pictures'")
     [folder] = [view for view in server.json("/jobs?limit=1")["jobs"] if view["params"]["extras"]]
     assert folder["sources"] == 2
     assert (folder["params"]["image_format"], folder["params"]["image_quality"]) == ("png", 83)

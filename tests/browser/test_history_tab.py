@@ -16,7 +16,7 @@ import painting
 import pytest
 from history_studio import Studio
 from running_server import RunningServer
-from steps import Late, focused, frames, press, until
+from steps import Late, focused, frames, press, until, wait_for
 
 from webui.history import Recorder
 from webui.paths import Paths
@@ -90,7 +90,7 @@ def open_tab(page: Any) -> None:
 
 
 def count(page: Any, text: str) -> None:
-    page.wait_for_function("text => document.querySelector('[data-part=count]').textContent === text", arg=text)
+    wait_for(page, "text => document.querySelector('[data-part=count]').textContent === text", arg=text)
 
 
 def search(page: Any, text: str) -> None:
@@ -166,9 +166,9 @@ def test_keys_move_select_and_mark(page: Any) -> None:
     page.get_by_text("3 selected").first.wait_for()
     assert page.evaluate(focused) == 3
     page.keyboard.press("f")
-    page.wait_for_function("document.querySelectorAll('.cell .marks svg').length === 3")
+    wait_for(page, "document.querySelectorAll('.cell .marks svg').length === 3")
     page.keyboard.press("Control+z")
-    page.wait_for_function("document.querySelectorAll('.cell .marks svg').length === 0")
+    wait_for(page, "document.querySelectorAll('.cell .marks svg').length === 0")
     page.keyboard.press("Control+a")
     page.get_by_text("12 selected").first.wait_for()
     page.keyboard.press("Escape")
@@ -245,7 +245,7 @@ def test_the_viewer_walks_tells_and_returns_the_focus(page: Any) -> None:
     page.keyboard.press("Control+z")
     viewer.get_by_text("5 of 12").wait_for()
     page.keyboard.press("Escape")
-    page.wait_for_function("document.activeElement.dataset.index === '4'")
+    wait_for(page, "document.activeElement.dataset.index === '4'")
     assert "picture" not in page.url
 
 
@@ -298,7 +298,7 @@ def test_the_focus_stays_when_the_shape_comes_after_the_first_pictures(page: Any
     with page.expect_response("**/history/outline*"):
         late.pop().continue_()
     page.unroute("**/history/outline*")
-    page.wait_for_function("latent.history.gridNow.blocks.every(block => block.cursor)")  # the whole shape is drawn
+    wait_for(page, "latent.history.gridNow.blocks.every(block => block.cursor)")  # the whole shape is drawn
     page.keyboard.press("Space")
     page.get_by_text("1 selected").first.wait_for()
 
@@ -431,7 +431,7 @@ def test_the_way_out_of_a_search_without_pictures_keeps_the_focus(page: Any) -> 
     late.come()
     page.keyboard.press("Enter")
     count(page, "12 pictures")
-    page.wait_for_function("document.activeElement.dataset.index === '0'")
+    wait_for(page, "document.activeElement.dataset.index === '0'")
 
 
 def test_tags_and_notes_are_kept_and_found(page: Any) -> None:
@@ -451,7 +451,7 @@ def test_tags_and_notes_are_kept_and_found(page: Any) -> None:
     page.get_by_role("button", name="Make a link").press("Enter")
     page.get_by_role("button", name="End", exact=True).press("Enter")
     page.get_by_text("The link has ended.").wait_for()
-    page.wait_for_function("!document.querySelector('.links').childElementCount")
+    wait_for(page, "!document.querySelector('.links').childElementCount")
     assert page.evaluate("document.activeElement.closest('.sharing') !== null")
     page.keyboard.press("Escape")
     page.keyboard.press("Escape")
@@ -503,7 +503,7 @@ def test_a_replay_says_that_the_pixels_are_identical_and_joins_the_family(
     viewer.get_by_text("The new picture is a child of this one.").wait_for(timeout=120_000)
     viewer.get_by_role("treeitem", name="seed 77").wait_for()
     viewer.get_by_role("button", name="Use in txt2img").click()
-    page.wait_for_function("document.querySelector('#f-prompt textarea')?.value === 'a rocket'")
+    wait_for(page, "document.querySelector('#f-prompt textarea')?.value === 'a rocket'")
     assert page.locator("#f-seed textarea, #f-seed input").first.input_value() == "6"
 
 
@@ -527,9 +527,9 @@ def test_earlier_prompts_come_back_by_the_arrow_keys(new_page: NewPage, studio_s
     page.get_by_role("button", name="Earlier").click()
     page.get_by_role("combobox", name="Search earlier prompts").fill("lighthouse")
     page.get_by_role("option", name="a lighthouse").wait_for()
-    page.wait_for_function("document.querySelectorAll('#prompt-list li').length === 1")
+    wait_for(page, "document.querySelectorAll('#prompt-list li').length === 1")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('#f-prompt textarea')?.value === 'a lighthouse'")
+    wait_for(page, "document.querySelector('#f-prompt textarea')?.value === 'a lighthouse'")
 
 
 def test_an_earlier_prompt_is_taken_from_the_search_that_was_typed(page: Any) -> None:
@@ -538,7 +538,7 @@ def test_an_earlier_prompt_is_taken_from_the_search_that_was_typed(page: Any) ->
     page.get_by_role("option", name="a lighthouse").wait_for()
     page.get_by_role("combobox", name="Search earlier prompts").fill("green")
     page.keyboard.press("Enter")  # before its answer is here
-    page.wait_for_function("latent.form.values.prompt === 'a green castle'", timeout=5_000)
+    wait_for(page, "latent.form.values.prompt === 'a green castle'", timeout=5_000)
 
 
 def test_a_walk_through_earlier_prompts_goes_on_when_the_list_is_read_anew(
@@ -575,7 +575,7 @@ def test_a_draft_that_comes_late_never_replaces_what_is_typed_already(
     page.wait_for_selector("html[data-ready]")
     late.wait()
     page.locator("#f-prompt textarea").fill("typed here")
-    page.wait_for_function("latent.form.values.prompt === 'typed here'")
+    wait_for(page, "latent.form.values.prompt === 'typed here'")
     late.come()
     frames(page)
     assert page.locator("#f-prompt textarea").input_value() == "typed here"
@@ -591,7 +591,7 @@ def test_what_is_typed_is_there_in_another_browser(new_page: NewPage, studio_ser
         assert time.monotonic() < deadline
         time.sleep(0.1)
     second = new_page()
-    second.wait_for_function("document.querySelector('#f-prompt textarea')?.value === 'typed on the first machine'")
+    wait_for(second, "document.querySelector('#f-prompt textarea')?.value === 'typed on the first machine'")
     assert first.evaluate("latent.drafts.wins({data: {}, updated: 5}, {seen: 4, typed: 0})")
     assert not first.evaluate("latent.drafts.wins({data: {}, updated: 5}, {seen: 4, typed: 6})")
     assert not first.evaluate("latent.drafts.wins({data: null, updated: null}, {seen: 0, typed: 0})")
@@ -612,13 +612,13 @@ def test_an_inpainting_is_there_in_another_browser_with_its_picture_and_mask(
     painting.stroke(first, (40, 40), (90, 60))
     first.locator("#f-prompt textarea").fill("half a wall")
     mask = painting.mask_of(first)
-    first.wait_for_function("latent.form.values['inpaint.mask']")
+    wait_for(first, "latent.form.values['inpaint.mask']")
     references = first.evaluate("[latent.form.values['init.image'], latent.form.values['inpaint.mask']]")
     wait_for_draft(**{"mode": "inpaint", "prompt": "half a wall", "inpaint.mask": references[1]})
     second = new_page()
-    second.wait_for_function("latent.form.values.mode === 'inpaint' && latent.form.values.prompt === 'half a wall'")
+    wait_for(second, "latent.form.values.mode === 'inpaint' && latent.form.values.prompt === 'half a wall'")
     second.locator("#tab-img2img-button").click()
-    second.wait_for_function("latent.canvas?.surface?.data.some(Boolean)")
+    wait_for(second, "latent.canvas?.surface?.data.some(Boolean)")
     assert painting.mask_of(second).tobytes() == mask.tobytes()
     assert second.evaluate("[latent.form.values['init.image'], latent.form.values['inpaint.mask']]") == references
     second.evaluate("latent.form.set({ mode: 'txt2img', 'init.image': '', 'inpaint.mask': '' }, true)")
@@ -673,9 +673,7 @@ def test_a_hundred_thousand_pictures_scroll_with_few_nodes(new_page: NewPage, st
     most = 0
     for share in (0.1, 0.5, 0.75, 1.0, 0.33):
         page.evaluate("share => scrollTo(0, document.documentElement.scrollHeight * share)", share)
-        page.wait_for_function(
-            "document.querySelectorAll('.cell').length > 10 && !document.querySelector('.cell[aria-busy]')"
-        )
+        wait_for(page, "document.querySelectorAll('.cell').length > 10 && !document.querySelector('.cell[aria-busy]')")
         most = max(most, page.evaluate("document.querySelectorAll('.history-grid *').length"))
         assert page.evaluate("document.documentElement.scrollHeight") == height  # nothing jumps
     assert most < 3000

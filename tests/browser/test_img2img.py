@@ -11,7 +11,7 @@ import pytest
 from painting import choose, mask_of, open_tab, picture, stroke
 from PIL import Image, ImageChops
 from running_server import RunningServer
-from steps import Late, focused, generate, ready, set_values, shown_picture, wait_for_end
+from steps import Late, focused, generate, ready, set_values, shown_picture, wait_for, wait_for_end
 
 pytestmark = pytest.mark.browser
 
@@ -120,7 +120,7 @@ def test_the_picture_that_was_chosen_last_is_the_one_to_start_from(page: Any) ->
         file = {"name": f"{width}.png", "mimeType": "image/png", "buffer": picture(width, 64)}
         page.set_input_files(".start-drop input[type=file]", file)
         late.wait()
-    page.wait_for_function("latent.canvas?.width === 64 && latent.form.values['init.image']")
+    wait_for(page, "latent.canvas?.width === 64 && latent.form.values['init.image']")
     reference = page.evaluate("latent.form.values['init.image']")
     late.come()
     page.wait_for_timeout(300)
@@ -131,14 +131,14 @@ def test_the_picture_that_was_chosen_last_is_the_one_to_start_from(page: Any) ->
         latent.canvas.load = function (image, width, height) { widths.push(width); return load.call(this, image, width, height); }; }"""  # noqa: E501
     )
     choose(page, picture(96, 64))
-    page.wait_for_function("r => latent.form.values['init.image'] !== r", arg=reference)
+    wait_for(page, "r => latent.form.values['init.image'] !== r", arg=reference)
     page.wait_for_timeout(300)
     assert page.evaluate("widths") == [96], "the picture before it never comes back"
     fitted = page.evaluate("async () => (await latent.tabs.img2img()).fittingSize({ width: 2048, height: 3072 }, 1e9)")
     assert (fitted["width"], fitted["height"]) == (1368, 2048)
     page.get_by_role("button", name="Reset all values").click()
     page.locator("#toasts").get_by_role("button", name="Undo").wait_for()
-    page.wait_for_function("!latent.form.values['init.image'] && !document.documentElement.dataset.picture")
+    wait_for(page, "!latent.form.values['init.image'] && !document.documentElement.dataset.picture")
 
 
 def test_the_stage_sends_its_picture_with_its_parameters(page: Any, made: dict[str, Any]) -> None:
@@ -146,8 +146,8 @@ def test_the_stage_sends_its_picture_with_its_parameters(page: Any, made: dict[s
     shown_picture(page)
     set_values(page, prompt="something else", seed="3")
     page.locator("#stage [data-send=inpaint]").click()
-    page.wait_for_function(
-        "latent.tabs.current === 'img2img' && latent.form.values.prompt === 'a red apple' && latent.canvas?.width"
+    wait_for(
+        page, "latent.tabs.current === 'img2img' && latent.form.values.prompt === 'a red apple' && latent.canvas?.width"
     )
     values = page.evaluate("latent.form.values")
     assert (values["seed"], values["steps"], values["width"]) == ("11", 4, 128)
@@ -162,13 +162,13 @@ def test_png_info_and_history_send_pictures_on(page: Any, server: RunningServer,
     page.locator("#tab-png-info-button").click()
     page.set_input_files(".png-info input[type=file]", path)
     page.locator(".png-info [data-send=img2img]").click()
-    page.wait_for_function("latent.form.values.prompt === 'a red apple' && latent.canvas?.width === 128")
+    wait_for(page, "latent.form.values.prompt === 'a red apple' && latent.canvas?.width === 128")
     assert page.evaluate("document.documentElement.dataset.mode") == "img2img"
     page.evaluate("latent.form.set({ prompt: '' })")
     page.locator("#tab-history-button").click()
     page.get_by_role("gridcell", name="a red apple").last.click()  # other tests make pictures without words
     page.locator("#history-viewer [data-send=inpaint]").click()
-    page.wait_for_function("latent.tabs.current === 'img2img' && latent.form.values.prompt !== ''")
+    wait_for(page, "latent.tabs.current === 'img2img' && latent.form.values.prompt !== ''")
     assert not page.locator("#history-viewer").is_visible()
 
 
@@ -212,7 +212,7 @@ def test_a_folder_is_one_job_that_goes_on_where_it_was_stopped(page: Any, server
     page.set_input_files(".start-batch input[type=file]:not([webkitdirectory])", chosen)
     job = generate(page, lambda: page.get_by_role("button", name="Start the batch").click())
     page.locator(".start-batch").get_by_role("button", name="Stop").click()
-    page.wait_for_function(f"['interrupted', 'cancelled'].includes(latent.stage.view.state) && '{job}'")
+    wait_for(page, f"['interrupted', 'cancelled'].includes(latent.stage.view.state) && '{job}'")
     page.reload()
     ready(page)
     page.get_by_text("2 pictures · ", exact=False).wait_for()

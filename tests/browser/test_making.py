@@ -20,6 +20,7 @@ from steps import (
     set_values,
     shown_picture,
     until,
+    wait_for,
     wait_for_end,
     wait_for_step,
 )
@@ -34,7 +35,7 @@ def fetch(url: str) -> bytes:
 
 def test_a_prompt_becomes_a_picture_and_the_shown_file_is_the_saved_one(page: Any, server: RunningServer) -> None:
     page.get_by_label("Prompt", exact=True).fill("a red apple")
-    page.wait_for_function("document.querySelector('.tokens').textContent === '3/75'")
+    wait_for(page, "document.querySelector('.tokens').textContent === '3/75'")
     set_values(page, steps=8, seed="7")
     job = generate(page)
     view = wait_for_end(page, job)
@@ -72,7 +73,7 @@ def test_the_picture_on_the_stage_is_marked_and_replayed_where_it_stands(page: A
 
     star = page.locator("#stage").get_by_role("button", name="Favourite")
     star.click()
-    page.wait_for_function("document.querySelector('#stage [aria-pressed=true] use[href*=star-full]')")
+    wait_for(page, "document.querySelector('#stage [aria-pressed=true] use[href*=star-full]')")
     until(lambda: row()["favourite"])
     page.locator("#stage .frame").click(position={"x": 5, "y": 5})  # the viewer
     page.keyboard.press("f")
@@ -102,7 +103,7 @@ def test_the_preview_changes_and_progress_is_told_while_it_runs(page: Any) -> No
         }, 30); }"""
     )
     job = generate(page)
-    page.wait_for_function("seen.previews.size >= 3")
+    wait_for(page, "seen.previews.size >= 3")
     seen = page.evaluate("Object.fromEntries(Object.entries(seen).map(([k, v]) => [k, [...v]]))")
     assert all(f"/jobs/{job}/preview.jpg" in source for source in seen["previews"])
     assert any("step " in f and "/100" in f and "left" in f for f in seen["facts"])
@@ -183,10 +184,10 @@ def test_jobs_queue_up_and_the_stage_follows_one_after_the_other(page: Any) -> N
     first = generate(page)
     wait_for_step(page, first)
     page.get_by_role("button", name="Generate", exact=True).click()
-    page.wait_for_function("latent.stage.mine.length === 2")
+    wait_for(page, "latent.stage.mine.length === 2")
     second = page.evaluate("latent.stage.mine[1]")
     assert job_of(page) == first
-    page.wait_for_function("document.querySelector('#stage .facts').textContent.includes('1 more waiting')")
+    wait_for(page, "document.querySelector('#stage .facts').textContent.includes('1 more waiting')")
     wait_for_end(page, second)
     assert page.locator("#stage .thumb").count() == 2
 
@@ -210,10 +211,10 @@ def test_a_batch_fills_the_strip_and_the_viewer_walks_through_it(page: Any) -> N
     with page.context.expect_page() as opened:
         page.get_by_role("button", name="Open", exact=True).click()
     assert opened.value.url.endswith(page.evaluate("latent.stage.picture().src"))
-    page.wait_for_function("src => document.querySelector('#stage img[data-part=image]').src !== src", arg=first)
+    wait_for(page, "src => document.querySelector('#stage img[data-part=image]').src !== src", arg=first)
     assert "Seed: 51" in page.locator("#stage pre").inner_text()
     page.get_by_role("button", name="Reuse seed").click()
-    page.wait_for_function("latent.form.values.seed === '51'")
+    wait_for(page, "latent.form.values.seed === '51'")
 
 
 class Told:
@@ -257,7 +258,7 @@ def test_the_strip_grows_and_neither_the_focus_nor_a_press_nor_the_place_is_lost
         thumbs.nth(2).wait_for()
 
     press(page, thumbs.nth(1), another)
-    page.wait_for_function("latent.stage.picture()?.index === 1")
+    wait_for(page, "latent.stage.picture()?.index === 1")
     assert page.evaluate(place) == 1
     page.set_viewport_size({"width": 390, "height": 500})
     page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
@@ -274,7 +275,7 @@ def test_a_late_look_for_an_earlier_job_never_takes_the_stage_from_a_newer_one(p
     set_values(page, prompt="an earlier one", steps=1, width=64, height=64)
     earlier = generate(page)
     wait_for_end(page, earlier)
-    page.wait_for_function("latent.stage.mine.length === 0")
+    wait_for(page, "latent.stage.mine.length === 0")
     late = Late(page, f"**/jobs/{earlier}*")
     page.reload()
     ready(page)
@@ -290,18 +291,18 @@ def test_the_viewer_keeps_its_picture_when_the_next_job_begins_behind_it(page: A
     first, second = Told(page, "first", state="done"), Told(page, "second")
     first.go_on(images=first.pictures(1))
     page.evaluate("latent.stage.follow('first')")
-    page.wait_for_function("latent.stage.picture()?.job === 'first'")
+    wait_for(page, "latent.stage.picture()?.job === 'first'")
     page.locator("#stage .center").get_by_text("The file is not where it was.").wait_for()
     assert page.locator("#stage img[data-part=image]").is_hidden()
     page.evaluate("latent.viewer.open()")
     page.evaluate("latent.stage.follow('second')")
     second.go_on(images=second.pictures(1))
-    page.wait_for_function("latent.stage.pictures().length === 2")
+    wait_for(page, "latent.stage.pictures().length === 2")
     second.go_on(state="done")
-    page.wait_for_function("latent.stage.view.state === 'done'")
+    wait_for(page, "latent.stage.view.state === 'done'")
     assert page.evaluate("latent.stage.picture().job") == "first"  # what F marks and R makes again
     page.keyboard.press("ArrowLeft")
-    page.wait_for_function("latent.stage.picture().job === 'second'")
+    wait_for(page, "latent.stage.picture().job === 'second'")
     assert "1 of 2" in page.locator("#viewer").inner_text()
 
 
@@ -310,13 +311,13 @@ def test_skip_leaves_one_picture_and_goes_on(page: Any) -> None:
     job = generate(page)
     wait_for_step(page, job, 3)
     page.locator("#skip").click()
-    page.wait_for_function("id => latent.stage.view.id === id && latent.stage.view.batch === 2", arg=job)
+    wait_for(page, "id => latent.stage.view.id === id && latent.stage.view.batch === 2", arg=job)
     page.locator("#interrupt").click()
     wait_for_end(page, job, "interrupted")
 
 
 def test_an_example_fills_the_prompt_and_makes_it(page: Any) -> None:
-    page.wait_for_function("document.querySelector('#stage .chip') || latent.stage.view")
+    wait_for(page, "document.querySelector('#stage .chip') || latent.stage.view")
     chip = page.locator("#stage .chip").first
     if not chip.count():  # this browser context is fresh, but a job of another may be running
         page.reload()
@@ -358,9 +359,9 @@ def test_a_job_that_ended_while_another_was_shown_does_not_come_back_with_the_ne
     first = Told(page, "first")
     Told(page, "other", state="done")
     page.evaluate("latent.stage.submitted('first')")
-    page.wait_for_function("latent.stage.view.state === 'running'")
+    wait_for(page, "latent.stage.view.state === 'running'")
     page.evaluate("latent.stage.follow('other')")  # as by Show in the queue
-    page.wait_for_function("latent.stage.view.id === 'other' && latent.stage.view.state === 'done'")
+    wait_for(page, "latent.stage.view.id === 'other' && latent.stage.view.state === 'done'")
     first.go_on(state="done", images=first.pictures(1))
     third = Told(page, "third")
     page.evaluate(
@@ -369,12 +370,12 @@ def test_a_job_that_ended_while_another_was_shown_does_not_come_back_with_the_ne
         stage.follow = (id, ...rest) => { stage.followed.push(id); follow.call(stage, id, ...rest); };
         stage.submitting(); stage.submitted('third'); }"""
     )
-    page.wait_for_function("latent.stage.view?.id === 'third'")
+    wait_for(page, "latent.stage.view?.id === 'third'")
     assert page.evaluate("[latent.stage.followed, latent.stage.mine]") == [["third"], ["third"]]
     assert page.evaluate("latent.stage.pictures().map(picture => picture.job)") == ["first"]
     Told(page, "again", state="pending")
     page.route("**/jobs/third/retry", lambda route: route.fulfill(json={"id": "again"}))
     third.go_on(state="failed", error={"message": "No", "advice": "Why"})
     page.get_by_role("button", name="Try again").press("Enter")
-    page.wait_for_function("latent.stage.view.id === 'again' && latent.stage.view.rev === 1")
+    wait_for(page, "latent.stage.view.id === 'again' && latent.stage.view.rev === 1")
     assert page.evaluate("document.activeElement.dataset.part") == "frame"

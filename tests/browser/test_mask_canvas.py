@@ -9,7 +9,7 @@ import pytest
 from painting import choose, mask_of, on_screen, open_tab, pen, picture, stroke, touch
 from PIL import Image
 from running_server import RunningServer
-from steps import focused
+from steps import focused, wait_for
 
 pytestmark = pytest.mark.browser
 
@@ -179,15 +179,15 @@ def test_the_mask_alone_travels_as_a_small_grey_picture_of_full_size(pages: Any,
     kept = Image.open(io.BytesIO(server.get(f"/inputs/{reference}").body))
     assert (kept.format, kept.mode, kept.size) == ("PNG", "L", (3000, 2000))
     assert kept.tobytes() == mask_of(page).tobytes()
-    page.wait_for_function("r => latent.form.values['inpaint.mask'] === r", arg=reference)
+    wait_for(page, "r => latent.form.values['inpaint.mask'] === r", arg=reference)
 
 
 def test_picture_and_mask_are_there_again_after_a_reload(canvas: Any) -> None:
     stroke(canvas, (32, 64), (96, 64))
     drawn = mask_of(canvas)
-    canvas.wait_for_function("latent.form.values['inpaint.mask']")
+    wait_for(canvas, "latent.form.values['inpaint.mask']")
     canvas.reload()
-    canvas.wait_for_function("latent.canvas?.surface && !latent.canvas.surface.empty")
+    wait_for(canvas, "latent.canvas?.surface && !latent.canvas.surface.empty")
     assert mask_of(canvas) == drawn
 
 
@@ -196,7 +196,7 @@ def test_a_mask_comes_from_a_file_or_from_what_is_transparent(pages: Any) -> Non
     open_tab(page, "inpaint upload")
     choose(page, picture(mode="RGBA"))
     page.get_by_role("button", name="Mask from alpha").click()
-    page.wait_for_function("latent.canvas.surface.canUndo")
+    wait_for(page, "latent.canvas.surface.canUndo")
     assert mask_of(page).getbbox() == (64, 0, 128, 128)
     mask = Image.new("L", (128, 128), 0)
     mask.paste(255, (0, 0, 64, 32))
@@ -205,7 +205,7 @@ def test_a_mask_comes_from_a_file_or_from_what_is_transparent(pages: Any) -> Non
     page.set_input_files(
         ".start-mask input[type=file]", {"name": "mask.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
     )
-    page.wait_for_function("latent.canvas.surface.done.length === 2")
+    wait_for(page, "latent.canvas.surface.done.length === 2")
     assert mask_of(page) == mask
     page.get_by_role("button", name="Remove", exact=True).press("Enter")
     assert focused(page) == "Choose a picture"
@@ -222,7 +222,7 @@ def test_dragging_an_edge_adds_a_frame_in_steps_of_eight(canvas: Any) -> None:
     canvas.mouse.down()
     canvas.mouse.move(x + 41 * scale, y, steps=4)
     canvas.mouse.up()
-    canvas.wait_for_function("latent.form.values['init.frame.right'] === 40 && latent.form.values.width === 168")
+    wait_for(canvas, "latent.form.values['init.frame.right'] === 40 && latent.form.values.width === 168")
     handle.press("ArrowLeft")
-    canvas.wait_for_function("latent.form.values['init.frame.right'] === 32")
+    wait_for(canvas, "latent.form.values['init.frame.right'] === 32")
     assert "160 × 128" in canvas.locator(".paint-facts").inner_text()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from embedded import EMBEDDED_CHECKPOINT
-from steps import focused, frames, set_values, until
+from steps import focused, frames, set_values, until, wait_for
 from test_cards import BLOCK, write
 
 pytestmark = pytest.mark.browser
@@ -43,11 +43,12 @@ def test_settings_that_suit_a_lora_are_offered_taken_and_given_back(page: Any) -
     line.wait_for()
     assert "The LoRA swift-lcm is made for few steps (LCM): LCM, SGM Uniform, 6 steps" in line.inner_text()
     line.get_by_role("button", name="Use them").press("Enter")
-    page.wait_for_function("latent.form.values.sampler === 'LCM' && latent.form.values.cfg_scale === 1.5")
+    wait_for(page, "latent.form.values.sampler === 'LCM' && latent.form.values.cfg_scale === 1.5")
     line.wait_for(state="hidden")
     assert page.evaluate("document.activeElement !== document.body")
     page.get_by_role("button", name="Undo", exact=True).click()
-    page.wait_for_function(
+    wait_for(
+        page,
         "before => [latent.form.values.sampler, latent.form.values.steps, latent.form.values.cfg_scale]"
         ".every((value, i) => value === before[i])",
         arg=before,
@@ -67,7 +68,7 @@ def test_a_mix_of_two_models_is_made_and_is_in_the_list(page: Any) -> None:
     form.get_by_role("button", name="Make the model").click()
     form.get_by_text("pagemix is ready.").wait_for()
     assert "tensors were mixed" in form.locator("pre").inner_text()
-    page.wait_for_function("latent.models.checkpoint('pagemix') !== undefined")
+    wait_for(page, "latent.models.checkpoint('pagemix') !== undefined")
     form.get_by_role("button", name="Make the model").click()
     form.get_by_text("pagemix could not be made.").wait_for()
     assert "is there already" in form.locator("pre").inner_text()
@@ -111,11 +112,11 @@ def test_work_is_followed_from_a_page_that_did_not_begin_it_and_through_a_lost_c
     button = form.get_by_role("button", name="Make the model")
     assert button.is_disabled()
     state["running"] = False
-    page.wait_for_function("!document.querySelector('form.merge button').disabled")
+    wait_for(page, "!document.querySelector('form.merge button').disabled")
     form.get_by_label("Name of the new file").fill("slow")
     state["running"] = True
     button.press("Enter")
-    page.wait_for_function("document.querySelector('form.merge button').ariaDisabled")
+    wait_for(page, "document.querySelector('form.merge button').ariaDisabled")
     assert button.is_disabled()
     assert focused(page) == "Make the model"
     form.get_by_label("Name of the new file").press("Enter")  # nor is it sent from a field

@@ -21,6 +21,7 @@ from steps import (
     set_values,
     settled_box,
     until,
+    wait_for,
     wait_for_end,
     wait_for_step,
 )
@@ -46,7 +47,7 @@ def test_every_value_survives_a_reload_and_can_be_reset(page: Any) -> None:
         "seed": "9007199254740993",
         "cfg_rescale": 0.7,
     }
-    page.wait_for_function("e => Object.entries(e).every(([k, v]) => latent.form.values[k] === v)", arg=expected)
+    wait_for(page, "e => Object.entries(e).every(([k, v]) => latent.form.values[k] === v)", arg=expected)
     page.reload()
     ready(page)
     values = page.evaluate("latent.form.values")
@@ -57,10 +58,10 @@ def test_every_value_survives_a_reload_and_can_be_reset(page: Any) -> None:
     assert page.locator("#f-seed input").input_value() == "9007199254740993"
 
     page.get_by_role("button", name="Reset size").click()
-    page.wait_for_function("latent.form.values.width === 128 && latent.form.values.steps === 33")
+    wait_for(page, "latent.form.values.width === 128 && latent.form.values.steps === 33")
     assert page.get_by_label("number input for Width").input_value() == "128"
     page.get_by_role("button", name="Reset all values").click()
-    page.wait_for_function("latent.form.values.steps === 20 && latent.form.values.prompt === ''")
+    wait_for(page, "latent.form.values.steps === 20 && latent.form.values.prompt === ''")
     assert page.locator("#f-sampler input").input_value() == "DPM++ 2M"
 
 
@@ -88,11 +89,11 @@ def test_kept_values_that_are_no_longer_possible_fall_back(page: Any) -> None:
 def test_swap_dice_and_native_size(page: Any) -> None:
     set_values(page, width=256, height=64, seed="5")
     page.get_by_role("button", name="Swap width and height").click()
-    page.wait_for_function("latent.form.values.width === 64 && latent.form.values.height === 256")
+    wait_for(page, "latent.form.values.width === 64 && latent.form.values.height === 256")
     page.get_by_role("button", name="Random seed").click()
-    page.wait_for_function("latent.form.values.seed === '-1'")
+    wait_for(page, "latent.form.values.seed === '-1'")
     page.get_by_role("button", name="Native size of the checkpoint").click()
-    page.wait_for_function("latent.form.values.width === 128 && latent.form.values.height === 128")
+    wait_for(page, "latent.form.values.width === 128 && latent.form.values.height === 128")
 
 
 def test_the_size_follows_the_checkpoint_until_the_user_sets_it(page: Any) -> None:
@@ -102,10 +103,10 @@ def test_the_size_follows_the_checkpoint_until_the_user_sets_it(page: Any) -> No
         latent.models.take({ ...latent.models.list, checkpoints: [one, more] }); }"""
     )
     choose(page, "big")
-    page.wait_for_function("latent.form.values.width === 512 && latent.form.values.checkpoint === 'big.safetensors'")
+    wait_for(page, "latent.form.values.width === 512 && latent.form.values.checkpoint === 'big.safetensors'")
     set_values(page, width=640)
     choose(page, "emoji")
-    page.wait_for_function(f"latent.form.values.checkpoint === '{EMBEDDED_CHECKPOINT.name}'")
+    wait_for(page, f"latent.form.values.checkpoint === '{EMBEDDED_CHECKPOINT.name}'")
     assert page.evaluate("[latent.form.values.width, latent.form.values.height]") == [640, 512]
 
 
@@ -157,7 +158,7 @@ def test_png_info_reads_a_picture_and_sends_every_field(page: Any, pages: Any, s
     other.get_by_text("Text as it is in the file").click()
     assert other.locator(".png-info pre").first.inner_text() == view["images"][0]["infotext"]
     other.get_by_role("button", name="Send to txt2img").click()
-    other.wait_for_function("latent.form.values.seed === '4242'")
+    wait_for(other, "latent.form.values.seed === '4242'")
     values = other.evaluate("latent.form.values")
     assert {key: values[key] for key in made} == made
     assert other.get_by_label("Prompt", exact=True).is_visible()
@@ -215,7 +216,7 @@ def test_model_names_are_shown_and_never_run(page: Any, server: RunningServer) -
     name = '<img src=x onerror=alert(1)>"quoted`.safetensors'
     (folder / name).write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}      ")
     page.get_by_role("button", name="Refresh the model lists").click()
-    page.wait_for_function("latent.models.list.checkpoints.length === 2")
+    wait_for(page, "latent.models.list.checkpoints.length === 2")
     page.get_by_role("combobox", name="Checkpoint").click()
     option = page.locator("#pick-checkpoint-list li", has_text="onerror")
     assert option.get_attribute("aria-disabled") == "true"
@@ -225,7 +226,7 @@ def test_model_names_are_shown_and_never_run(page: Any, server: RunningServer) -
     assert page.evaluate("latent.form.values.checkpoint") == EMBEDDED_CHECKPOINT.name
     (folder / name).unlink()
     page.get_by_role("button", name="Refresh the model lists").click()
-    page.wait_for_function("latent.models.list.checkpoints.length === 1")
+    wait_for(page, "latent.models.list.checkpoints.length === 1")
 
 
 def test_the_queue_shows_moves_and_cancels(page: Any, server: RunningServer) -> None:
@@ -237,7 +238,7 @@ def test_the_queue_shows_moves_and_cancels(page: Any, server: RunningServer) -> 
         set_values(page, prompt=f"waiting {name}", steps=4, width=128, height=128)
         count = page.evaluate("latent.stage.mine.length")
         page.get_by_role("button", name="Generate", exact=True).click()
-        page.wait_for_function("n => latent.stage.mine.length > n", arg=count)
+        wait_for(page, "n => latent.stage.mine.length > n", arg=count)
         waiting.append(page.evaluate("latent.stage.mine.at(-1)"))
     page.locator("#tab-queue-button").click()
     rows = page.locator("[data-part=pending] .job")
@@ -284,7 +285,8 @@ class Jobs:
 
 
 def shown_jobs(page: Any, part: str, *names: str) -> None:
-    page.wait_for_function(
+    wait_for(
+        page,
         "([part, names]) => [...document.querySelectorAll(`[data-part=${part}] .job`)].map(row => row.dataset.id)"
         ".join() === names",
         arg=[part, ",".join(names)],
@@ -335,7 +337,7 @@ def test_a_picture_of_the_queue_is_opened_while_its_preview_changes(page: Any) -
 
     def another_preview() -> None:
         queue.jobs[0] |= {"preview": 2, "rev": 2}
-        page.wait_for_function("document.querySelector('.job img').getAttribute('src').endsWith('n=2')")
+        wait_for(page, "document.querySelector('.job img').getAttribute('src').endsWith('n=2')")
 
     with page.context.expect_page() as opened:
         press(page, link, another_preview)
@@ -507,7 +509,7 @@ def test_at_the_first_visit_a_prompt_is_in_the_box_and_an_emptied_box_stays_empt
     box = page.get_by_label("Prompt", exact=True)
     assert box.input_value() == "a red apple"
     box.fill("")
-    page.wait_for_function("latent.form.values.prompt === ''")
+    wait_for(page, "latent.form.values.prompt === ''")
     page.evaluate("latent.tools.tabStore.set('tab', 'x-gone')")  # of an extension that was there
     page.reload()
     ready(page)
@@ -633,12 +635,12 @@ def test_the_theme_is_switched_in_all_tabs_and_what_was_kept_by_another_one_stay
     assert {"light", "dark"} == set(seen)
     while page.evaluate("document.documentElement.dataset.theme") != "dark":
         page.locator("#theme").click()
-    page.wait_for_function("!latent.form.saving")
+    wait_for(page, "!latent.form.saving")
     other = page.context.new_page()  # of this browser: what it keeps is what a page in it would keep
     other.goto(f"{page.url}ui/icon.svg")
     for theme in ("light", "dark"):
         other.evaluate("theme => localStorage.setItem('latent.theme', JSON.stringify(theme))", theme)
-        page.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=theme)
+        wait_for(page, "theme => document.documentElement.dataset.theme === theme", arg=theme)
     other.evaluate("localStorage.setItem('latent.form', JSON.stringify({ prompt: 'typed there' }))")
     page.reload()
     ready(page)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from running_server import RunningServer
-from steps import focused, generate, ready, set_values, wait_for_end
+from steps import focused, generate, ready, set_values, wait_for, wait_for_end
 
 from webui.accounts import Accounts
 
@@ -65,7 +65,7 @@ def test_each_sees_their_own_jobs_and_pictures_and_an_administrator_all(pages: A
     assert root.evaluate(status, picture) == 200
     for page, shown in ((bob, 0), (root, 1)):
         page.get_by_role("tab", name="Queue").click()
-        page.wait_for_function("document.querySelector('.queue section:not([hidden]), .queue p:not([hidden])')")
+        wait_for(page, "document.querySelector('.queue section:not([hidden]), .queue p:not([hidden])')")
         assert page.locator(".queue .job", has_text="a picture of ann's").count() == shown
         count = page.evaluate("async () => (await (await fetch('history/ids')).json()).ids.length")
         assert count == shown
@@ -85,10 +85,10 @@ def test_each_sees_their_own_jobs_and_pictures_and_an_administrator_all(pages: A
     root.locator(".history-grid [data-id]").nth(1).wait_for()
     assert root.get_by_role("gridcell", name="a picture of ann's, by ann").count() == 1
     whose.select_option("ann")
-    root.wait_for_function("document.querySelectorAll('.history-grid [data-id]').length === 1")
+    wait_for(root, "document.querySelectorAll('.history-grid [data-id]').length === 1")
     assert root.get_by_label("Search the history").input_value() == "user:ann"
     whose.select_option("Everybody's pictures")
-    root.wait_for_function("document.querySelectorAll('.history-grid [data-id]').length === 2")
+    wait_for(root, "document.querySelectorAll('.history-grid [data-id]').length === 2")
     bob.locator(".history-empty").get_by_text("No pictures yet").wait_for()
     assert bob.get_by_label("Whose pictures").is_hidden()
     assert root.evaluate("latent.history.withUser('user:ann castle', 'bob b')") == 'user:"bob b" castle'
@@ -118,7 +118,7 @@ def test_another_device_signs_in_by_the_link_of_the_dialog(pages: Any, server: R
     assert ann.evaluate("document.documentElement.scrollWidth <= innerWidth")
     first = dialog.locator("code").first.inner_text()
     dialog.get_by_role("button", name="Another link").press("Enter")
-    ann.wait_for_function("first => document.querySelector('#share-dialog code').textContent !== first", arg=first)
+    wait_for(ann, "first => document.querySelector('#share-dialog code').textContent !== first", arg=first)
     assert focused(ann) == "Another link"
     link = dialog.locator("code").first.inner_text()
     assert re.fullmatch(r"http://[\w.:-]+/\?token=[\w-]{20,}", link)
@@ -132,7 +132,7 @@ def test_another_device_signs_in_by_the_link_of_the_dialog(pages: Any, server: R
 def test_signing_out_leaves_nothing_of_what_was_typed(pages: Any, server: RunningServer) -> None:
     page = signed_in(pages, server, "ann")
     set_values(page, prompt="something private")
-    page.wait_for_function("localStorage.getItem('latent.form')?.includes('private')")
+    wait_for(page, "localStorage.getItem('latent.form')?.includes('private')")
     page.get_by_role("button", name="Sign out ann").click()
     page.get_by_role("button", name="Sign in").wait_for()
     assert page.evaluate("JSON.stringify(localStorage)") == "{}"

@@ -12,7 +12,7 @@ import pytest
 from embedded import EMBEDDED_CHECKPOINT
 from PIL import Image, PngImagePlugin
 from running_server import RunningServer
-from steps import Late, focused, frames, generate, press, set_values, until, wait_for_end
+from steps import Late, focused, frames, generate, press, set_values, until, wait_for, wait_for_end
 
 from webui.prompt import bracket_problems
 
@@ -82,7 +82,7 @@ def test_a_weight_changes_by_keys_and_the_browser_can_undo_it(page: Any) -> None
     assert box.input_value() == "a (red:1.1) cat"
     page.keyboard.press("Control+ArrowUp")
     assert box.input_value() == "a (red:1.2) cat"
-    page.wait_for_function("latent.form.values.prompt === 'a (red:1.2) cat'")
+    wait_for(page, "latent.form.values.prompt === 'a (red:1.2) cat'")
     page.keyboard.press("Control+z")
     assert box.input_value() == "a (red:1.1) cat"
     page.keyboard.press("Control+ArrowDown")
@@ -200,7 +200,7 @@ def test_names_are_completed_with_a_few_keys(page: Any) -> None:
     listbox.get_by_role("option", name="Painted").wait_for()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
-    page.wait_for_function("latent.form.values.styles === 'Painted'")
+    wait_for(page, "latent.form.values.styles === 'Painted'")
     assert box.input_value().endswith(", ")
 
 
@@ -240,14 +240,14 @@ def test_the_tokens_are_those_of_the_newest_text(page: Any) -> None:
     write(page, "an apple")
     late.wait()
     write(page, "a very large red apple")
-    page.wait_for_function("document.querySelector('.tokens').textContent === '5/75'")
+    wait_for(page, "document.querySelector('.tokens').textContent === '5/75'")
     late.come()
     assert page.locator(".tokens").first.inner_text() == "5/75"
 
 
 def test_a_letter_typed_while_the_page_fills_another_field_is_kept(page: Any) -> None:
     box = write(page, "a fo")
-    page.wait_for_function("latent.form.values.prompt === 'a fo'")
+    wait_for(page, "latent.form.values.prompt === 'a fo'")
     # Gradio has read all fields, and writes them in a later frame: a letter may be typed in between
     page.evaluate(
         """() => { const { take } = latent;
@@ -257,7 +257,7 @@ def test_a_letter_typed_while_the_page_fills_another_field_is_kept(page: Any) ->
     set_values(page, steps=9)
     frames(page)
     assert box.input_value() == "a fox"
-    page.wait_for_function("latent.form.values.prompt === 'a fox' && latent.form.values.steps === 9")
+    wait_for(page, "latent.form.values.prompt === 'a fox' && latent.form.values.steps === 9")
 
 
 def test_a_late_list_of_styles_takes_neither_the_focus_nor_a_press(page: Any) -> None:
@@ -277,7 +277,7 @@ def test_a_late_list_of_styles_takes_neither_the_focus_nor_a_press(page: Any) ->
     page.evaluate("() => { latent.styles.open(); }")
     late.wait()
     press(page, photo, late.come)
-    page.wait_for_function("latent.form.values.styles === 'Photo'", timeout=10_000)
+    wait_for(page, "latent.form.values.styles === 'Photo'", timeout=10_000)
 
 
 def test_two_styles_that_are_chosen_at_once_are_both_chosen(page: Any) -> None:
@@ -285,7 +285,7 @@ def test_two_styles_that_are_chosen_at_once_are_both_chosen(page: Any) -> None:
     dialog = page.locator("#styles")
     dialog.get_by_role("button", name="Photo photo of").wait_for()
     page.evaluate("for (const name of ['Photo', 'Painted']) document.querySelector(`[data-name=${name}]`).click()")
-    page.wait_for_function("latent.form.values.styles.includes('Painted')")
+    wait_for(page, "latent.form.values.styles.includes('Painted')")
     frames(page)
     assert page.evaluate("latent.form.values.styles") == "Photo\nPainted"
 
@@ -295,7 +295,7 @@ def test_styles_are_chosen_written_changed_and_merged(page: Any, server: Running
     page.get_by_role("button", name="Styles", exact=True).click()
     dialog = page.locator("#styles")
     dialog.get_by_role("button", name="Photo photo of").click()
-    page.wait_for_function("latent.form.values.styles === 'Photo'")
+    wait_for(page, "latent.form.values.styles === 'Photo'")
     dialog.get_by_role("button", name="New from the prompt").click()
     assert dialog.get_by_label("Added to the prompt").input_value() == "a red apple"
     dialog.get_by_label("Name").fill("Photo")
@@ -305,11 +305,11 @@ def test_styles_are_chosen_written_changed_and_merged(page: Any, server: Running
     dialog.get_by_label("Added to the prompt").fill("at night, <b>")
     dialog.get_by_role("button", name="Save").click()
     dialog.get_by_role("button", name="Night at night, <b>").click()
-    page.wait_for_function("latent.form.values.styles === 'Photo\\nNight'")
+    wait_for(page, "latent.form.values.styles === 'Photo\\nNight'")
     assert "Night" in (server.data_dir / "styles.csv").read_text(encoding="utf-8-sig")
     assert (server.data_dir / "styles.csv.bak").is_file()
     dialog.get_by_role("button", name="Close").click()
-    page.wait_for_function("document.querySelector('.tokens').textContent === '15/75'")
+    wait_for(page, "document.querySelector('.tokens').textContent === '15/75'")
     set_values(page, steps=1, width=64, height=64)
     view = wait_for_end(page, generate(page))
     assert view["params"]["prompt"] == "photo of a red apple, 8k, at night, <b>"
@@ -317,7 +317,7 @@ def test_styles_are_chosen_written_changed_and_merged(page: Any, server: Running
     page.reload()
     page.locator(".style-chip", has_text="Night").get_by_role("button", name="Night", exact=True).click()
     dialog.get_by_role("button", name="Delete").click()
-    page.wait_for_function("latent.form.values.styles === 'Photo'")
+    wait_for(page, "latent.form.values.styles === 'Photo'")
     assert "Night" not in (server.data_dir / "styles.csv").read_text(encoding="utf-8-sig")
 
 
@@ -336,18 +336,18 @@ def test_a_text_of_another_program_fills_every_field_and_can_be_taken_back(page:
     assert 'There is no LoRA "filmgran" here.' in words
     assert "1 entry without effect here" in words
     taken.get_by_role("button", name="Use filmgrain").press("Enter")
-    page.wait_for_function("latent.form.values.prompt === 'a castle on a hill <lora:filmgrain:0.8>'")
+    wait_for(page, "latent.form.values.prompt === 'a castle on a hill <lora:filmgrain:0.8>'")
     assert focused(page) == "Taken"
     taken.get_by_text("What changed").click()
     assert "Sampling steps\t20\t11" in taken.inner_text()
     taken.get_by_role("button", name="Undo").press("Enter")
     assert focused(page) == "Paste parameters"
-    page.wait_for_function("latent.form.values.steps === 20 && latent.form.values.prompt.startsWith('a castle')")
+    wait_for(page, "latent.form.values.steps === 20 && latent.form.values.prompt.startsWith('a castle')")
     assert taken.is_hidden()
     write(page, "a <lora:no\\#2 $&:1> and <LORA:no\\#2 $&>\nSteps: 7, Sampler: Euler, Seed: 1")
     page.get_by_role("button", name="Paste parameters").click()
     taken.get_by_role("button", name="Use no#1 $&").click()
-    page.wait_for_function("latent.form.values.prompt === 'a <lora:no\\\\#1 $&:1> and <LORA:no\\\\#1 $&>'")
+    wait_for(page, "latent.form.values.prompt === 'a <lora:no\\\\#1 $&:1> and <LORA:no\\\\#1 $&>'")
 
 
 def test_the_clipboard_is_read_and_a_styles_text_is_recognised(pages: Any, server: RunningServer) -> None:
@@ -356,7 +356,7 @@ def test_the_clipboard_is_read_and_a_styles_text_is_recognised(pages: Any, serve
     text = "photo of a bus, 8k\nNegative prompt: dark, lowres\nSteps: 7, Sampler: Euler, CFG scale: 3, Seed: 4"
     page.evaluate("text => navigator.clipboard.writeText(text)", text)
     page.get_by_role("button", name="Paste parameters").click()
-    page.wait_for_function("latent.form.values.steps === 7 && latent.form.values.styles === 'Photo'")
+    wait_for(page, "latent.form.values.steps === 7 && latent.form.values.styles === 'Photo'")
     values = page.evaluate("latent.form.values")
     assert (values["prompt"], values["negative_prompt"]) == ("a bus", "dark")
 
@@ -396,7 +396,7 @@ def test_png_info_reads_a_comfyui_picture_and_sends_it(page: Any) -> None:
     assert "There is no checkpoint v1-5" in words
     assert "settings differ from the form" in words
     page.get_by_role("button", name="Send to txt2img").click()
-    page.wait_for_function("latent.form.values.prompt === 'a comfy fox'")
+    wait_for(page, "latent.form.values.prompt === 'a comfy fox'")
     values = page.evaluate("latent.form.values")
     assert (values["negative_prompt"], values["steps"], values["seed"]) == ("rain", 9, "77")
     assert (values["sampler"], values["schedule"], values["width"]) == ("Euler a", "Karras", 96)
