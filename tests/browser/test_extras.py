@@ -15,7 +15,7 @@ from face_models import ASTRONAUT, BOX, astronaut
 from painting import picture
 from PIL import Image, PngImagePlugin
 from running_server import RunningServer
-from steps import focused, generate, set_values, wait_for, wait_for_end
+from steps import focused, generate, set_values, until, wait_for, wait_for_end
 
 from webui import pictures as files
 
@@ -80,7 +80,7 @@ def test_pictures_are_removed_one_after_the_other_by_the_keyboard(page: Any) -> 
     page.get_by_role("button", name="Remove 1.png").focus()
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Remove 1.png").wait_for(state="detached")
-    assert focused(page) == "Remove 2.png"
+    until(lambda: focused(page) == "Remove 2.png")
 
 
 def test_a_folder_is_one_job_and_each_picture_is_what_it_would_be_alone(page: Any, server: RunningServer) -> None:

@@ -321,7 +321,7 @@ def test_the_keys_of_the_viewer_go_on_after_a_button_of_the_details(page: Any) -
     copy.focus()
     page.keyboard.press("ArrowRight")
     viewer.get_by_role("cell", name="101", exact=True).wait_for()  # the seed: the next one's details are drawn
-    assert focused(page) == "Copy the prompt"
+    until(lambda: focused(page) == "Copy the prompt")
     viewer.get_by_role("button", name="Next picture").click()  # it goes: this is the last one
     viewer.get_by_text("12 of 12").wait_for()
     page.keyboard.press("ArrowLeft")
@@ -499,7 +499,7 @@ def test_a_replay_says_that_the_pixels_are_identical_and_joins_the_family(
     viewer.locator("summary", has_text="Replay with").click()
     viewer.get_by_role("textbox", name="Seed").fill("77")
     viewer.get_by_role("button", name="Make it").press("Enter")
-    assert focused(page) == "Replay with"  # its box is closed
+    until(lambda: focused(page) == "Replay with")  # its box is closed
     viewer.get_by_text("The new picture is a child of this one.").wait_for(timeout=120_000)
     viewer.get_by_role("treeitem", name="seed 77").wait_for()
     viewer.get_by_role("button", name="Use in txt2img").click()

@@ -9,7 +9,7 @@ import pytest
 from painting import choose, mask_of, on_screen, open_tab, pen, picture, stroke, touch
 from PIL import Image
 from running_server import RunningServer
-from steps import focused, wait_for
+from steps import focused, until, wait_for
 
 pytestmark = pytest.mark.browser
 
@@ -208,9 +208,9 @@ def test_a_mask_comes_from_a_file_or_from_what_is_transparent(pages: Any) -> Non
     wait_for(page, "latent.canvas.surface.done.length === 2")
     assert mask_of(page) == mask
     page.get_by_role("button", name="Remove", exact=True).press("Enter")
-    assert focused(page) == "Choose a picture"
+    until(lambda: focused(page) == "Choose a picture")
     choose(page, picture())
-    assert focused(page) == "Change"
+    until(lambda: focused(page) == "Change")
 
 
 def test_dragging_an_edge_adds_a_frame_in_steps_of_eight(canvas: Any) -> None:

@@ -337,11 +337,11 @@ def test_a_text_of_another_program_fills_every_field_and_can_be_taken_back(page:
     assert "1 entry without effect here" in words
     taken.get_by_role("button", name="Use filmgrain").press("Enter")
     wait_for(page, "latent.form.values.prompt === 'a castle on a hill <lora:filmgrain:0.8>'")
-    assert focused(page) == "Taken"
+    until(lambda: focused(page) == "Taken")
     taken.get_by_text("What changed").click()
     assert "Sampling steps\t20\t11" in taken.inner_text()
     taken.get_by_role("button", name="Undo").press("Enter")
-    assert focused(page) == "Paste parameters"
+    until(lambda: focused(page) == "Paste parameters")
     wait_for(page, "latent.form.values.steps === 20 && latent.form.values.prompt.startsWith('a castle')")
     assert taken.is_hidden()
     write(page, "a <lora:no\\#2 $&:1> and <LORA:no\\#2 $&>\nSteps: 7, Sampler: Euler, Seed: 1")
