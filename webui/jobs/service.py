@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from webui.caches import CacheState, known_caches
@@ -49,6 +49,7 @@ class Resolver(Protocol):
 class _Running:
     record: JobRecord
     live: Live
+    saved: list[Image] = field(default_factory=list)
 
 
 class JobService:
@@ -74,8 +75,7 @@ class JobService:
         self._bus = Bus()
         self._lock = threading.Lock()  # over what the worker said last
         self._running: _Running | None = None  # written by the supervisor's thread alone
-        self._made: list[Image] = []  # what the running job has saved
-        self._made_before: tuple[str, tuple[Image, ...]] = ("", ())  # a job that runs once more, what it saved before
+        self._to_repeat: _Running | None = None  # a job that is to run once more, as far as it came
         self._kept = KeptPictures()
         self._infotext_left = MAX_INFOTEXT
         self._worker_said: tuple[WorkerState, str] = (WorkerState.starting, "")
@@ -382,15 +382,11 @@ class JobService:
             )
             self._running = _Running(record, replace(live, warnings=from_record(record).warnings))
             self._infotext_left = MAX_INFOTEXT
-            self._made = []
-            job, made = self._made_before
-            return Assignment(
-                record.id,
-                record.params_json,
-                patience_scale(largest_batch(params)),
-                record.user,
-                made if job == record.id else (),
-            )
+            made: tuple[Image, ...] = ()
+            if self._to_repeat is not None and self._to_repeat.record.id == record.id:
+                made, self._to_repeat = tuple(self._to_repeat.saved), None
+            scale = patience_scale(largest_batch(params))
+            return Assignment(record.id, record.params_json, scale, record.user, made)
 
     def event(self, job: str, event: Event) -> None:
         running = self._running
@@ -398,7 +394,7 @@ class JobService:
             self._bus.publish(job, event)
             return
         if isinstance(event, Image):
-            event = self._keep_image(job, event)
+            event = self._keep_image(running, event)
         elif isinstance(event, Preview):
             self._kept.keep_preview(job, event.jpeg)
         live = fold(running.live, event, self._queue.revisions.next(), self._paths.outputs)
@@ -407,7 +403,7 @@ class JobService:
         elif isinstance(event, Failed):
             self._end(job, JobState.failed, live)
         else:
-            self._running = _Running(running.record, live)
+            self._running = replace(running, live=live)
         self._bus.publish(job, without_bytes(event))
 
     def failed(self, job: str, error: WebUIError) -> None:
@@ -420,7 +416,7 @@ class JobService:
         warning = Warning("device_lost", f"{error.message} The job was run again.")
         live = fold(Live(), warning, 0, self._paths.outputs)
         self._queue.transition(job, JobState.running, JobState.pending, result=to_result(live))
-        self._running, self._made_before = None, (job, tuple(self._made))
+        self._running, self._to_repeat = None, running
         self._bus.publish(job, warning)
         return True
 
@@ -434,16 +430,16 @@ class JobService:
         self._queue.transition(job, JobState.running, state, result=to_result(live), rev=live.rev)
         self._running = None  # after the record is written: a view finds the job in one place or the other
 
-    def _keep_image(self, job: str, image: Image) -> Image:
+    def _keep_image(self, running: _Running, image: Image) -> Image:
         """Write the picture's facts down, keep its pixels if the disk did not. Gives the event as it is told on."""
         self._infotext_left -= len(image.infotext)
         if self._infotext_left < 0:
             image = replace(image, infotext="")
         if image.png:
-            self._kept.keep_unsaved(job, image.index, image.png)
+            self._kept.keep_unsaved(running.record.id, image.index, image.png)
         elif image.path:
-            self._made.append(image)
-        self._queue.add_image(job, image_dict(image, self._paths.outputs))
+            running.saved.append(image)
+        self._queue.add_image(running.record.id, image_dict(image, self._paths.outputs))
         return image
 
 

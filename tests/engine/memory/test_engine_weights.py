@@ -22,6 +22,7 @@ def network() -> nn.Module:
         shared, nn.Sequential(half, nn.BatchNorm2d(2), nn.SiLU()), nn.ModuleDict({"again": shared}), tied
     )
     net.register_module("left out", None)
+    net.register_module("twice", tied)
     return net
 
 

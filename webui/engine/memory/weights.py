@@ -19,9 +19,10 @@ def layers_of(network: torch.nn.Module) -> Iterator[torch.nn.Module]:
     while waiting:
         layer = waiting.pop()
         yield layer
-        found = [inner for inner in layer._modules.values() if inner is not None and inner not in seen]
-        seen.update(found)
-        waiting += found
+        for inner in layer._modules.values():
+            if inner is not None and inner not in seen:
+                seen.add(inner)
+                waiting.append(inner)
 
 
 def own_parameters(layer: torch.nn.Module) -> list[Tensor]:
