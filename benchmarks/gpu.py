@@ -9,6 +9,7 @@ Full-size SD1.5 and SDXL of random weights are written for it and removed again;
 - weights: the same with the UNet's weights in eight bits, one picture at once: it/s, peak, and how the picture differs.
 - graphs: how long it takes to record a UNet for a size, and that a recorded one answers as a plain one.
 - waits: how often the processor waits for the GPU in 20 steps, by torch's own count.
+- job: where the time of a whole job goes, files included, and what a further picture of it takes.
 - memory: the peak of SD1.5 at 512x512 and SDXL at 1024x1024, with all memory modes, against their limits.
 - attention: every backend on the shapes of SD1.5 and SDXL, against the plain formula in fp32, with times.
 - operations: which kernels a UNet step spends its time in.
@@ -17,6 +18,7 @@ Full-size SD1.5 and SDXL of random weights are written for it and removed again;
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import platform
@@ -68,7 +70,8 @@ RECORD_SECONDS = 2
 HEADS = {"sd15": ((8, 4096, 40), (8, 1024, 80), (8, 256, 160)), "sdxl": ((10, 4096, 64), (20, 1024, 64))}
 PROMPT_TOKENS = 77
 FAR_OFF = 5e-2  # greatest error of attention in fp16 on numbers of size 1
-SECTIONS = ("speed", "weights", "graphs", "waits", "memory", "attention", "operations")
+IN_TURN = 4  # pictures, one after the other
+SECTIONS = ("speed", "weights", "graphs", "waits", "job", "memory", "attention", "operations")
 
 
 @dataclass
@@ -138,6 +141,7 @@ def measure(sections: Sequence[str], models: Models, device: DeviceChoice, tell:
         "weights": weights,
         "graphs": recordings,
         "waits": waits,
+        "job": job,
         "memory": memory,
         "attention": attention,
         "operations": operations,
@@ -294,6 +298,30 @@ def waits(models: Models, device: DeviceChoice) -> Iterator[Line]:
     yield Line("waits", f"waits in a picture of {STEPS} steps, with its decode", len(told), "", note=note)
 
 
+def job(models: Models, device: DeviceChoice) -> Iterator[Line]:
+    """Where the time of a whole job goes, files included, and what each further picture of it takes: what a job takes
+    once beside that is no network's, but for the text encoders. Its prompt is new, and its UNet recorded.
+    """
+    name, side = models.name("sd15"), MODEL_SIDES["sd15"]
+    numbers = itertools.count()
+
+    def made(engine: Engine, count: int) -> dict[str, float]:
+        prompt = f"{PROMPT}, {next(numbers)}"
+        return picture(engine, name, side, STEPS, prompt=prompt, batch_count=count, save=True).seconds
+
+    with closing(_engine(models.paths, MemoryMode.normal, device.kind == "cpu")) as engine:
+        made(engine, 1)
+        one, several = (
+            min((made(engine, count) for _ in range(ROUNDS)), key=lambda seconds: seconds["total"])
+            for count in (1, IN_TURN)
+        )
+    for count, seconds in ((1, one), (IN_TURN, several)):
+        parts = ", ".join(f"{part} {1e3 * took:.0f}" for part, took in seconds.items())
+        yield Line("job", f"pictures in turn: {count}", seconds["total"], "s", note=f"milliseconds: {parts}")
+    further = (several["total"] - one["total"]) / (IN_TURN - 1)
+    yield Line("job", "each further picture", further, "s", note=f"{1e3 * (one['total'] - further):.0f} ms once a job")
+
+
 def memory(models: Models, device: DeviceChoice) -> Iterator[Line]:
     """The peak of a picture in each memory mode, weights included, as torch counts what is in use.
 
@@ -385,10 +413,10 @@ def _own_time(one: Any, device: DeviceChoice) -> float:
     return float(one.self_device_time_total if device.kind == "cuda" else one.self_cpu_time_total)
 
 
-def picture(engine: Engine, checkpoint: str, side: int, steps: int) -> Finished:
-    """One picture by the engine. Raises RuntimeError with the engine's reason."""
+def picture(engine: Engine, checkpoint: str, side: int, steps: int, **changed: Any) -> Finished:
+    """One picture by the engine; `changed` params may ask for more. Raises RuntimeError with the engine's reason."""
     size = {"width": side, "height": side, "steps": steps, "seed": 1, "save": False, "sampler": "Euler"}
-    for event in engine.generate(make_params({"prompt": PROMPT, "checkpoint": checkpoint, **size})):
+    for event in engine.generate(make_params({"prompt": PROMPT, "checkpoint": checkpoint, **size, **changed})):
         if isinstance(event, Failed):
             raise RuntimeError(event.error["message"])
         if isinstance(event, Finished):

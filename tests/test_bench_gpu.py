@@ -36,6 +36,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> gpu.Models:
     monkeypatch.setattr(gpu, "MODEL_SIDES", {"sd15": SIDE, "sdxl": SIDE})
     monkeypatch.setattr(gpu, "MEMORY_STEPS", 1)
     monkeypatch.setattr(gpu, "STEPS", 2)
+    monkeypatch.setattr(gpu, "IN_TURN", 2)
     monkeypatch.setattr(gpu, "RECORDED", ((0.5, 1), (1.0, 2)))
     monkeypatch.setattr(gpu, "RECORD_SECONDS", 1e6)  # how fast it is, this machine cannot know
     monkeypatch.setattr(gpu, "HEADS", {"sd15": ((2, 16, 40),)})
@@ -57,7 +58,7 @@ def test_every_section_but_the_comparison_runs_on_a_small_model(
     monkeypatch.setattr(gpu, "recorder_for", lambda _device, wanted: Recorder() if wanted else None)
     monkeypatch.setattr(gpu, "_unet", cache(gpu._unet))
     told: list[str] = []
-    report = gpu.measure(("graphs", "waits", "memory", "attention", "operations"), models, device, told.append)
+    report = gpu.measure(("graphs", "waits", "job", "memory", "attention", "operations"), models, device, told.append)
     assert report.missed == {}
     by_section: dict[str, list[gpu.Line]] = {}
     for line in report.lines:
@@ -65,6 +66,10 @@ def test_every_section_but_the_comparison_runs_on_a_small_model(
     assert [line.kept for line in by_section["graphs"]] == [True] * 2
     assert "64x64, batch 2" in by_section["graphs"][1].what
     assert by_section["waits"][0].value == 0
+    one, two, further = by_section["job"]
+    assert two.value - one.value == further.value
+    assert "sample" in two.note
+    assert len([*models.paths.outputs.rglob("*.png")]) == 1 + gpu.ROUNDS * (1 + 2)
     assert [line.kept for line in by_section["memory"]] == [False], "no picture fits into a kilobyte"
     assert {line.what.rpartition(": ")[2] for line in by_section["attention"]} == {"sdpa", "sliced"}
     assert all(line.kept for line in by_section["attention"])

@@ -14,12 +14,13 @@ from family_models import _VAE, RECIPES
 
 from webui.engine import Engine
 from webui.engine.checkpoints.loader import meta_unet, meta_vae
-from webui.engine.estimate import USABLE, Need, choose, unet_activations, vae_activations
+from webui.engine.checkpoints.models import ModelStore
+from webui.engine.estimate import USABLE, Choice, Need, choose, unet_activations, vae_activations
 from webui.engine.files.dims import UnetDims
 from webui.engine.fitting import needed
 from webui.engine.memory.residency import MEDVRAM_RESIDENT, Residency
 from webui.engine.memory.streaming import SLOTS
-from webui.engine.memory.weights import bytes_on
+from webui.engine.memory.weights import weigh
 from webui.settings import MemoryMode
 
 GB = 10**9
@@ -126,8 +127,18 @@ def test_a_network_of_any_size_takes_no_more_than_its_bound_and_three_layers_wit
     def peak(unet: int) -> int:
         return replace(NEED, unet=unet).peak(MemoryMode.medvram, apart=False) - NEED.step
 
-    assert peak(MEDVRAM_RESIDENT) == MEDVRAM_RESIDENT
-    assert peak(MEDVRAM_RESIDENT + 1) == peak(9 * GB) == MEDVRAM_RESIDENT + SLOTS * NEED.layer
+    bound = MEDVRAM_RESIDENT + SLOTS * NEED.layer
+    assert peak(MEDVRAM_RESIDENT + 1) == MEDVRAM_RESIDENT + 1, "as a whole it takes less than layer by layer"
+    assert peak(bound) == peak(bound + 1) == peak(9 * GB) == bound
+
+
+def test_a_network_that_is_one_layer_for_the_most_part_comes_as_a_whole_with_lowvram() -> None:
+    def peak(texts: int) -> int:
+        alone = replace(NEED, unet=0, vae=0, step=0, codec=0, texts=texts)
+        return alone.peak(MemoryMode.lowvram, apart=False)
+
+    assert peak(3 * NEED.layer) == 3 * NEED.layer
+    assert peak(40 * NEED.layer) == (SLOTS + 2) * NEED.layer
 
 
 def test_SDXL_at_1024_in_fp16_is_within_what_is_promised() -> None:
@@ -158,6 +169,25 @@ def test_what_was_decided_is_said_under_the_picture_and_in_the_log(
     own.close()
 
 
+def test_a_network_that_the_store_has_dropped_is_weighed_with_the_others(
+    own_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, tools = {"width": 64, "height": 64, "steps": 2}, own_engine._tools
+    expected, needs = run(own_engine, **small).digests, list[Need]()
+
+    def choice_of(need: Need, *about: Any) -> Choice:
+        needs.append(need)
+        return choose(need, *about)
+
+    monkeypatch.setattr(Residency, "offloads", True)
+    monkeypatch.setattr("webui.engine.fitting.free_memory", lambda _device: GB)
+    monkeypatch.setattr("webui.engine.fitting.choose", choice_of)
+    for kept in (tools.store.networks, []):
+        monkeypatch.setattr(ModelStore, "networks", kept)
+        assert run(own_engine, **small).digests == expected
+    assert needs[0] == needs[1]
+
+
 def test_recorded_unets_make_room_for_a_job_that_does_not_fit_beside_them(
     own_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +207,6 @@ def test_recorded_unets_make_room_for_a_job_that_does_not_fit_beside_them(
     monkeypatch.setattr("webui.engine.fitting.needed", need_of)
     monkeypatch.setattr(tools.graphs, "make_room", make_room)
     assert run(own_engine, **small).digests == expected
-    there = sum(bytes_on(network, tools.device.device) for network in tools.store.networks)
+    there = sum(weigh(network, tools.device.device).there for network in tools.store.networks)
     assert there > 0
     assert asked[0] == int(needs[0].peak(MemoryMode.normal, apart=False) / USABLE) - there

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from webui.engine.compute.attention import SLICE_BYTES
 from webui.engine.files.dims import UnetDims, VaeDims
-from webui.engine.memory.residency import LOWVRAM_RESIDENT, MEDVRAM_RESIDENT, MODES
+from webui.engine.memory.residency import MODES, resident_bytes
 from webui.engine.memory.streaming import SLOTS
 from webui.settings import MemoryMode
 
@@ -86,10 +86,13 @@ class Need:
         step = self.least_step if apart else self.step
         if mode is MemoryMode.normal:
             return self.unet + self.vae + self.others + max(self.texts, step, self.codec)
-        if mode is MemoryMode.medvram:
-            unet = self.unet if self.unet <= MEDVRAM_RESIDENT else MEDVRAM_RESIDENT + SLOTS * self.layer
-            return max(unet + step, self.texts, self.vae + self.codec)
-        return SLOTS * self.layer + max(int(LOWVRAM_RESIDENT * self.unet) + step, self.codec)
+        unet, texts, vae = (self._of_one(mode, size) for size in (self.unet, self.texts, self.vae))
+        return max(unet + step, texts, vae + self.codec)
+
+    def _of_one(self, mode: MemoryMode, size: int) -> int:
+        """What is on the device of a network of `size` bytes while it is in use."""
+        resident = resident_bytes(mode, size, self.layer)
+        return size if resident == size else resident + SLOTS * self.layer
 
 
 @dataclass(frozen=True, slots=True)

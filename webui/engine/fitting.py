@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from webui.engine.estimate import USABLE, Choice, Need, choose, unet_activations, vae_activations
 from webui.engine.latents.vae import SCALE, TILE_SIDES
 from webui.engine.memory.usage import free_memory, give_back
-from webui.engine.memory.weights import bytes_on, largest_layer, network_bytes
+from webui.engine.memory.weights import Weight, weigh
 from webui.engine.passes import Pass
 from webui.engine.shared import Tools
 
@@ -23,21 +23,23 @@ def fitting(tools: Tools, passes: Sequence[Pass]) -> Choice | None:
     free = free_memory(device)
     if not residency.offloads or residency.limited or not free:
         return None
-    there = {id(network): bytes_on(network, device) for network in tools.store.networks}
-    own = {id(network) for one in passes for network in _networks(one)}
-    others = sum(size for network, size in there.items() if network not in own)
-    free += sum(there.values())
+    own = {id(network): network for one in passes for network in _networks(one)}
+    networks = {id(network): network for network in tools.store.networks} | own  # the store may not keep all of a job's
+    weights = {number: weigh(network, device) for number, network in networks.items()}
+    others = sum(weight.there for number, weight in weights.items() if number not in own)
+    there = sum(weight.there for weight in weights.values())
+    free += there
     mode = residency.mode
-    needs = [needed(tools, one, others) for one in passes]
+    needs = [needed(tools, one, weights, others) for one in passes]
     most = max(needs, key=lambda need: need.peak(mode, apart=tools.apart))
     # What is free counts the memory of recorded UNets, which nothing else can use.
-    if tools.graphs.make_room(int(most.peak(mode, apart=tools.apart) / USABLE) - sum(there.values())):
+    if tools.graphs.make_room(int(most.peak(mode, apart=tools.apart) / USABLE) - there):
         give_back(device)
     return choose(most, free, mode)
 
 
-def needed(tools: Tools, one: Pass, others: int = 0) -> Need:
-    """What a pass takes on the device, beside `others` bytes of other jobs' weights.
+def needed(tools: Tools, one: Pass, weights: Mapping[int, Weight], others: int) -> Need:
+    """What a pass takes on the device, beside `others` bytes of other jobs' weights. `weights`: by id of the network.
 
     AND parts of a prompt are not counted: they are known only later.
     """
@@ -49,11 +51,11 @@ def needed(tools: Tools, one: Pass, others: int = 0) -> Need:
     texts = [encoder.module for drawing in one.checkpoints for encoder in drawing.text_encoders]
     whole = max(height, width) if params.vae_tiling == "Off" else TILE_SIDES[0]
     return Need(
-        unet=sum(map(network_bytes, unets)),
-        texts=sum(map(network_bytes, texts)),
-        vae=network_bytes(vae.module),
+        unet=sum(weights[id(unet)].all for unet in unets),
+        texts=sum(weights[id(text)].all for text in texts),
+        vae=weights[id(vae.module)].all,
         others=others,
-        layer=max(map(largest_layer, _networks(one))),
+        layer=max(weights[id(network)].largest_layer for network in _networks(one)),
         step=unet_activations(checkpoint.dims, height, width, prompts * params.batch_size, size, attention),
         least_step=unet_activations(checkpoint.dims, height, width, 1, size, attention),
         codec=vae_activations(vae.dims, min(height, whole), min(width, whole), vae.dtype.itemsize),

@@ -17,7 +17,6 @@ from torch import Tensor
 from webui.engine.conditioning.text import ChunkCache, Conditioning, PromptEncoder
 from webui.engine.memory.residency import Residency
 from webui.engine.memory.streaming import SLOTS
-from webui.engine.memory.weights import bytes_on
 from webui.engine.networks.attachment import AttachmentSwitch, ChangedWeights
 from webui.prompt import chunk_text, clip_tokenizer, parse_prompt
 from webui.settings import MemoryMode
@@ -40,6 +39,11 @@ def network(seed: int = 0) -> torch.nn.Sequential:
     net = torch.nn.Sequential(*layers).eval().requires_grad_(False).to(memory_format=torch.channels_last)
     net[1].running_mean = torch.randn(8)
     return net
+
+
+def deep(seed: int) -> torch.nn.Sequential:
+    """The same with more layers behind it, so that three of them are the smaller part."""
+    return torch.nn.Sequential(*network(seed), *(torch.nn.Linear(4, 4) for _ in range(60))).requires_grad_(False)
 
 
 def picture() -> Tensor:
@@ -208,7 +212,7 @@ def test_medvram_streams_what_is_too_much_of_a_large_network(monkeypatch: pytest
 
 
 def test_lowvram_streams_the_network_in_use_and_gives_the_room_of_the_one_before_back() -> None:
-    first, second, bus = network(), network(3), RecordingBus()
+    first, second, bus = deep(0), deep(3), RecordingBus()
     expected = first(picture()), second(picture())
     residency = Residency(CPU, MemoryMode.lowvram, bus=bus)
     for _ in range(2):
@@ -224,8 +228,21 @@ def test_lowvram_streams_the_network_in_use_and_gives_the_room_of_the_one_before
     assert not any(tensor.is_inference() for tensor in tensors(second).values())
 
 
+def test_a_network_of_few_layers_comes_as_a_whole_with_lowvram() -> None:
+    """Places for three of its largest would take no less."""
+    net, bus = network(), RecordingBus()
+    residency = Residency(CPU, MemoryMode.lowvram, bus=bus)
+    for _ in range(2):
+        with residency.using(net):
+            assert not net[0]._forward_hooks
+            assert bus.held == sum(tensor.nbytes for tensor in tensors(net).values())
+    assert bus.fetches == 1
+    residency.leave()
+    assert bus.held == 0
+
+
 def test_a_job_may_be_more_frugal_than_the_settings_and_the_next_one_is_not() -> None:
-    first, second = network(), network(3)
+    first, second = deep(0), deep(3)
     residency = Residency(CPU, MemoryMode.normal, bus=RecordingBus())
     with residency.at_least(MemoryMode.medvram, [first, second]):
         assert residency.mode is MemoryMode.medvram
@@ -301,11 +318,6 @@ def test_guests_live_in_ram_where_it_is_another_memory() -> None:
     ):
         residency = Residency(device, mode)
         assert (residency.device, residency.home, residency.guest_home) == (device, home, guests)
-
-
-def test_what_of_a_network_is_on_a_device_is_counted_in_its_bytes() -> None:
-    half = torch.nn.Sequential(torch.nn.Linear(4, 4, device="meta"), torch.nn.Linear(4, 2))
-    assert bytes_on(half, CPU) == (4 * 2 + 2) * 4
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from webui.engine.memory.weights import bytes_on, largest_layer, layers_of, network_bytes, parameters_of, tensors_of
+from webui.engine.memory.weights import Weight, layers_of, network_bytes, parameters_of, tensors_of, weigh
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 
@@ -36,10 +36,12 @@ def test_every_layer_parameter_and_buffer_is_found_once(network: nn.Module) -> N
 
 def test_bytes_are_those_of_the_parameters_and_of_one_device(network: nn.Module) -> None:
     linear, half, norm = (15 + 5) * 4, (4 * 2 * 9 + 2) * 2, (2 + 2) * 4
-    assert network_bytes(network) == linear + half + norm
-    assert largest_layer(network) == half
+    everything = linear + half + norm
+    assert network_bytes(network) == everything
+    assert weigh(network, CPU) == Weight(everything, everything, half)
     network[1].to(META)
-    assert (bytes_on(network, CPU), bytes_on(network, META)) == (linear, half + norm)
+    assert weigh(network, CPU) == Weight(everything, linear, half)
+    assert weigh(network, META) == Weight(everything, half + norm, half)
 
 
 def test_what_only_has_parameters_is_measured_too(network: nn.Module) -> None:

@@ -16,8 +16,8 @@ import torch
 
 from webui.engine.memory.borrowing import Borrowing
 from webui.engine.memory.bus import Bus, bus_to
-from webui.engine.memory.streaming import LayerStream
-from webui.engine.memory.weights import network_bytes, parameters_of, tensors_of
+from webui.engine.memory.streaming import SLOTS, LayerStream
+from webui.engine.memory.weights import parameters_of, tensors_of, weigh
 from webui.settings import MemoryMode
 
 MODES = tuple(MemoryMode)  # each more frugal than the one before
@@ -34,12 +34,16 @@ three of five, 86 MB together, and to bring one takes the processor as long as t
 """
 
 
+_End = Callable[[], None]
+"""Takes a network off the device that was brought there."""
+
+
 class _Stay(NamedTuple):
-    """A network that was brought to the device, its bytes, and what takes it off again."""
+    """A network that was brought to the device, and its bytes."""
 
     network: Any
     size: int
-    end: Callable[[], None]
+    end: _End
 
 
 class Residency:
@@ -61,7 +65,7 @@ class Residency:
         self._mode, self._own_limit = mode, limit
         self._limit = _limit_of(mode, limit)
         self._here: OrderedDict[int, _Stay] = OrderedDict()  # by id of the network, where limited
-        self._guests: dict[int, _Stay] | None = None  # by id, while there is a visit
+        self._guests: dict[int, _End] | None = None  # by id, while there is a visit
         self._bus = bus or bus_to(device)
         self._stream = LayerStream(self._bus)
 
@@ -147,8 +151,8 @@ class Residency:
             yield
         finally:
             guests, self._guests = self._guests, None
-            for guest in guests.values():
-                guest.end()
+            for end in guests.values():
+                end()
 
     def leave(self) -> None:
         """Take every network that was brought off the device; nothing runs now."""
@@ -159,28 +163,36 @@ class Residency:
         if id(network) in self._here:
             self._here.move_to_end(id(network))
             return
-        size = network_bytes(network)
+        size, _, layer = weigh(network, self._device)
         while self._here and sum(stay.size for stay in self._here.values()) + size > limit:
             self._send_oldest_away()
-        if self._mode is MemoryMode.lowvram:
-            self._here[id(network)] = self._streamed(network, int(LOWVRAM_RESIDENT * size))
-        elif self._mode is MemoryMode.medvram and size > MEDVRAM_RESIDENT:
-            self._here[id(network)] = self._streamed(network, MEDVRAM_RESIDENT)
-        else:
-            self._here[id(network)] = self._borrowed(network)
+        resident = resident_bytes(self._mode, size, layer)
+        end = self._borrowed(network) if resident == size else self._streamed(network, resident)
+        self._here[id(network)] = _Stay(network, size, end)
 
-    def _borrowed(self, network: Any) -> _Stay:
+    def _borrowed(self, network: Any) -> _End:
         borrowing = Borrowing(self._bus)
         borrowing.take(tensors_of(network))
-        return _Stay(network, network_bytes(network), lambda: borrowing.give_back(network))
+        return lambda: borrowing.give_back(network)
 
-    def _streamed(self, network: Any, resident: int) -> _Stay:
+    def _streamed(self, network: Any, resident: int) -> _End:
         self._stream.attach(network, resident)
-        return _Stay(network, network_bytes(network), self._stream.detach)
+        return self._stream.detach
 
     def _send_oldest_away(self) -> None:
         _, stay = self._here.popitem(last=False)
         stay.end()
+
+
+def resident_bytes(mode: MemoryMode, size: int, layer: int) -> int:
+    """How much of a network of `size` bytes is on the device all the time that it is in use; the rest is streamed.
+
+    `layer`: bytes of its largest one. A network comes as a whole where places for three of those would take no less.
+    """
+    if mode is MemoryMode.normal:
+        return size
+    resident = MEDVRAM_RESIDENT if mode is MemoryMode.medvram else int(LOWVRAM_RESIDENT * size)
+    return resident if resident + SLOTS * layer < size else size
 
 
 def _limit_of(mode: MemoryMode, limit: int | None) -> int | None:

@@ -7,7 +7,7 @@ UNet it takes 4 ms and more, almost as long as a fast GPU for a step.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,14 +49,29 @@ def network_bytes(network: Any) -> int:
     return sum(p.nbytes for p in parameters_of(network))
 
 
-def bytes_on(network: Any, device: torch.device) -> int:
-    """Of those of its parameters that are there now."""
-    return sum(p.nbytes for p in parameters_of(network) if p.device.type == device.type)
+class Weight(NamedTuple):
+    """What a network's parameters come to, in bytes."""
+
+    all: int
+    there: int  # those that are on the device that was asked about
+    largest_layer: int  # the module that has most parameters of its own
 
 
-def largest_layer(network: torch.nn.Module) -> int:
-    """Bytes of the module that has most parameters of its own."""
-    return max(sum(p.nbytes for p in own_parameters(layer)) for layer in layers_of(network))
+def weigh(network: torch.nn.Module, device: torch.device) -> Weight:
+    """All of it in one walk."""
+    everything = there = largest = 0
+    seen: set[int] = set()
+    for layer in layers_of(network):
+        own = 0
+        for parameter in own_parameters(layer):
+            size = parameter.nbytes
+            own += size
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                everything += size
+                there += size if parameter.device.type == device.type else 0
+        largest = max(largest, own)
+    return Weight(everything, there, largest)
 
 
 def _once(groups: Iterable[Iterable[Tensor | None]]) -> Iterator[Tensor]:
