@@ -1,4 +1,4 @@
-"""Nobody waits for the GPU while a picture is drawn, but for the few that say why they do.
+"""Nobody waits for the GPU while a picture is drawn, but for the one sampler that has to.
 
 Every read of a number, and every copy that does not just join the queue, stops the processor until the GPU has done
 all that it was given; then the GPU stands still until it is given more. See `silence` for how that is seen here.
@@ -19,9 +19,16 @@ from torch import Tensor
 
 from webui.catalog.families import Family
 from webui.engine.checkpoints.loaded import LoadedCheckpoint
-from webui.engine.checkpoints.loader import meta_unet
+from webui.engine.checkpoints.loader import meta_text_encoder, meta_unet
 from webui.engine.compute.graphs import Graphs
-from webui.engine.conditioning.text import Conditioning, Encoded, Schedule
+from webui.engine.conditioning.text import (
+    ChunkCache,
+    Conditioning,
+    Encoded,
+    PromptEncoder,
+    Schedule,
+    TextEncoder,
+)
 from webui.engine.control import Control
 from webui.engine.drawing import Draw, Drawing
 from webui.engine.extensions import JobExtensions
@@ -39,11 +46,11 @@ from webui.extensions import Host
 from webui.names import SAMPLER_NAMES
 from webui.operations import SoftInpainting
 from webui.params import make_params
+from webui.prompt import chunk_text, clip_tokenizer, parse_prompt
 from webui.sampling import SAMPLERS, flow_sigma_table, sigma_table
 from webui.settings import MemoryMode, Settings, changed
 
 STEPS = 9
-WATCH = "engine.denoise.see"  # every eighth call: whether the numbers are numbers
 DECIDES = {"DPM adaptive": {"sampling.methods.dpm.dpm_adaptive", "sampling.contract.per_picture"}}
 """Their next step depends on the numbers of this one."""
 
@@ -62,11 +69,30 @@ class Network(torch.nn.Module):
 
 
 class Drawn(NamedTuple):
-    """Who waited how often, how many operations were asked for, and how many steps were told."""
+    """Who waited how often, how many operations were asked for, how many steps were told, and how many looks for NaN
+    were had.
+    """
 
     waits: Counter[str]
     operations: int
     steps: int
+    looks: int
+
+
+class OnItsWay:
+    """Fetched tensors that are there when they are asked for a second time."""
+
+    def __init__(self, tensors: tuple[Tensor, ...]) -> None:
+        self._kept = tuple(torch.ones(t.shape, dtype=t.dtype).copy_(t, non_blocking=True) for t in tensors)
+        self._asked = 0
+
+    @property
+    def ready(self) -> bool:
+        self._asked += 1
+        return self._asked > 1
+
+    def get(self) -> tuple[Tensor, ...]:
+        return self._kept
 
 
 def loaded(unet: Any, family: Family = Family.SD1, *, flow: bool = False) -> LoadedCheckpoint:
@@ -131,11 +157,19 @@ def draw(
     one = Pass(params, sampling, checkpoint, vae, prompts, "", other)
     finishing = Finishing(Keeping(tools, extensions.saved, events.append))
     drawing = Drawing(tools, extensions, reporting, Progress(STEPS, 1, 1), (False, False), None, finishing)
-    with Silence() as silence, torch.inference_mode():
+    looks: list[OnItsWay] = []
+
+    def fetch(tensors: tuple[Tensor, ...]) -> OnItsWay:
+        looks.append(OnItsWay(tensors))
+        return looks[-1]
+
+    with pytest.MonkeyPatch.context() as patch, Silence() as silence, torch.inference_mode():
+        patch.setattr("webui.engine.drawing.fetch_from", lambda _device: fetch)
         batch = drawing.run(Draw(one, conditionings, start=start))
     assert batch is not None
     assert batch.latents.device == GPU
-    return Drawn(silence.waits, silence.operations, sum(isinstance(event, Step) for event in events))
+    steps = sum(isinstance(event, Step) for event in events)
+    return Drawn(silence.waits, silence.operations, steps, len(looks))
 
 
 def test_the_stand_in_sees_every_kind_of_wait() -> None:
@@ -157,15 +191,14 @@ def test_the_stand_in_sees_every_kind_of_wait() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in SAMPLER_NAMES if name in SAMPLERS])
-def test_a_sampler_waits_for_the_gpu_only_to_look_for_nan(name: str) -> None:
+def test_a_sampler_does_not_wait_for_the_gpu(name: str) -> None:
     flow = SAMPLER_NAMES[name].flow
-    waits, _, steps = draw(loaded(Network(), flow=flow), [conditioning()], sampler=name, eta=0.5, s_churn=5.0)
+    waits, _, steps, looks = draw(loaded(Network(), flow=flow), [conditioning()], sampler=name, eta=0.5, s_churn=5.0)
     assert steps > 0
-    seen = waits.pop(WATCH, 0)
     assert set(waits) == DECIDES.get(name, set())
-    assert seen <= 3 * STEPS // 8, "at every eighth call, of which no sampler makes more than three a step"
+    assert looks <= 3 * STEPS // 8, "at every eighth call, of which no sampler makes more than three a step"
     if name == "Euler":
-        assert (steps, seen) == (STEPS, 1)
+        assert (steps, looks) == (STEPS, 1)
 
 
 @pytest.mark.parametrize(
@@ -180,19 +213,19 @@ def test_a_sampler_waits_for_the_gpu_only_to_look_for_nan(name: str) -> None:
 )
 def test_no_option_of_guidance_or_noise_waits(fields: dict[str, Any]) -> None:
     waits, *_ = draw(loaded(Network()), [conditioning(), conditioning()], **fields)
-    assert set(waits) <= {WATCH}
+    assert not waits
 
 
 def test_pictures_with_prompts_of_their_own_and_of_other_lengths_wait_for_nothing() -> None:
     waits, *_ = draw(loaded(Network()), [conditioning(), conditioning(negative_chunks=2), conditioning()])
-    assert set(waits) <= {WATCH}
+    assert not waits
 
 
 @pytest.mark.parametrize("by_steps", [False, True])
 def test_the_switch_to_a_refiner_waits_for_nothing(by_steps: bool) -> None:
     fields = {"refiner": "other", "refiner_switch_at": 0.5, "refiner_switch_by_steps": by_steps}
     waits, *_ = draw(loaded(Network()), [conditioning()], second=loaded(Network()), **fields)
-    assert set(waits) <= {WATCH}
+    assert not waits
 
 
 @pytest.mark.parametrize("sampler", ["Euler", "DDIM"])
@@ -201,7 +234,7 @@ def test_inpainting_waits_for_nothing(sampler: str, soft: SoftInpainting | None)
     given = torch.zeros(1, 4, 8, 8, device=GPU)
     start = Start(given, LatentMask(given[:, :1], given, soft))
     waits, *_ = draw(loaded(Network()), [conditioning()], start=start, sampler=sampler)
-    assert set(waits) <= {WATCH}
+    assert not waits
 
 
 @pytest.mark.parametrize("name", ["sd1-lcm", "sdxl"])
@@ -209,8 +242,26 @@ def test_neither_does_a_unet(name: str) -> None:
     recipe = RECIPES[name]
     unet = meta_unet(recipe.unet).half().eval()
     told = conditioning(recipe.unet.context_dim, pooled=40 if name == "sdxl" else 0)
-    waits, _, steps = draw(loaded(unet, recipe.family), [told], steps=2)
+    waits, _, steps, _ = draw(loaded(unet, recipe.family), [told], steps=2)
     assert (steps, set(waits)) == (2, set())
+
+
+@pytest.mark.parametrize("name", ["sd2", "sdxl"])
+def test_prompts_are_encoded_without_waiting(name: str) -> None:
+    recipe, tokenizer, emphasis = RECIPES[name], clip_tokenizer(), "Original"
+    encoders = [TextEncoder(meta_text_encoder(dims).eval(), dims) for dims in recipe.texts]
+    encoder = PromptEncoder(encoders, name, ChunkCache(), GPU, Residency(GPU, MemoryMode.normal))
+    with Silence() as silence, torch.inference_mode():
+        encoded = encoder.condition(
+            parse_prompt("a (red:1.3) apple", "green", steps=STEPS, emphasis=emphasis, tokenizer=tokenizer),
+            lambda text: chunk_text(text, tokenizer, emphasis=emphasis),
+            clip_skip=1,
+            emphasis=emphasis,
+            pad_conds=True,
+        )
+    assert encoded.at(0, with_uncond=True)[0].device == GPU
+    assert silence.operations > 0
+    assert not silence.waits
 
 
 @pytest.mark.parametrize(("sampler", "most"), [("Euler", 45), ("DPM++ 2M", 45), ("DPM++ 2M SDE", 110)])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from webui.engine.conditioning.telling import Rows, Sizes, Telling, Told
 from webui.engine.conditioning.text import Conditioning
+from webui.engine.memory.fetching import Fetch, Fetched
 from webui.errors import NanDetected
 from webui.sampling import CondOutputs, GuidedDenoiser, ModelDenoiser, Prediction, to_device
 
@@ -123,28 +124,47 @@ class UnetEvaluator:
 
 
 class Watch:
-    """Keeps the latest clean pictures of a batch and stops at the first number that is none.
+    """Keeps the latest clean pictures of a batch and stops at a number that is none.
 
-    Reading the answer waits for the device, so a GPU is asked at every eighth call only (a NaN does not go away, and
-    `decode` looks again at the end); a CPU is asked at every call.
+    A CPU is asked at every call, a GPU at every eighth (a NaN does not go away, and `decode` looks again at the end).
+    Nobody waits for its answer where there is a way to `fetch` it: it is read at the first call after it has come.
     """
 
-    def __init__(self, model: str, precision: str) -> None:
+    def __init__(self, model: str, precision: str, fetch: Fetch | None) -> None:
         self._model = model
         self._precision = precision
+        self._fetch = fetch
         self._calls = 0
+        self._look: _Look | None = None  # on its way
         self.denoised: Tensor | None = None
 
     def see(self, denoised: Tensor) -> None:
         """Raises `NanDetected`, naming model and precision."""
         self._calls += 1
-        due = denoised.device.type == "cpu" or self._calls % GPU_LOOKS_EVERY == 0
-        if due and not bool(torch.isfinite(denoised).all()):
+        if self._look is not None and self._look.answer.ready:
+            look, self._look = self._look, None
+            self._judge(look.answer.get()[0], look.call)
+        if self._look is None and (denoised.device.type == "cpu" or self._calls % GPU_LOOKS_EVERY == 0):
+            sound = torch.isfinite(denoised).all()
+            if self._fetch is None:
+                self._judge(sound, self._calls)
+            else:
+                self._look = _Look(self._fetch((sound,)), self._calls)
+        self.denoised = denoised
+
+    def _judge(self, sound: Tensor, call: int) -> None:
+        if not bool(sound):
             raise NanDetected(
-                f"The UNet of {self._model} gave invalid numbers (NaN) in {self._precision} at call {self._calls}.",
+                f"The UNet of {self._model} gave invalid numbers (NaN) in {self._precision} at call {call}.",
                 _ADVICE.get(self._precision, _DAMAGED),
             )
-        self.denoised = denoised
+
+
+class _Look(NamedTuple):
+    """Whether the pictures of a call were sound, told when the GPU knows it."""
+
+    answer: Fetched
+    call: int
 
 
 class GroupedDenoiser:

@@ -20,6 +20,7 @@ from webui.engine.latents.begin import Beginning
 from webui.engine.latents.inpainting import blank_channels
 from webui.engine.latents.preview import PreviewClock, render
 from webui.engine.latents.vae import SCALE
+from webui.engine.memory.fetching import fetch_from
 from webui.engine.pace import pace_of
 from webui.engine.passes import Batch, Pass
 from webui.engine.progress import Progress
@@ -75,7 +76,7 @@ class Drawing:
         start = draw.start
         if start is None and self.begin is not None:
             start = self.begin.start(lambda: one.sampling.plain_noise(draw.first, one.vae, device.device))
-        watch = Watch(one.checkpoint.file.name, device.precision)
+        watch = Watch(one.checkpoint.file.name, device.precision, fetch_from(device.device))
         steps = _Steps(self, draw)
         with contextlib.ExitStack() as networks:
             evaluators = self._evaluators(draw, (noise.shape[-2], noise.shape[-1]), networks)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,23 @@ from webui.catalog.families import Family
 from webui.catalog.sidecar import read_metadata
 from webui.engine import Engine
 from webui.engine.checkpoints.loaded import LoadedCheckpoint
-from webui.engine.checkpoints.loader import Target, fill, live_from_file, plan_text_encoder, plan_unet, plan_vae
+from webui.engine.checkpoints.loader import (
+    Target,
+    _without_the_optional,
+    fill,
+    live_from_file,
+    plan_text_encoder,
+    plan_unet,
+    plan_vae,
+)
 from webui.engine.files.dims import text_dims, text_encoders, unet_dims, vae_dims
 from webui.engine.files.weights import Weights
 from webui.errors import BadModelFile
 from webui.paths import PACKAGE_DATA
 
 FP32 = Target(torch.device("cpu"), torch.float32)
+OPTIONAL = ("xformers", "scipy", "peft")
+ASKED = "diffusers.utils.import_utils"
 
 
 def loaded(engine: Engine) -> LoadedCheckpoint:
@@ -278,3 +290,32 @@ def test_a_diffusers_folder_makes_the_same_picture_as_the_single_file(
     single = run(engine, checkpoint=EMBEDDED_CHECKPOINT.stem, width=64, height=64)
     assert run(engine, checkpoint="as-folder", width=64, height=64).digests == single.digests
     engine.close()
+
+
+def found() -> list[str]:
+    """The packages of which a library that asks hears that they are there, whether or not they are."""
+    return [name for name in OPTIONAL if name not in sys.modules or sys.modules[name] is not None]
+
+
+def test_packages_that_nobody_here_asks_of_the_libraries_are_hidden_while_those_are_imported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in (ASKED, *OPTIONAL):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with _without_the_optional():
+        assert found() == []
+        assert importlib.util.find_spec("scipy") is None
+    assert found() == [*OPTIONAL]
+    assert importlib.util.find_spec("scipy") is not None
+
+
+def test_what_somebody_uses_already_is_not_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (ASKED, *OPTIONAL):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "scipy", sys)
+    with _without_the_optional():
+        assert found() == ["scipy"]
+    assert sys.modules["scipy"] is sys
+    monkeypatch.setitem(sys.modules, ASKED, sys)
+    with _without_the_optional():
+        assert found() == [*OPTIONAL]

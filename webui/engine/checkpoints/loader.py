@@ -57,22 +57,26 @@ class Plan:
         return set(self.sources.values())
 
 
-@contextlib.contextmanager
-def _without_xformers() -> Iterator[None]:
-    """diffusers imports xformers wherever it is installed, which takes a second and prints a warning when its compiled
-    part does not fit. Our own backend (`attention.py`) imports it where it is wanted.
+_OPTIONAL = ("xformers", "scipy", "peft")
 
-    Whether there is an xformers, diffusers asks once, as it is imported: where somebody else (a script, an extension)
-    did that before, it is too late to hide it.
+
+@contextlib.contextmanager
+def _without_the_optional() -> Iterator[None]:
+    """diffusers and transformers import some packages wherever they are installed, for what nobody here asks of them:
+    together 3 seconds at each start. xformers also prints a warning when its compiled part does not fit; our own
+    backend (`attention.py`) imports it where it is wanted.
+
+    Whether there is such a package, diffusers asks once, as it is imported: where somebody else (a script, an
+    extension) did that before, it is too late to hide it.
     """
-    hidden = "xformers" not in sys.modules and "diffusers.utils.import_utils" not in sys.modules
-    if hidden:
-        sys.modules["xformers"] = None  # type: ignore[assignment]
+    early = "diffusers.utils.import_utils" not in sys.modules
+    hidden = [name for name in _OPTIONAL if early and name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
     try:
         yield
     finally:
-        if hidden:
-            del sys.modules["xformers"]
+        for name in hidden:
+            del sys.modules[name]
 
 
 @contextlib.contextmanager
@@ -94,7 +98,7 @@ def import_libraries() -> None:
     at each time that memory is given back. So call it while no job has objects of its own. While the libraries are made
     it rests: it would find nothing, and take a fifth of the time for that.
     """
-    with _without_xformers(), _without_collector():
+    with _without_the_optional(), _without_collector():
         import diffusers.models.autoencoders.autoencoder_kl
         import diffusers.models.unets.unet_2d_condition  # noqa: F401
         import transformers.models.clip.modeling_clip  # noqa: F401
@@ -104,7 +108,7 @@ def import_libraries() -> None:
 
 def meta_unet(dims: UnetDims) -> Any:
     """The UNet on the meta device. Raises ValueError for dimensions that do not go together."""
-    with _without_xformers():
+    with _without_the_optional():
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     with torch.device("meta"):
         return with_own_blocks(UNet2DConditionModel(**dims.diffusers_config()))
@@ -112,7 +116,7 @@ def meta_unet(dims: UnetDims) -> Any:
 
 def meta_vae(dims: VaeDims) -> Any:
     """The VAE on the meta device. Raises ValueError for dimensions that do not go together."""
-    with _without_xformers():
+    with _without_the_optional():
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     with torch.device("meta"):
         return with_own_blocks(AutoencoderKL(**dims.diffusers_config()))
@@ -120,7 +124,7 @@ def meta_vae(dims: VaeDims) -> Any:
 
 def meta_text_encoder(dims: TextDims) -> Any:
     """The text encoder on the meta device. Raises ValueError for dimensions that do not go together."""
-    with _without_xformers():
+    with _without_the_optional():
         from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
     kind = CLIPTextModelWithProjection if dims.projection else CLIPTextModel
     with torch.device("meta"):

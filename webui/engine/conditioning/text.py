@@ -21,6 +21,7 @@ from webui.engine.files.dims import END, TextDims
 from webui.engine.memory.residency import Residency
 from webui.engine.networks.embeddings import Embedding, inserted
 from webui.prompt import Chunk, PromptPlan, ScheduledText
+from webui.sampling import to_device
 
 CACHE_BYTES = 64 * 2**20
 
@@ -268,7 +269,7 @@ class PromptEncoder:
             texts = [[*chunks, *(filler * (count - len(chunks)))] for chunks in texts]
         columns, pooled = [], list[Tensor | None]([None] * len(texts))
         for i in range(count):
-            weights = torch.tensor([chunks[i].weights for chunks in texts], device=self._device)
+            weights = torch.tensor([chunks[i].weights for chunks in texts])
             sides = []
             for number, encoder in enumerate(self._encoders):
                 hidden = [self._hidden(number, chunks[i], encoder.skip(clip_skip), additions) for chunks in texts]
@@ -293,7 +294,7 @@ class PromptEncoder:
         self, encoder: TextEncoder, ids: tuple[int, ...], skip: int, tables: Sequence[tuple[int, Tensor]]
     ) -> Encoded:
         dims = encoder.dims
-        tokens = torch.tensor([_padded_ids(ids, dims)], dtype=torch.long, device=self._device)
+        tokens = to_device(torch.tensor([_padded_ids(ids, dims)], dtype=torch.long), self._device)
         work = text_flop(encoder.module, tokens.shape[1])
         with self._residency.using(encoder.module) as model, inserted(model, tables), suited(work, self._device):
             output = model(input_ids=tokens, output_hidden_states=skip > 1 or not dims.normed)
@@ -316,17 +317,17 @@ def _padded_ids(ids: tuple[int, ...], dims: TextDims) -> tuple[int, ...]:
 
 
 def emphasised(z: Tensor, weights: Tensor, mode: str) -> Tensor:
-    """Weigh each token's vector: z (texts, 77, D), weights (texts, 77).
+    """Weigh each token's vector: z (texts, 77, D), weights (texts, 77) in the machine's memory.
 
     "Original" restores the mean over all of z, "No norm" does not, "Ignore" and "None" leave z as it is.
     """
     if mode not in ("Original", "No norm") or bool((weights == 1).all()):
         return z
-    weighted = z * weights.to(z.dtype)[:, :, None]
+    weighted = z * to_device(weights, z.device, z.dtype)[:, :, None]
     if mode == "No norm":
         return weighted
     mean = weighted.mean()
-    return weighted * (z.mean() / mean) if float(mean) != 0 else weighted
+    return weighted * torch.where(mean == 0, torch.ones_like(mean), z.mean() / mean)
 
 
 def _stacked(encoded: list[Tensor]) -> Tensor:
