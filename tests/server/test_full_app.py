@@ -98,6 +98,9 @@ def test_no_event_of_the_page_is_an_api(web: Any) -> None:
     assert config["dependencies"]
     assert {d["api_visibility"] for d in config["dependencies"]} == {"private"}
     assert not any(d["queue"] for d in config["dependencies"])
+    changes = [d for d in config["dependencies"] if d["targets"][0][1] == "change"]
+    assert len(changes) > 50
+    assert all(len(d["inputs"]) == 1 for d in changes), "a key that is typed asks for one value"
     assert web.get("/gradio_api/info").json()["named_endpoints"] == {}
 
 

@@ -7,6 +7,7 @@ twice. Pure functions at the top, layout and wiring below.
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -220,13 +221,8 @@ def _wire(
     submitted = generate.click(on_generate, inputs, answer, trigger_mode="multiple", js=ready, **_QUIET)
     submitted.failure(None, js="() => latent.submitFailed()", **_QUIET)
     # Values are kept and set by the page alone: these events never reach the server.
-    gr.on(
-        [component.change for component in inputs],
-        None,
-        inputs,
-        None,
-        js="(...values) => latent.changed(...values)",
-        trigger_mode="multiple",
-        **_QUIET,
-    )
-    answer.apply(None, inputs, inputs, js="(...values) => latent.take(...values)", trigger_mode="multiple", **_QUIET)
+    # Each tells its own value and no other: to ask all widgets takes Gradio as long as to draw a key that was typed.
+    for field, component in zip(FIELDS, inputs, strict=True):
+        js = f"(value) => latent.changed({json.dumps(field.name)}, value)"
+        component.change(None, component, None, js=js, trigger_mode="multiple", **_QUIET)
+    answer.apply(None, None, inputs, js="() => latent.take()", trigger_mode="multiple", **_QUIET)

@@ -57,7 +57,7 @@ latent.form = (() => {
     list(values) { return this.spec.keys.map((name) => values[name]); },
     named(list) { return Object.fromEntries(this.spec.keys.map((name, index) => [name, list[index]])); },
 
-    /* Gradio calls these three: at load, on every change of a widget, and when `set` asks for new values. */
+    /* Gradio calls these three: at load, on every change of a widget with its value, and when `set` asks for new values. */
     restore(list) {
       const values = this.named(list);
       values.checkpoint = models.list.default_checkpoint;
@@ -73,17 +73,17 @@ latent.form = (() => {
       if (values.checkpoint && values.checkpoint !== models.list.default_checkpoint) models.select(values);
       return this.list(values);
     },
-    changed(list) {
+    changed(name, value) {
       if (!this.ready) return;
-      this.values = this.named(list);
+      this.values = { ...this.values, [name]: value };
       clearTimeout(this.saving);
       this.saving = setTimeout(() => this.save(), 150);
       this.tell();
     },
-    take(list) {
+    take() {
       const asked = this.pending, kept = { __type__: "update" }; // a field that nobody set stays: something may be typed there
       this.pending = {};
-      this.values = { ...this.named(list), ...asked };
+      this.values = { ...this.values, ...asked };
       this.save();
       this.tell();
       return this.spec.keys.map((name) => (name in asked ? asked[name] : kept));

@@ -5,10 +5,10 @@
 
   Object.assign(latent, {
     restore(...list) { const values = form.restore(list); setTimeout(() => { theme.apply(); tips.describe(); }, 0); return values; },
-    changed(...list) { form.changed(list); },
+    changed(name, value) { form.changed(name, value); },
     /* A group was opened for the first time: its widgets may be drawn. */
     drawn() { requestAnimationFrame(() => requestAnimationFrame(() => tips.describe())); return { __type__: "update", visible: true }; },
-    take(...list) { return form.take(list); },
+    take() { return form.take(); },
     async ready(...list) {
       try { return await form.complete(list); } catch (error) {
         stage.refused({ message: error.message, advice: error.advice ?? "" });
