@@ -299,8 +299,8 @@ def waits(models: Models, device: DeviceChoice) -> Iterator[Line]:
 
 
 def job(models: Models, device: DeviceChoice) -> Iterator[Line]:
-    """Where the time of a whole job goes, files included, and what each further picture of it takes: what a job takes
-    once beside that is no network's, but for the text encoders. Its prompt is new, and its UNet recorded.
+    """Where the time of a whole job goes, files included, what each further picture of it takes, and what a job takes
+    once beside them. Its prompt is new, and its UNet recorded.
     """
     name, side = models.name("sd15"), MODEL_SIDES["sd15"]
     numbers = itertools.count()

@@ -30,6 +30,7 @@ from webui.errors import BadModelFile
 Names = Callable[[str], tuple[str, ...]]
 
 MAX_EXAMPLES = 3  # of missing or misshapen tensors in a message
+_OPTIONAL = ("xformers", "scipy", "peft")  # for diffusers and transformers, and not wanted of them here
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +56,6 @@ class Plan:
     def used(self) -> set[str]:
         """Names in the file."""
         return set(self.sources.values())
-
-
-_OPTIONAL = ("xformers", "scipy", "peft")
 
 
 @contextlib.contextmanager
